@@ -1,0 +1,587 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+GRPO with the Selective Sample Buffer: the wiring.
+
+What is kept and drawn is `sample_buffer.py`, batch surgery is `rows.py`, images are `pixels.py`, files are `state.py`.
+"""
+
+import json
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.logging import get_logger
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import GRPOTrainer
+from trl.trainer.utils import get_config_model_id, split_pixel_values_by_grid, unsplit_pixel_values_by_grid
+
+from .judge import live_groups
+from .pixels import PixelStore, content_key, process_row
+from .rows import (
+    SEQUENCE_FIELDS,
+    VISUAL_FIELDS,
+    Row,
+    check_fields,
+    put_rows,
+    row_lengths,
+    select_rows,
+    take_row,
+    tokens_on_cpu,
+)
+from .sample_buffer import BEHAVIOUR_LOGPS, EVICTION_REASONS, Sample, SelectiveSampleBuffer
+from .ssb_grpo_config import SSBGRPOConfig
+from .state import SSB_FOLDER, Shard, find_shards, load_resharded, load_shard, run_fingerprint, save_shard
+
+
+logger = get_logger(__name__)
+
+# Column that carries a row's number from the data loader to the buffer; taken out again before TRL sees the row.
+ROW_NUMBER = "_ssb_row"
+# Processors that pad images to one block a sample, a layout that `rows.py` does not take apart.
+UNSUPPORTED_MODEL_TYPES = ("idefics2", "idefics3", "mllama", "smolvlm")
+
+
+class RowNumberedDataset(torch.utils.data.Dataset):
+    """A map-style dataset whose rows also say which row they are."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.dataset[index], ROW_NUMBER: index}
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        rows = self.dataset.__getitems__(indices)
+        return [{**row, ROW_NUMBER: index} for row, index in zip(rows, indices, strict=True)]
+
+
+@dataclass
+class _Rollout:
+    """One scored batch of this process: TRL's dict (visual fields split by row) and what the buffer needs beside it."""
+
+    batch: dict[str, Any]
+    is_live: torch.Tensor  # (B,) bool on the CPU: the row's group has spread
+    sources: list[int | None]  # dataset row numbers
+
+    @property
+    def is_effective(self) -> torch.Tensor:
+        """Rows with a gradient: in a live group, and not exactly at its mean."""
+        return self.is_live & (self.batch["advantages"].cpu() != 0)
+
+
+class SSBGRPOTrainer(GRPOTrainer):
+    """
+    Trainer for Group Relative Policy Optimization with the Selective Sample Buffer (SSB).
+
+    The buffer was introduced in [Skywork R1V2](https://huggingface.co/papers/2504.16656), section 3.2. As training
+    goes on, more and more groups are answered all right or all wrong; their advantages are zero and they teach
+    nothing. The buffer keeps completions with non-zero advantage and puts them in the place of those rows.
+
+    The only change w.r.t. [`~trl.GRPOTrainer`] is what happens between scoring a batch and training on it: rows of
+    dead groups give way to buffered ones, which keep the log-probabilities of the policy that produced them, so that
+    the clipped ratio of eq. 8 corrects for their age. Everything else is inherited. With `ssb_enabled=False`, so is
+    this.
+
+    Takes the arguments of [`~trl.GRPOTrainer`], with an [`SSBGRPOConfig`] as `args`.
+
+    Raises:
+        TypeError: If `args` is not an [`SSBGRPOConfig`].
+        ValueError: If the configuration cannot be combined with the buffer; the message says why.
+    """
+
+    _tag_names = ["trl", "ssb-grpo"]
+    _name = "SSB-GRPO"
+    _paper = {
+        "title": "Skywork R1V2: Multimodal Hybrid Reinforcement Learning for Reasoning",
+        "id": "2504.16656",
+        # docstyle-ignore
+        "citation": textwrap.dedent("""\
+            @article{skywork2025r1v2,
+                title        = {{Skywork R1V2: Multimodal Hybrid Reinforcement Learning for Reasoning}},
+                author       = {Skywork AI},
+                year         = 2025,
+                eprint       = {arXiv:2504.16656},
+            }"""),
+    }
+
+    def __init__(self, model, reward_funcs=None, args=None, *other_args, **kwargs):
+        if args is None:
+            model_name = model if isinstance(model, str) else get_config_model_id(model.config)
+            args = SSBGRPOConfig(f"{model_name.split('/')[-1]}-SSB-GRPO")
+        elif not isinstance(args, SSBGRPOConfig):
+            raise TypeError(
+                f"`args` is a {type(args).__name__} but must be an `SSBGRPOConfig`, which takes the same arguments: "
+                "`from trl_r1v2 import SSBGRPOConfig`."
+            )
+        super().__init__(model, reward_funcs, args, *other_args, **kwargs)
+        if self._is_vlm:
+            for forwarded in (self.model, self.ref_model):
+                if forwarded is not None:
+                    forwarded.register_forward_pre_hook(self._drop_empty_pixels, with_kwargs=True)
+        self._loss_inputs: dict[str, Any] | None = None
+        self._judged_rewards: torch.Tensor | None = None
+        self.buffer: SelectiveSampleBuffer | None = None
+        if not args.ssb_enabled:
+            return
+        self._refuse_unsupported()
+        rank = self.accelerator.process_index
+        self.buffer = SelectiveSampleBuffer(
+            capacity=args.ssb_capacity,
+            priority_exponent=args.ssb_priority_exponent,
+            age_decay=args.ssb_age_decay if args.ssb_mode == "fresh" else None,
+            max_age=args.ssb_max_age,
+            max_uses=args.ssb_max_uses,
+            max_bytes=args.ssb_max_bytes,
+            seed=args.ssb_seed + rank,
+        )
+        # Prompts for extra rounds have to be the same list on every process.
+        self._prompt_generator = torch.Generator().manual_seed(args.ssb_seed)
+        self.pixels = PixelStore(args.ssb_pixel_bytes)
+        # Tools, environments and custom rollouts may add images that the dataset row does not have.
+        self._images_from_rows = (
+            isinstance(self.train_dataset, Dataset)
+            and not self.tools
+            and self.environment_factories is None
+            and self.rollout_func is None
+        )
+        if args.ssb_prefill is not None:
+            self._prefill(Path(args.ssb_prefill))
+
+    @property
+    def _pad_token_id(self) -> int:
+        return self._tokenizer.pad_token_id
+
+    def _refuse_unsupported(self) -> None:
+        args = self.args
+        if args.sync_ref_model:
+            raise ValueError(
+                "`sync_ref_model=True` moves the reference model, so the reference log-probabilities stored with "
+                "buffered samples would be stale. Set `sync_ref_model=False` or `ssb_enabled=False`."
+            )
+        if self.model.config.model_type in UNSUPPORTED_MODEL_TYPES:
+            raise ValueError(
+                f"Models of type {self.model.config.model_type!r} pad images to one block a sample, a layout the "
+                "buffer cannot take apart. Set `ssb_enabled=False`."
+            )
+        map_style = isinstance(self.train_dataset, Dataset)
+        if args.ssb_resample_rounds > 0 and (not map_style or self.environment_factories is not None):
+            raise ValueError(
+                "`ssb_resample_rounds` needs prompts it can look up: a map-style training dataset and no "
+                "`environment_factory`. Set `ssb_resample_rounds=0`."
+            )
+        local_batch = args.per_device_train_batch_size * args.steps_per_generation
+        if args.ssb_replay == "share" and local_batch % args.num_generations != 0:
+            raise ValueError(
+                f"`ssb_replay='share'` leaves out whole groups, so each process must hold whole groups: "
+                f"`per_device_train_batch_size * steps_per_generation` ({local_batch}) must be divisible by "
+                f"`num_generations` ({args.num_generations})."
+            )
+
+    # ---- Data: rows that say where they come from ----
+
+    def _get_dataloader(self, dataset, *args, is_training: bool = False, **kwargs):
+        if is_training and self.buffer is not None and self._images_from_rows:
+            dataset = RowNumberedDataset(dataset)
+        return super()._get_dataloader(dataset, *args, is_training=is_training, **kwargs)
+
+    def _set_signature_columns_if_needed(self):
+        super()._set_signature_columns_if_needed()
+        if ROW_NUMBER not in self._signature_columns:
+            self._signature_columns.append(ROW_NUMBER)
+
+    def _generate(self, prompts):
+        *output, images, tool_images = super()._generate(prompts)
+        # Upstream marks a text row among image rows by `None`, which transformers' image processors refuse.
+        images = None if images is None else [row_images or [] for row_images in images]
+        return *output, images, tool_images
+
+    def _drop_empty_pixels(self, module, args, kwargs):
+        """In a batch of text and images a micro-batch can hold text only; vision towers fail on zero tiles."""
+        pixels = kwargs.get("pixel_values")
+        if pixels is None or pixels.size(0) > 0:
+            return args, kwargs
+        if self.is_fsdp_enabled or is_deepspeed_zero3_enabled():
+            raise ValueError(
+                "A micro-batch without any image met a sharded vision tower, whose other processes would wait for "
+                "this one forever. Use a larger `per_device_train_batch_size`, or train on images and on text in "
+                "separate runs."
+            )
+        return args, {name: value for name, value in kwargs.items() if name not in VISUAL_FIELDS}
+
+    # ---- Judging ----
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self.buffer is not None and self.model.training:
+            self._judged_rewards = self._select_judged(rewards_per_func, len(prompts))
+        return rewards_per_func
+
+    def _select_judged(self, rewards_per_func: torch.Tensor, num_local: int) -> torch.Tensor:
+        """Columns (of all processes) by which groups are judged, shape `(N, K)`."""
+        judge = self.args.ssb_judge
+        if judge == "reward":
+            weighted = rewards_per_func * self.reward_weights.to(rewards_per_func.device)
+            if self.multi_objective_aggregation == "normalize_then_sum":
+                return weighted  # each objective is normalised on its own: any spread in any of them counts
+            return torch.where(weighted.isnan().all(dim=1), torch.nan, weighted.nansum(dim=1)).unsqueeze(1)
+        if judge in self.reward_func_names:
+            return rewards_per_func[:, [self.reward_func_names.index(judge)]]
+        # TRL clears these columns once it has gathered them for its own table, which is after this call.
+        values = self._pending_extra_logs.get(judge)
+        is_logged = torch.tensor([values is not None], device=rewards_per_func.device)
+        if not self.accelerator.gather(is_logged).any():
+            raise ValueError(
+                f"`ssb_judge` is {judge!r}, which is neither a reward function ({self.reward_func_names}) nor a "
+                f"column that one of them logs with `log_extra` ({sorted(self._pending_extra_logs)})."
+            )
+        values = [None] * num_local if values is None else values
+        if len(values) != num_local:
+            raise ValueError(f"The logged column {judge!r} has {len(values)} values for {num_local} completions.")
+        column = torch.tensor(
+            [torch.nan if value is None else float(value) for value in values],
+            dtype=torch.float32,
+            device=rewards_per_func.device,
+        )
+        return self.accelerator.gather(column).unsqueeze(1)
+
+    # ---- Keeping, drawing, putting back ----
+
+    def _generate_and_score_completions(self, inputs):
+        if self.buffer is None or not self.model.training:
+            return super()._generate_and_score_completions(inputs)
+        step, batch_size = self.state.global_step, len(inputs)
+        evicted_before = dict(self.buffer.num_evicted)
+        num_left_out = self._num_left_out(batch_size, step)
+        rollout = self._rollout(inputs[: batch_size - num_left_out])
+        num_fresh = len(rollout.sources)
+
+        # Rows to fill: those that were not generated, then those that teach nothing. Draw before keeping, so that a
+        # batch is never replayed into itself.
+        dead = (~rollout.is_live).nonzero().flatten().tolist()
+        to_fill = [*range(num_fresh, batch_size), *dead]
+        room = int(self.args.ssb_max_replay_fraction * batch_size)
+        drawn = self.buffer.draw(min(len(to_fill), room), step)
+        uids, num_skipped = self._keep(rollout, step)
+        uids += [-1] * num_left_out
+        replayed = dict(zip(to_fill, (self._to_row(sample) for sample in drawn), strict=False))
+        resampled = self._resample([index for index in dead if index not in replayed], step)
+        for index in (*replayed, *resampled):
+            uids[index] = -1
+        self._drop_unreferenced_pixels()
+
+        batch = select_rows(rollout.batch, [*range(num_fresh), *[0] * num_left_out])
+        batch = self._put(batch, replayed, resampled)
+        batch["ssb_uids"] = torch.tensor(uids, device=batch["advantages"].device)
+        self._log_replay(rollout, batch_size, len(replayed), len(resampled), num_skipped, evicted_before, step)
+        return unsplit_pixel_values_by_grid(batch)
+
+    def _num_left_out(self, batch_size: int, step: int) -> int:
+        """Rows not to generate, because the buffer fills them: whole groups, the same number on every process."""
+        if self.args.ssb_replay != "share":
+            return 0
+        num_rows = min(int(self.args.ssb_replay_share * batch_size), self.buffer.num_available(step))
+        num_groups = torch.tensor([num_rows // self.num_generations], device=self.accelerator.device)
+        return int(self.accelerator.gather(num_groups).min()) * self.num_generations
+
+    def _rollout(self, inputs: list[dict[str, Any]]) -> _Rollout:
+        """Generate and score with TRL, and tell live rows from dead ones."""
+        sources = [example.get(ROW_NUMBER) for example in inputs]
+        inputs = [{key: value for key, value in example.items() if key != ROW_NUMBER} for example in inputs]
+        batch = split_pixel_values_by_grid(super()._generate_and_score_completions(inputs))
+        check_fields(batch)
+        is_live = live_groups(self._judged_rewards, self.num_generations, self.args.ssb_judge_tolerance)
+        start = self.accelerator.process_index * len(inputs)
+        is_live = is_live.repeat_interleave(self.num_generations)[start : start + len(inputs)].cpu()
+        return _Rollout(batch, is_live, sources)
+
+    def _keep(self, rollout: _Rollout, step: int) -> tuple[list[int], int]:
+        """Offer the effective rows to the buffer; returns each row's uid (-1: not kept) and how many were unusable."""
+        batch = tokens_on_cpu(rollout.batch)
+        prompt_lengths, completion_lengths = (lengths.tolist() for lengths in row_lengths(batch, self._pad_token_id))
+        loss_mask = batch["completion_mask"] * batch["tool_mask"] if "tool_mask" in batch else batch["completion_mask"]
+        is_trained_on = loss_mask.any(dim=1)
+        effective = rollout.is_effective.nonzero().flatten().tolist()
+        usable = [index for index in effective if is_trained_on[index]]
+        samples = []
+        for index in usable:
+            row = take_row(batch, index, prompt_lengths[index], completion_lengths[index])
+            source = self._remember_images(row, rollout.sources[index])
+            samples.append(Sample(row.tokens, row.advantage, step, source, row.num_images))
+        uids = [-1] * len(rollout.sources)
+        for index, uid in zip(usable, self.buffer.extend(samples), strict=True):
+            uids[index] = uid
+        return uids, len(effective) - len(usable)
+
+    def _put(self, batch: dict[str, Any], replayed: dict[int, Row], resampled: dict[int, Row]) -> dict[str, Any]:
+        """Put rows into the batch and recompute what depends on all rows of all processes."""
+        # Without stored log-probabilities the loss takes the policy itself as the behaviour policy (upstream
+        # `_compute_loss`), which is wrong for replayed rows. Those of fresh rows are filled in at the first forward.
+        is_captured_later = BEHAVIOUR_LOGPS not in batch
+        if is_captured_later:
+            batch[BEHAVIOUR_LOGPS] = torch.zeros(batch["completion_ids"].shape, device=batch["advantages"].device)
+        batch = put_rows(batch, replayed | resampled, self._pad_token_id, self.pad_to_multiple_of)
+        if is_captured_later:
+            batch["ssb_stored_logps"] = batch.pop(BEHAVIOUR_LOGPS)
+        batch["ssb_is_replayed"] = torch.zeros_like(batch["advantages"], dtype=torch.bool)
+        batch["ssb_is_replayed"][list(replayed)] = True
+        loss_mask = batch["completion_mask"] * batch["tool_mask"] if "tool_mask" in batch else batch["completion_mask"]
+        batch["num_items_in_batch"] = self.accelerator.gather(loss_mask.sum()).sum()
+        return batch
+
+    def _resample(self, open_rows: list[int], step: int) -> dict[int, Row]:
+        """Generate for further prompts until the open rows of every process are filled or the rounds are used up."""
+        found: dict[int, Row] = {}
+        for _ in range(self.args.ssb_resample_rounds):
+            num_missing = len(open_rows) - len(found)
+            num_groups = torch.tensor([-(-num_missing // self.num_generations)], device=self.accelerator.device)
+            num_groups = int(self.accelerator.gather(num_groups).max())
+            if num_groups == 0:
+                break
+            rollout = self._rollout(self._draw_prompts(num_groups))
+            self._add_behaviour_logps(rollout.batch)
+            self._keep(rollout, step)
+            batch = tokens_on_cpu(rollout.batch)
+            prompt_lengths, completion_lengths = row_lengths(batch, self._pad_token_id)
+            for index in rollout.is_effective.nonzero().flatten().tolist()[:num_missing]:
+                row = take_row(batch, index, int(prompt_lengths[index]), int(completion_lengths[index]))
+                found[open_rows[len(found)]] = row
+        return found
+
+    def _draw_prompts(self, num_groups: int) -> list[dict[str, Any]]:
+        dataset = self._remove_unused_columns(self.train_dataset, description="Training")
+        num_prompts = num_groups * self.accelerator.num_processes
+        numbers = torch.randint(len(dataset), (num_prompts,), generator=self._prompt_generator).tolist()
+        start = self.accelerator.process_index * num_groups
+        return [
+            {**dataset[number], ROW_NUMBER: number}
+            for number in numbers[start : start + num_groups]
+            for _ in range(self.num_generations)
+        ]
+
+    def _add_behaviour_logps(self, batch: dict[str, Any]) -> None:
+        """Rows of extra rounds may end up in the buffer only, so no training forward captures theirs."""
+        if BEHAVIOUR_LOGPS in batch:
+            return
+        flat = unsplit_pixel_values_by_grid(batch)
+        names = (*VISUAL_FIELDS, *SEQUENCE_FIELDS, "num_images", "num_tiles")
+        with torch.no_grad():
+            batch[BEHAVIOUR_LOGPS], _, _ = self._get_per_token_logps_and_entropies(
+                self.model,
+                torch.cat([flat["prompt_ids"], flat["completion_ids"]], dim=1),
+                torch.cat([flat["prompt_mask"], flat["completion_mask"]], dim=1),
+                flat["completion_ids"].size(1),
+                batch_size=self.args.per_device_train_batch_size,
+                **{name: flat[name] for name in names if name in flat},
+            )
+
+    # ---- Images ----
+
+    def _remember_images(self, row: Row, row_number: int | None) -> int | str | None:
+        """Hold the row's pixels once a prompt; returns where to find them again."""
+        if row.num_images == 0:
+            return None
+        source = row_number if self._images_from_rows else content_key(row.visual)
+        if source not in self.pixels:
+            self.pixels.put(source, {name: tensor.to("cpu", copy=True) for name, tensor in row.visual.items()})
+        return source
+
+    def _to_row(self, sample: Sample) -> Row:
+        visual = {}
+        if sample.num_images > 0:
+            visual = self.pixels.get(sample.source)
+            if visual is None:
+                example = self.train_dataset[sample.source]
+                visual = process_row(example, self.processing_class, self.chat_template_kwargs)
+                self.pixels.put(sample.source, visual)
+        return Row(sample.tokens, sample.advantage, visual, sample.num_images)
+
+    def _drop_unreferenced_pixels(self) -> None:
+        samples = self.buffer.samples
+        if not self._images_from_rows:  # the store is the only copy: without its pixels a sample is lost
+            for uid in [uid for uid, s in samples.items() if s.num_images and s.source not in self.pixels]:
+                self.buffer.remove(uid, "pixels")
+        self.pixels.keep_only({sample.source for sample in samples.values()})
+
+    # ---- Loss: behaviour log-probabilities ----
+
+    def _compute_loss(self, model, inputs):
+        if "ssb_uids" not in inputs:
+            return super()._compute_loss(model, inputs)
+        self._loss_inputs = dict(inputs)
+        try:
+            return super()._compute_loss(model, self._loss_inputs)
+        finally:
+            self._loss_inputs = None
+
+    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+        output = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if self._loss_inputs is not None:
+            self._use_behaviour_logps(self._loss_inputs, output[0].detach())
+        return output
+
+    def _use_behaviour_logps(self, inputs: dict[str, Any], logps: torch.Tensor) -> None:
+        """
+        Between the training forward and the loss: capture what the policy that sampled the fresh rows assigned to
+        them, and set the behaviour log-probabilities that the loss divides by.
+        """
+        if "ssb_stored_logps" in inputs:  # generation and optimisation are aligned: this is the behaviour policy
+            on_cpu = logps.cpu()
+            for index, uid in enumerate(inputs["ssb_uids"].tolist()):
+                sample = self.buffer.samples.get(uid)
+                if sample is not None:
+                    self.buffer.set_behaviour_logps(uid, on_cpu[index, : len(sample.tokens["completion_ids"])])
+            if inputs["ssb_is_replayed"].any():
+                is_replayed = inputs["ssb_is_replayed"].unsqueeze(1)
+                inputs[BEHAVIOUR_LOGPS] = torch.where(is_replayed, inputs["ssb_stored_logps"].to(logps.dtype), logps)
+        self._log_ratios(inputs, logps)
+
+    # ---- Metrics ----
+
+    def _log_replay(self, rollout, batch_size, num_replayed, num_resampled, num_skipped, evicted_before, step) -> None:
+        held = self.buffer.metrics(step)
+        evicted = {
+            reason: self.buffer.num_evicted.get(reason, 0) - evicted_before.get(reason, 0)
+            for reason in EVICTION_REASONS
+        }
+        num_effective = int(rollout.is_effective.sum())
+        is_effective_left = num_effective + num_replayed + num_resampled  # filled rows were dead or missing before
+        local = {
+            "rows": batch_size,
+            "fresh_rows": len(rollout.sources),
+            "dead_rows": int((~rollout.is_live).sum()),
+            "effective_before": num_effective,
+            "effective_after": is_effective_left,
+            "replayed_rows": num_replayed,
+            "resampled_rows": num_resampled,
+            "skipped/masked": num_skipped,
+            "size": held["size"],
+            "bytes": held["bytes"],
+            "pixel_bytes": self.pixels.num_bytes,
+            "age_sum": held["age_mean"] * held["size"],
+            "uses_sum": held["uses_mean"] * held["size"],
+            **{f"evicted/{reason}": count for reason, count in evicted.items()},
+            "age_max": held["age_max"],
+            "uses_max": held["uses_max"],
+        }
+        values = torch.tensor(list(local.values()), dtype=torch.float64, device=self.accelerator.device)
+        gathered = self.accelerator.gather(values.unsqueeze(0))
+        total = dict(zip(local, gathered.sum(dim=0).tolist(), strict=True))
+        largest = dict(zip(local, gathered.amax(dim=0).tolist(), strict=True))
+        shares = {
+            "dead_groups": total["dead_rows"] / total["fresh_rows"],
+            "effective_before": total["effective_before"] / total["fresh_rows"],
+            "effective_after": total["effective_after"] / total["rows"],
+            "age_mean": total["age_sum"] / max(total["size"], 1),
+            "age_max": largest["age_max"],
+            "uses_mean": total["uses_sum"] / max(total["size"], 1),
+            "uses_max": largest["uses_max"],
+        }
+        counts = ("fresh_rows", "replayed_rows", "resampled_rows", "skipped/masked", "size", "bytes", "pixel_bytes")
+        counts += tuple(f"evicted/{reason}" for reason in EVICTION_REASONS)
+        for name, value in (shares | {name: total[name] for name in counts}).items():
+            self._metrics["train"][f"ssb/{name}"].append(value)
+
+    def _log_ratios(self, inputs: dict[str, Any], logps: torch.Tensor) -> None:
+        """Importance ratios of replayed rows, over their trained-on tokens."""
+        mask = inputs["completion_mask"] * inputs["tool_mask"] if "tool_mask" in inputs else inputs["completion_mask"]
+        mask = (mask != 0) & inputs["ssb_is_replayed"].unsqueeze(1)
+        behaviour = inputs.get(BEHAVIOUR_LOGPS, logps)
+        ratio = torch.exp(logps - behaviour)
+        advantages = inputs["advantages"].unsqueeze(1)
+        is_clipped = ((ratio < 1 - self.epsilon_low) & (advantages < 0)) | (
+            (ratio > 1 + self.epsilon_high) & (advantages > 0)
+        )
+        ratio = torch.where(mask, ratio, 0.0)
+        local = torch.stack([mask.sum(), ratio.sum(), (is_clipped & mask).sum(), ratio.max()]).double()
+        gathered = self.accelerator.gather(local.unsqueeze(0))
+        count, ratio_sum, num_clipped, _ = gathered.sum(dim=0).tolist()
+        if count > 0:
+            self._metrics["train"]["ssb/ratio_mean"].append(ratio_sum / count)
+            self._metrics["train"]["ssb/ratio_max"].append(float(gathered[:, 3].max()))
+            self._metrics["train"]["ssb/ratio_clipped"].append(num_clipped / count)
+
+    # ---- Checkpoints ----
+
+    def _fingerprint(self) -> dict[str, Any]:
+        return run_fingerprint(
+            vocab_size=len(self._tokenizer),
+            dataset=self.train_dataset if self._images_from_rows else None,
+            has_reference=self.beta != 0.0,
+            has_sampling_ratio=self.use_vllm and self.vllm_importance_sampling_correction,
+        )
+
+    def _shard(self, folder: Path) -> Shard:
+        return Shard(folder, self.accelerator.process_index, self.accelerator.num_processes)
+
+    def _prefill(self, folder: Path) -> None:
+        rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
+        samples, pixels = load_resharded(folder, rank, world_size, self._fingerprint())
+        self._take_over(samples, pixels)
+
+    def _take_over(self, samples: list[Sample], pixels: dict[str, dict[str, torch.Tensor]]) -> None:
+        for key, fields in pixels.items():
+            self.pixels.put(key, fields)
+        self.buffer.extend(samples)
+        self._drop_unreferenced_pixels()
+
+    def _save_checkpoint(self, model, trial):
+        # Before TRL's own save: `trainer_state.json`, which it writes last, then vouches for the buffer too.
+        if self.buffer is not None and not self.args.save_only_model:
+            checkpoint = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            state = self.buffer.state_dict() | {"prompt_generator": self._prompt_generator.get_state()}
+            pixels = {} if self._images_from_rows else self.pixels.items()
+            save_shard(self._shard(checkpoint / SSB_FOLDER), state, self._fingerprint(), pixels)
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.buffer is None or checkpoint is None or self.args.ssb_resume == "empty":
+            return
+        folder = Path(checkpoint) / SSB_FOLDER
+        if self.args.ssb_resume == "reshard":
+            self._prefill(folder)
+            return
+        state, pixels = load_shard(self._shard(folder), self._fingerprint())
+        self._prompt_generator.set_state(state.pop("prompt_generator"))
+        self.buffer.load_state_dict(state)
+        self._take_over([], pixels)
+
+    def train(self, resume_from_checkpoint=None, **kwargs):
+        """As [`~transformers.Trainer.train`]; `True` resumes from the last checkpoint that is whole."""
+        if resume_from_checkpoint is True and self.buffer is not None:
+            resume_from_checkpoint = self._last_whole_checkpoint()
+        return super().train(resume_from_checkpoint, **kwargs)
+
+    def _last_whole_checkpoint(self) -> str:
+        """A run killed while it saved leaves a partial folder behind, which must not be resumed from."""
+        found = [None]
+        if self.accelerator.is_main_process:
+            folders = Path(self.args.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+            by_step = sorted((int(folder.name.rpartition("-")[2]), folder) for folder in folders)
+            for _, folder in reversed(by_step):
+                reason = self._reason_not_whole(folder)
+                if reason is None:
+                    found = [str(folder)]
+                    break
+                logger.warning(f"Not resuming from {folder}: {reason}")
+        broadcast_object_list(found)
+        if found[0] is None:
+            raise ValueError(f"No whole checkpoint in {self.args.output_dir} to resume from.")
+        return found[0]
+
+    def _reason_not_whole(self, checkpoint: Path) -> str | None:
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_bytes())
+            if self.args.ssb_resume != "empty":
+                find_shards(checkpoint / SSB_FOLDER)
+        except (OSError, ValueError) as error:
+            return str(error)
+        return None
