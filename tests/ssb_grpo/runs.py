@@ -3,11 +3,11 @@
 
 import numpy as np
 import torch
+from datasets import Dataset
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-from datasets import Dataset
 from trl_r1v2 import SSBGRPOConfig, SSBGRPOTrainer
 
 
@@ -77,11 +77,9 @@ def mixed_reward(completion_ids, **kwargs):
     return [float(sum(ids) % 5) for ids in completion_ids]
 
 
-def fated_reward(completion_ids, fate, **kwargs):
-    """Groups whose row is fated `right` or `wrong` die; the others spread."""
-    flat = {"right": 1.0, "wrong": 0.0}
-    mixed = mixed_reward(completion_ids)
-    return [flat.get(row_fate, value) for row_fate, value in zip(fate, mixed, strict=True)]
+def spread_reward(completion_ids, **kwargs):
+    """Never flat within a group of four."""
+    return [float(index % 4) for index, _ in enumerate(completion_ids)]
 
 
 def make_trainer(cls, model_path, output_dir, dataset, reward_funcs=mixed_reward, model=None, **settings):
@@ -108,7 +106,9 @@ def make_trainer(cls, model_path, output_dir, dataset, reward_funcs=mixed_reward
         "seed": 3,
     }
     names = set(config.__dataclass_fields__)
-    settings = {name: value for name, value in (defaults | settings).items() if name in names or not name.startswith("ssb_")}
+    settings = {
+        name: value for name, value in (defaults | settings).items() if name in names or not name.startswith("ssb_")
+    }
     trainer_only = {name: settings.pop(name) for name in ("peft_config", "callbacks", "tools") if name in settings}
     return cls(
         model=auto.from_pretrained(model_path, dtype=torch.float32) if model is None else model,
@@ -142,12 +142,12 @@ __all__ = [
     "SSBGRPOTrainer",
     "TextAmongImagesGRPOTrainer",
     "assert_identical",
-    "fated_reward",
     "image_dataset",
     "losses",
     "make_trainer",
     "mixed_dataset",
     "mixed_reward",
     "parameters",
+    "spread_reward",
     "text_dataset",
 ]

@@ -98,7 +98,7 @@ class SelectiveSampleBuffer:
     max_bytes: int | None = None
     seed: int = 0
     samples: dict[int, Sample] = field(default_factory=dict, repr=False)
-    num_evicted: dict[str, int] = field(default_factory=dict)
+    num_evicted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(EVICTION_REASONS, 0), repr=False)
 
     def __post_init__(self):
         for name in ("capacity", "age_decay", "max_age", "max_uses", "max_bytes"):
@@ -195,7 +195,7 @@ class SelectiveSampleBuffer:
     def remove(self, uid: int, reason: str) -> None:
         """Drop a sample, counting it under `reason` in `num_evicted`."""
         self.num_bytes -= self.samples.pop(uid).num_bytes
-        self.num_evicted[reason] = self.num_evicted.get(reason, 0) + 1
+        self.num_evicted[reason] += 1
 
     def _expire(self, step: int) -> None:
         for uid, sample in list(self.samples.items()):

@@ -2,25 +2,24 @@
 """
 GRPO with the Selective Sample Buffer: the wiring.
 
-What is kept and drawn is `sample_buffer.py`, batch surgery is `rows.py`, images are `pixels.py`, files are `state.py`.
+What is kept and drawn is `sample_buffer.py`, which groups are dead `judge.py`, batch surgery `rows.py`, images
+`pixels.py`, checkpoints `checkpoints.py`, figures `metrics.py`.
 """
 
-import json
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.logging import get_logger
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
+from .checkpoints import BufferCheckpointMixin
 from .judge import live_groups
+from .metrics import ratio_counts, ratio_metrics, replay_metrics
 from .pixels import PixelStore, content_key, process_row
 from .rows import (
     SEQUENCE_FIELDS,
@@ -35,10 +34,7 @@ from .rows import (
 )
 from .sample_buffer import BEHAVIOUR_LOGPS, EVICTION_REASONS, Sample, SelectiveSampleBuffer
 from .ssb_grpo_config import SSBGRPOConfig
-from .state import SSB_FOLDER, Shard, find_shards, load_resharded, load_shard, run_fingerprint, save_shard
 
-
-logger = get_logger(__name__)
 
 # Column that carries a row's number from the data loader to the buffer; taken out again before TRL sees the row.
 ROW_NUMBER = "_ssb_row"
@@ -77,7 +73,7 @@ class _Rollout:
         return self.is_live & (self.batch["advantages"].cpu() != 0)
 
 
-class SSBGRPOTrainer(GRPOTrainer):
+class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
     """
     Trainer for Group Relative Policy Optimization with the Selective Sample Buffer (SSB).
 
@@ -280,7 +276,23 @@ class SSBGRPOTrainer(GRPOTrainer):
         batch = select_rows(rollout.batch, [*range(num_fresh), *[0] * num_left_out])
         batch = self._put(batch, replayed, resampled)
         batch["ssb_uids"] = torch.tensor(uids, device=batch["advantages"].device)
-        self._log_replay(rollout, batch_size, len(replayed), len(resampled), num_skipped, evicted_before, step)
+        num_effective = int(rollout.is_effective.sum())
+        evicted = {reason: self.buffer.num_evicted[reason] - evicted_before[reason] for reason in EVICTION_REASONS}
+        self._log_replay(
+            {
+                "rows": batch_size,
+                "fresh_rows": num_fresh,
+                "dead_rows": len(dead),
+                "effective_before": num_effective,
+                "effective_after": num_effective + len(replayed) + len(resampled),
+                "replayed_rows": len(replayed),
+                "resampled_rows": len(resampled),
+                "skipped/masked": num_skipped,
+                "pixel_bytes": self.pixels.num_bytes,
+                **self.buffer.metrics(step),
+                **{f"evicted/{reason}": count for reason, count in evicted.items()},
+            }
+        )
         return unsplit_pixel_values_by_grid(batch)
 
     def _num_left_out(self, batch_size: int, step: int) -> int:
@@ -445,143 +457,17 @@ class SSBGRPOTrainer(GRPOTrainer):
 
     # ---- Metrics ----
 
-    def _log_replay(self, rollout, batch_size, num_replayed, num_resampled, num_skipped, evicted_before, step) -> None:
-        held = self.buffer.metrics(step)
-        evicted = {
-            reason: self.buffer.num_evicted.get(reason, 0) - evicted_before.get(reason, 0)
-            for reason in EVICTION_REASONS
-        }
-        num_effective = int(rollout.is_effective.sum())
-        is_effective_left = num_effective + num_replayed + num_resampled  # filled rows were dead or missing before
-        local = {
-            "rows": batch_size,
-            "fresh_rows": len(rollout.sources),
-            "dead_rows": int((~rollout.is_live).sum()),
-            "effective_before": num_effective,
-            "effective_after": is_effective_left,
-            "replayed_rows": num_replayed,
-            "resampled_rows": num_resampled,
-            "skipped/masked": num_skipped,
-            "size": held["size"],
-            "bytes": held["bytes"],
-            "pixel_bytes": self.pixels.num_bytes,
-            "age_sum": held["age_mean"] * held["size"],
-            "uses_sum": held["uses_mean"] * held["size"],
-            **{f"evicted/{reason}": count for reason, count in evicted.items()},
-            "age_max": held["age_max"],
-            "uses_max": held["uses_max"],
-        }
+    def _log_replay(self, local: dict[str, float]) -> None:
         values = torch.tensor(list(local.values()), dtype=torch.float64, device=self.accelerator.device)
-        gathered = self.accelerator.gather(values.unsqueeze(0))
-        total = dict(zip(local, gathered.sum(dim=0).tolist(), strict=True))
-        largest = dict(zip(local, gathered.amax(dim=0).tolist(), strict=True))
-        shares = {
-            "dead_groups": total["dead_rows"] / total["fresh_rows"],
-            "effective_before": total["effective_before"] / total["fresh_rows"],
-            "effective_after": total["effective_after"] / total["rows"],
-            "age_mean": total["age_sum"] / max(total["size"], 1),
-            "age_max": largest["age_max"],
-            "uses_mean": total["uses_sum"] / max(total["size"], 1),
-            "uses_max": largest["uses_max"],
-        }
-        counts = ("fresh_rows", "replayed_rows", "resampled_rows", "skipped/masked", "size", "bytes", "pixel_bytes")
-        counts += tuple(f"evicted/{reason}" for reason in EVICTION_REASONS)
-        for name, value in (shares | {name: total[name] for name in counts}).items():
+        gathered = self.accelerator.gather(values.unsqueeze(0)).cpu()
+        for name, value in replay_metrics(list(local), gathered).items():
             self._metrics["train"][f"ssb/{name}"].append(value)
 
     def _log_ratios(self, inputs: dict[str, Any], logps: torch.Tensor) -> None:
-        """Importance ratios of replayed rows, over their trained-on tokens."""
         mask = inputs["completion_mask"] * inputs["tool_mask"] if "tool_mask" in inputs else inputs["completion_mask"]
         mask = (mask != 0) & inputs["ssb_is_replayed"].unsqueeze(1)
-        behaviour = inputs.get(BEHAVIOUR_LOGPS, logps)
-        ratio = torch.exp(logps - behaviour)
-        advantages = inputs["advantages"].unsqueeze(1)
-        is_clipped = ((ratio < 1 - self.epsilon_low) & (advantages < 0)) | (
-            (ratio > 1 + self.epsilon_high) & (advantages > 0)
-        )
-        ratio = torch.where(mask, ratio, 0.0)
-        local = torch.stack([mask.sum(), ratio.sum(), (is_clipped & mask).sum(), ratio.max()]).double()
-        gathered = self.accelerator.gather(local.unsqueeze(0))
-        count, ratio_sum, num_clipped, _ = gathered.sum(dim=0).tolist()
-        if count > 0:
-            self._metrics["train"]["ssb/ratio_mean"].append(ratio_sum / count)
-            self._metrics["train"]["ssb/ratio_max"].append(float(gathered[:, 3].max()))
-            self._metrics["train"]["ssb/ratio_clipped"].append(num_clipped / count)
-
-    # ---- Checkpoints ----
-
-    def _fingerprint(self) -> dict[str, Any]:
-        return run_fingerprint(
-            vocab_size=len(self._tokenizer),
-            dataset=self.train_dataset if self._images_from_rows else None,
-            has_reference=self.beta != 0.0,
-            has_sampling_ratio=self.use_vllm and self.vllm_importance_sampling_correction,
-        )
-
-    def _shard(self, folder: Path) -> Shard:
-        return Shard(folder, self.accelerator.process_index, self.accelerator.num_processes)
-
-    def _prefill(self, folder: Path) -> None:
-        rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
-        samples, pixels = load_resharded(folder, rank, world_size, self._fingerprint())
-        self._take_over(samples, pixels)
-
-    def _take_over(self, samples: list[Sample], pixels: dict[str, dict[str, torch.Tensor]]) -> None:
-        for key, fields in pixels.items():
-            self.pixels.put(key, fields)
-        self.buffer.extend(samples)
-        self._drop_unreferenced_pixels()
-
-    def _save_checkpoint(self, model, trial):
-        # Before TRL's own save: `trainer_state.json`, which it writes last, then vouches for the buffer too.
-        if self.buffer is not None and not self.args.save_only_model:
-            checkpoint = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            state = self.buffer.state_dict() | {"prompt_generator": self._prompt_generator.get_state()}
-            pixels = {} if self._images_from_rows else self.pixels.items()
-            save_shard(self._shard(checkpoint / SSB_FOLDER), state, self._fingerprint(), pixels)
-        super()._save_checkpoint(model, trial)
-
-    def _load_optimizer_and_scheduler(self, checkpoint):
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if self.buffer is None or checkpoint is None or self.args.ssb_resume == "empty":
-            return
-        folder = Path(checkpoint) / SSB_FOLDER
-        if self.args.ssb_resume == "reshard":
-            self._prefill(folder)
-            return
-        state, pixels = load_shard(self._shard(folder), self._fingerprint())
-        self._prompt_generator.set_state(state.pop("prompt_generator"))
-        self.buffer.load_state_dict(state)
-        self._take_over([], pixels)
-
-    def train(self, resume_from_checkpoint=None, **kwargs):
-        """As [`~transformers.Trainer.train`]; `True` resumes from the last checkpoint that is whole."""
-        if resume_from_checkpoint is True and self.buffer is not None:
-            resume_from_checkpoint = self._last_whole_checkpoint()
-        return super().train(resume_from_checkpoint, **kwargs)
-
-    def _last_whole_checkpoint(self) -> str:
-        """A run killed while it saved leaves a partial folder behind, which must not be resumed from."""
-        found = [None]
-        if self.accelerator.is_main_process:
-            folders = Path(self.args.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-            by_step = sorted((int(folder.name.rpartition("-")[2]), folder) for folder in folders)
-            for _, folder in reversed(by_step):
-                reason = self._reason_not_whole(folder)
-                if reason is None:
-                    found = [str(folder)]
-                    break
-                logger.warning(f"Not resuming from {folder}: {reason}")
-        broadcast_object_list(found)
-        if found[0] is None:
-            raise ValueError(f"No whole checkpoint in {self.args.output_dir} to resume from.")
-        return found[0]
-
-    def _reason_not_whole(self, checkpoint: Path) -> str | None:
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_bytes())
-            if self.args.ssb_resume != "empty":
-                find_shards(checkpoint / SSB_FOLDER)
-        except (OSError, ValueError) as error:
-            return str(error)
-        return None
+        log_ratio = logps - inputs.get(BEHAVIOUR_LOGPS, logps)
+        local = ratio_counts(log_ratio, inputs["advantages"], mask, self.epsilon_low, self.epsilon_high)
+        gathered = self.accelerator.gather(local.unsqueeze(0)).cpu()
+        for name, value in ratio_metrics(gathered).items():
+            self._metrics["train"][f"ssb/{name}"].append(value)

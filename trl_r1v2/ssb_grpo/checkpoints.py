@@ -1,0 +1,104 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+The buffer's part of a trainer's checkpoints: saved with them, resumed with them, and which of them are whole.
+
+How a buffer file looks is `state.py`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.logging import get_logger
+from accelerate.utils import broadcast_object_list
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from .sample_buffer import Sample
+from .state import SSB_FOLDER, Shard, find_shards, load_resharded, load_shard, run_fingerprint, save_shard
+
+
+logger = get_logger(__name__)
+
+
+class BufferCheckpointMixin:
+    """Extends a GRPO trainer that has a `buffer` and its `pixels`; does nothing while `buffer` is `None`."""
+
+    def train(self, resume_from_checkpoint=None, **kwargs):
+        """As [`~transformers.Trainer.train`]; `True` resumes from the last checkpoint that is whole."""
+        if resume_from_checkpoint is True and self.buffer is not None:
+            resume_from_checkpoint = self._last_whole_checkpoint()
+        return super().train(resume_from_checkpoint, **kwargs)
+
+    def _save_checkpoint(self, model, trial):
+        # Before TRL's own save: `trainer_state.json`, which it writes last, then vouches for the buffer too.
+        if self.buffer is not None and not self.args.save_only_model:
+            checkpoint = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            state = self.buffer.state_dict() | {"prompt_generator": self._prompt_generator.get_state()}
+            pixels = {} if self._images_from_rows else self.pixels.items()
+            if self.args.should_save:  # a folder of the same step that an earlier run left behind
+                (checkpoint / "trainer_state.json").unlink(missing_ok=True)
+            save_shard(self._shard(checkpoint / SSB_FOLDER), state, self._fingerprint(), pixels)
+            self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.buffer is None or checkpoint is None or self.args.ssb_resume == "empty":
+            return
+        folder = Path(checkpoint) / SSB_FOLDER
+        if self.args.ssb_resume == "reshard":
+            self._prefill(folder)
+            return
+        state, pixels = load_shard(self._shard(folder), self._fingerprint())
+        self._prompt_generator.set_state(state.pop("prompt_generator"))
+        self.buffer.load_state_dict(state)
+        self._take_over([], pixels)
+
+    def _prefill(self, folder: Path) -> None:
+        rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
+        samples, pixels = load_resharded(folder, rank, world_size, self._fingerprint())
+        self._take_over(samples, pixels)
+
+    def _take_over(self, samples: list[Sample], pixels: dict[str, dict[str, torch.Tensor]]) -> None:
+        for key, fields in pixels.items():
+            self.pixels.put(key, fields)
+        self.buffer.extend(samples)
+        self._drop_unreferenced_pixels()
+
+    def _fingerprint(self) -> dict[str, Any]:
+        return run_fingerprint(
+            vocab_size=len(self._tokenizer),
+            dataset=self.train_dataset if self._images_from_rows else None,
+            has_reference=self.beta != 0.0,
+            has_sampling_ratio=self.use_vllm and self.vllm_importance_sampling_correction,
+        )
+
+    def _shard(self, folder: Path) -> Shard:
+        return Shard(folder, self.accelerator.process_index, self.accelerator.num_processes)
+
+    def _last_whole_checkpoint(self) -> str:
+        """A run killed while it saved leaves a partial folder behind, which must not be resumed from."""
+        found = [None]
+        if self.accelerator.is_main_process:
+            folders = Path(self.args.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+            by_step = sorted((int(folder.name.rpartition("-")[2]), folder) for folder in folders)
+            for _, folder in reversed(by_step):
+                reason = self._reason_not_whole(folder)
+                if reason is None:
+                    found = [str(folder)]
+                    break
+                logger.warning(f"Not resuming from {folder}: {reason}")
+        broadcast_object_list(found)
+        if found[0] is None:
+            raise ValueError(f"No whole checkpoint in {self.args.output_dir} to resume from.")
+        return found[0]
+
+    def _reason_not_whole(self, checkpoint: Path) -> str | None:
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_bytes())
+            if self.args.ssb_resume != "empty":
+                find_shards(checkpoint / SSB_FOLDER)
+        except (OSError, ValueError) as error:
+            return str(error)
+        return None

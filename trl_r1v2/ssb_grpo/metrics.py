@@ -1,0 +1,82 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+The `ssb/…` figures of a training run, reduced over processes.
+
+Pure: the trainer gathers one row of local counts a process and logs what comes out. docs/ssb.md explains each figure.
+"""
+
+import torch
+
+
+SUMMED = (
+    "fresh_rows",
+    "replayed_rows",
+    "resampled_rows",
+    "skipped/masked",
+    "size",
+    "bytes",
+    "pixel_bytes",
+    "evicted/capacity",
+    "evicted/bytes",
+    "evicted/age",
+    "evicted/uses",
+    "evicted/pixels",
+)
+
+
+def replay_metrics(names: list[str], gathered: torch.Tensor) -> dict[str, float]:
+    """
+    Figures of one generation.
+
+    Args:
+        names (`list[str]`): What the columns count on a process: `rows`, `dead_rows`, `effective_before`,
+            `effective_after` (rows), `age_mean`, `age_max` (optimizer steps), `uses_mean`, `uses_max`, and [`SUMMED`].
+        gathered (`torch.Tensor` of shape `(num_processes, len(names))`): The counts of every process.
+    """
+    column = {name: gathered[:, index] for index, name in enumerate(names)}
+    total = {name: values.sum().item() for name, values in column.items()}
+    held = column["size"]
+    num_held = max(held.sum().item(), 1.0)
+    return {
+        "dead_groups": total["dead_rows"] / total["fresh_rows"],
+        "effective_before": total["effective_before"] / total["fresh_rows"],
+        "effective_after": total["effective_after"] / total["rows"],
+        "age_mean": (column["age_mean"] * held).sum().item() / num_held,
+        "age_max": column["age_max"].max().item(),
+        "uses_mean": (column["uses_mean"] * held).sum().item() / num_held,
+        "uses_max": column["uses_max"].max().item(),
+        **{name: total[name] for name in SUMMED},
+    }
+
+
+def ratio_counts(
+    log_ratio: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor, epsilon_low: float, epsilon_high: float
+) -> torch.Tensor:
+    """
+    Local counts for [`ratio_metrics`].
+
+    Args:
+        log_ratio (`torch.Tensor` of shape `(B, C)`): Log of the importance ratio of eq. 8.
+        advantages (`torch.Tensor` of shape `(B,)`): Dimensionless.
+        mask (`torch.Tensor` of shape `(B, C)`): Tokens of replayed rows that are trained on.
+        epsilon_low (`float`), epsilon_high (`float`): The clip range is `[1 - epsilon_low, 1 + epsilon_high]`.
+
+    Returns:
+        `torch.Tensor` of shape `(4,)`: Number of tokens, sum of ratios, number of clipped tokens, largest ratio.
+    """
+    ratio = torch.where(mask, log_ratio.exp(), 0.0)
+    advantages = advantages.unsqueeze(1)
+    is_clipped = ((ratio < 1 - epsilon_low) & (advantages < 0)) | ((ratio > 1 + epsilon_high) & (advantages > 0))
+    return torch.stack([mask.sum(), ratio.sum(), (is_clipped & mask).sum(), ratio.max()]).double()
+
+
+def ratio_metrics(gathered: torch.Tensor) -> dict[str, float]:
+    """Importance ratios of replayed tokens over all processes; empty when nothing was replayed."""
+    num_tokens, ratio_sum, num_clipped, _ = gathered.sum(dim=0).tolist()
+    if num_tokens == 0:
+        return {}
+    return {
+        "ratio_mean": ratio_sum / num_tokens,
+        "ratio_max": gathered[:, 3].max().item(),
+        "ratio_clipped": num_clipped / num_tokens,
+    }
