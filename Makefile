@@ -1,0 +1,49 @@
+# Every target works from a fresh clone with nothing but Python 3.11 or newer: it makes its own virtual environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# Two cores are shared by training and data loading; spinning threads would slow both several times.
+export OMP_WAIT_POLICY := passive
+export TOKENIZERS_PARALLELISM := false
+# The embedded job and the tests use nothing from a hub.
+export HF_HUB_OFFLINE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test_slow quality style bench clean
+
+help:  ## Show this list
+	@grep -E '^[a-z_]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_]+):.*## /  make \1|/' | column -t -s '|'
+
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Name another with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed-%: $(VENV)/created setup.py constraints.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
+demo: $(VENV)/installed-demo  ## Train the embedded model on handwritten digits and write a report
+	$(BIN)/trl-r1v2 run --config recipes/digits/pipeline.yaml
+
+test: $(VENV)/installed-demo $(VENV)/installed-test  ## Unit, invariant and end-to-end tests on tiny models
+	CI=1 $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test_slow: $(VENV)/installed-demo $(VENV)/installed-test $(VENV)/installed-deepspeed  ## Two processes, kill and resume, deep property tests
+	CI=1 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+quality: $(VENV)/installed-quality  ## Check style without changing anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+style: $(VENV)/installed-quality  ## Fix style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed-demo $(VENV)/installed-peft  ## Run the benchmarks (hours); results go to benchmarks/*/results
+	$(BIN)/python -m benchmarks
+
+clean:  ## Remove the virtual environment and all runs
+	rm -rf $(VENV) runs
