@@ -34,7 +34,7 @@ class BufferCheckpointMixin:
         # Before TRL's own save: `trainer_state.json`, which it writes last, then vouches for the buffer too.
         if self.buffer is not None and not self.args.save_only_model:
             checkpoint = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            state = self.buffer.state_dict() | {"prompt_generator": self._prompt_generator.get_state()}
+            state = self.buffer.state_dict() | {"trainer": self._trainer_tensors()}
             pixels = {} if self._images_from_rows else self.pixels.items()
             if self.args.should_save:  # a folder of the same step that an earlier run left behind
                 (checkpoint / "trainer_state.json").unlink(missing_ok=True)
@@ -51,9 +51,24 @@ class BufferCheckpointMixin:
             self._prefill(folder)
             return
         state, pixels = load_shard(self._shard(folder), self._fingerprint())
-        self._prompt_generator.set_state(state.pop("prompt_generator"))
+        self._load_trainer_tensors(state.pop("trainer"))
         self.buffer.load_state_dict(state)
         self._take_over([], pixels)
+
+    def _trainer_tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {"prompt_generator": self._prompt_generator.get_state()}
+        if self._prompt_sampler is not None:
+            is_epoch_boundary = float(self.state.epoch).is_integer()
+            sampler_state = self._prompt_sampler.state_dict(is_epoch_boundary)
+            tensors |= {f"sampler.{name}": tensor for name, tensor in sampler_state.items()}
+        return tensors
+
+    def _load_trainer_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        self._prompt_generator.set_state(tensors["prompt_generator"])
+        if self._prompt_sampler is not None:
+            prefix = "sampler."
+            sampler_state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            self._prompt_sampler.load_state_dict(sampler_state)
 
     def _prefill(self, folder: Path) -> None:
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes

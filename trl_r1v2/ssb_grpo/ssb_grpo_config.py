@@ -90,6 +90,14 @@ class SSBGRPOConfig(GRPOConfig):
             "Needs a map-style dataset."
         },
     )
+    ssb_skip_probability: float = field(
+        default=0.0,
+        metadata={
+            "help": "Largest probability with which a prompt is passed over because its groups died in its last visits "
+            "(ours): after d deaths in a row it is this times d / (d + 1). 0 visits all prompts alike. Needs a "
+            "map-style dataset."
+        },
+    )
     ssb_seed: int = field(
         default=0, metadata={"help": "Seed of the buffer's own generator (the process rank is added)."}
     )
@@ -133,6 +141,11 @@ class SSBGRPOConfig(GRPOConfig):
             raise ValueError(
                 f"`ssb_max_replay_fraction` is {self.ssb_max_replay_fraction} but must be in (0, 1]. To replay "
                 "nothing set `ssb_enabled=False`."
+            )
+        if not 0 <= self.ssb_skip_probability < 1:
+            raise ValueError(
+                f"`ssb_skip_probability` is {self.ssb_skip_probability} but must be in [0, 1): a prompt that is never "
+                "visited again could not come back."
             )
         if not 0 < self.ssb_replay_share < 1:
             raise ValueError(

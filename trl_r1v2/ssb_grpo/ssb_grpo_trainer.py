@@ -21,6 +21,7 @@ from .checkpoints import BufferCheckpointMixin
 from .judge import live_groups
 from .metrics import ratio_counts, ratio_metrics, replay_metrics
 from .pixels import PixelStore, content_key, process_row
+from .prompt_sampler import PromptHistory, PromptSampler
 from .rows import (
     SEQUENCE_FIELDS,
     VISUAL_FIELDS,
@@ -141,9 +142,11 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
         # Prompts for extra rounds have to be the same list on every process.
         self._prompt_generator = torch.Generator().manual_seed(args.ssb_seed)
         self.pixels = PixelStore(args.ssb_pixel_bytes)
+        self._has_row_numbers = isinstance(self.train_dataset, Dataset)
+        self._prompt_sampler: PromptSampler | None = None
         # Tools, environments and custom rollouts may add images that the dataset row does not have.
         self._images_from_rows = (
-            isinstance(self.train_dataset, Dataset)
+            self._has_row_numbers
             and not self.tools
             and self.environment_factories is None
             and self.rollout_func is None
@@ -173,6 +176,11 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
                 "`ssb_resample_rounds` needs prompts it can look up: a map-style training dataset and no "
                 "`environment_factory`. Set `ssb_resample_rounds=0`."
             )
+        if args.ssb_skip_probability > 0 and not map_style:
+            raise ValueError(
+                "`ssb_skip_probability` needs a map-style training dataset: a stream's prompts cannot be chosen. Set "
+                "`ssb_skip_probability=0`."
+            )
         local_batch = args.per_device_train_batch_size * args.steps_per_generation
         if args.ssb_replay == "share" and local_batch % args.num_generations != 0:
             raise ValueError(
@@ -184,9 +192,27 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
     # ---- Data: rows that say where they come from ----
 
     def _get_dataloader(self, dataset, *args, is_training: bool = False, **kwargs):
-        if is_training and self.buffer is not None and self._images_from_rows:
+        if is_training and self.buffer is not None and self._has_row_numbers:
             dataset = RowNumberedDataset(dataset)
         return super()._get_dataloader(dataset, *args, is_training=is_training, **kwargs)
+
+    def _get_train_sampler(self, dataset=None):
+        sampler = super()._get_train_sampler(dataset)
+        if self.buffer is None:
+            return sampler
+        history = None
+        if self.args.ssb_skip_probability > 0:
+            history = PromptHistory(sampler.num_samples, self.args.ssb_skip_probability)
+        self._prompt_sampler = PromptSampler(
+            sampler.data_source,
+            sampler.mini_repeat_count,
+            sampler.batch_size,
+            sampler.repeat_count,
+            sampler.shuffle,
+            sampler.seed,
+            history,
+        )
+        return self._prompt_sampler
 
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
@@ -278,6 +304,8 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
         batch["ssb_uids"] = torch.tensor(uids, device=batch["advantages"].device)
         num_effective = int(rollout.is_effective.sum())
         evicted = {reason: self.buffer.num_evicted[reason] - evicted_before[reason] for reason in EVICTION_REASONS}
+        if self._prompt_sampler is not None:  # the same on every process
+            self._metrics["train"]["ssb/skipped_prompts"].append(self._prompt_sampler.num_skipped)
         self._log_replay(
             {
                 "rows": batch_size,
@@ -310,6 +338,9 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
         batch = split_pixel_values_by_grid(super()._generate_and_score_completions(inputs))
         check_fields(batch)
         is_live = live_groups(self._judged_rewards, self.num_generations, self.args.ssb_judge_tolerance)
+        if self._prompt_sampler is not None and self._prompt_sampler.history is not None:
+            numbers = torch.tensor(sources, device=self.accelerator.device)
+            self._prompt_sampler.history.observe(self.accelerator.gather(numbers)[:: self.num_generations], is_live)
         start = self.accelerator.process_index * len(inputs)
         is_live = is_live.repeat_interleave(self.num_generations)[start : start + len(inputs)].cpu()
         return _Rollout(batch, is_live, sources)

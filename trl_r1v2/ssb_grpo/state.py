@@ -143,15 +143,16 @@ def save_shard(
 
     Args:
         shard ([`Shard`]): Where to.
-        state (`dict[str, Any]`): From [`SelectiveSampleBuffer.state_dict`], and under `prompt_generator` the state of
-            the generator that draws prompts for extra rounds.
+        state (`dict[str, Any]`): From [`SelectiveSampleBuffer.state_dict`], and under `trainer` further tensors by
+            name that the trainer wants back.
         fingerprint (`dict[str, Any]`): JSON-able facts about the run that a loaded buffer has to match.
         pixels (`dict[str, dict[str, torch.Tensor]]`, *optional*): Visual fields by content key, for samples whose
             images cannot be read again from a dataset row.
     """
     shard.folder.mkdir(parents=True, exist_ok=True)
     tensors, records = _pack(state["samples"])
-    tensors["generator"], tensors["prompt_generator"] = state["generator"], state["prompt_generator"]
+    tensors["generator"] = state["generator"]
+    tensors |= {f"trainer.{name}": tensor.contiguous() for name, tensor in state["trainer"].items()}
     for key, fields in (pixels or {}).items():
         for name, tensor in fields.items():
             tensors[f"pixels.{key}.{name}"] = tensor.contiguous()
@@ -243,7 +244,9 @@ def load_shard(shard: Shard, fingerprint: dict[str, Any]) -> tuple[dict[str, Any
     state = {
         "samples": _unpack(tensors, manifest["samples"]),
         "generator": tensors["generator"],
-        "prompt_generator": tensors["prompt_generator"],
+        "trainer": {
+            name.removeprefix("trainer."): tensor for name, tensor in tensors.items() if name.startswith("trainer.")
+        },
         "next_uid": manifest["next_uid"],
         "num_evicted": manifest["num_evicted"],
     }
