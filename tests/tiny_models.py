@@ -47,7 +47,11 @@ def build_tokenizer(extra_tokens: tuple[str, ...] = ()) -> PreTrainedTokenizerFa
         chat_template=CHAT_TEMPLATE,
         padding_side="left",
         extra_special_tokens=dict(
-            zip(("start_image_token", "end_image_token", "context_image_token", "video_token"), extra_tokens, strict=False)
+            zip(
+                ("start_image_token", "end_image_token", "context_image_token", "video_token"),
+                extra_tokens,
+                strict=False,
+            )
         ),
     )
 
@@ -75,7 +79,9 @@ def build_qwen2(folder: Path, seed: int = 0, **overrides) -> str:
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(text_config(tokenizer, **overrides))
-    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
@@ -102,7 +108,9 @@ def build_internvl(folder: Path, seed: int = 0, max_patches: int = 4) -> str:
     )
     torch.manual_seed(seed)
     model = InternVLForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
     size = {"height": 28, "width": 28}
     mean_std = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
     processor = InternVLProcessor(
