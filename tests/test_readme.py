@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from trl_r1v2.ssb_grpo import ssb_grpo_config, ssb_grpo_trainer
+from trl_r1v2 import SSBGRPOConfig
 
 
 README = Path(__file__).parent.parent / "README.md"
@@ -27,9 +27,8 @@ def test_drop_in_example(text_model_path, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
     # The example is for a GPU; everything else about it stays as printed.
-    on_cpu = functools.partial(ssb_grpo_config.SSBGRPOConfig, use_cpu=True, per_device_train_batch_size=8)
-    assert ssb_grpo_trainer.SSBGRPOConfig is ssb_grpo_config.SSBGRPOConfig  # bound before the name is replaced
-    monkeypatch.setattr(ssb_grpo_config, "SSBGRPOConfig", on_cpu)
+    on_cpu = functools.partialmethod(SSBGRPOConfig.__init__, use_cpu=True, per_device_train_batch_size=8)
+    monkeypatch.setattr(SSBGRPOConfig, "__init__", on_cpu)
 
     names = {"__name__": "__main__"}
     exec(compile(example, str(README), "exec"), names)
