@@ -1,0 +1,130 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""Means, 95 % intervals, plots and a table from the result files of `compare.py`."""
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from scipy import stats
+
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half-width of its 95 % Student-t interval (NaN for a single value)."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return float(values.mean()), float("nan")
+    return float(values.mean()), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+
+
+def tokens_to_reach(points: list[dict], accuracy: float) -> float:
+    """Generated tokens at which a run first reaches `accuracy`, interpolated linearly; NaN if it never does."""
+    for before, after in zip(points, points[1:], strict=False):
+        if after["accuracy"] >= accuracy > before["accuracy"]:
+            share = (accuracy - before["accuracy"]) / (after["accuracy"] - before["accuracy"])
+            return before["generated_tokens"] + share * (after["generated_tokens"] - before["generated_tokens"])
+    return float("nan")
+
+
+def load(results: Path) -> dict[str, list[dict]]:
+    runs: dict[str, list[dict]] = {}
+    for path in sorted(results.glob("*-*.json")):
+        run = json.loads(path.read_text())
+        runs.setdefault(run["setting"], []).append(run)
+    order = ["stock", "paper", "fresh", "share", "resample", "skip"]
+    return {setting: runs[setting] for setting in order if setting in runs}
+
+
+def summarise(results: Path) -> dict:
+    """Write `summary.json`, `table.md` and the plots beside the result files."""
+    runs = load(results)
+    target = interval([run["points"][-1]["accuracy"] for run in runs["stock"]])[0]
+    summary = {"target_accuracy": target, "settings": {}}
+    for setting, of_setting in runs.items():
+        last_quarter = [run["steps"][-len(run["steps"]) // 4 :] for run in of_setting]
+        figures = {
+            "final_accuracy": [run["points"][-1]["accuracy"] for run in of_setting],
+            "mean_accuracy": [float(np.mean([point["accuracy"] for point in run["points"]])) for run in of_setting],
+            "generated_tokens": [run["points"][-1]["generated_tokens"] for run in of_setting],
+            "tokens_to_target": [tokens_to_reach(run["points"], target) for run in of_setting],
+            "train_cpu_seconds": [run["points"][-1]["train_cpu_seconds"] for run in of_setting],
+            "train_seconds": [run["points"][-1]["train_seconds"] for run in of_setting],
+        }
+        for name in ("effective_before", "effective_after"):
+            if f"ssb/{name}" in last_quarter[0][0]:
+                figures[f"{name}_last_quarter"] = [
+                    float(np.mean([step[f"ssb/{name}"] for step in steps])) for steps in last_quarter
+                ]
+        entry = {"num_seeds": len(of_setting)}
+        for name, values in figures.items():
+            reached = [value for value in values if value == value]
+            mean, half_width = interval(reached) if reached else (float("nan"), float("nan"))
+            entry[name] = {"mean": mean, "half_width_95": half_width, "values": values, "num_reached": len(reached)}
+        summary["settings"][setting] = entry
+    (results / "summary.json").write_text(json.dumps(summary, indent=1))
+    (results / "table.md").write_text(table(summary))
+    plot(runs, results)
+    print(table(summary))
+    return summary
+
+
+def table(summary: dict) -> str:
+    lines = [
+        "| setting | final accuracy | mean accuracy over training | generated tokens | tokens to stock's final accuracy "
+        "| effective share, last quarter: before → after | CPU seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for setting, entry in summary["settings"].items():
+
+        def show(name, scale=1.0, digits=1, entry=entry):
+            figure = entry[name]
+            return f"{figure['mean'] * scale:.{digits}f} ± {figure['half_width_95'] * scale:.{digits}f}"
+
+        reached = f"{entry['tokens_to_target']['num_reached']}/{entry['num_seeds']}"
+        share = "–"
+        if "effective_before_last_quarter" in entry:
+            share = (
+                f"{show('effective_before_last_quarter', 100, 0)} → {show('effective_after_last_quarter', 100, 0)} %"
+            )
+        lines.append(
+            f"| {setting} | {show('final_accuracy', 100)} % | {show('mean_accuracy', 100)} % "
+            f"| {show('generated_tokens', 1e-3, 0)} k | {show('tokens_to_target', 1e-3, 0)} k ({reached} seeds) "
+            f"| {share} | {show('train_cpu_seconds', 1, 0)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(runs: dict[str, list[dict]], results: Path) -> None:
+    colours = dict(zip(runs, plt.get_cmap("tab10").colors, strict=False))
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+    for setting, of_setting in runs.items():
+        accuracy = np.array([[point["accuracy"] for point in run["points"]] for run in of_setting]) * 100
+        tokens = np.mean([[point["generated_tokens"] for point in run["points"]] for run in of_setting], axis=0) / 1e3
+        half_width = [interval(column)[1] for column in accuracy.T]
+        mean = accuracy.mean(axis=0)
+        axes[0].plot(tokens, mean, label=setting, color=colours[setting])
+        axes[0].fill_between(tokens, mean - half_width, mean + half_width, color=colours[setting], alpha=0.12)
+        name = "ssb/effective_after" if setting != "stock" else None
+        if name:
+            after = np.mean([[step[name] for step in run["steps"]] for run in of_setting], axis=0) * 100
+            axes[1].plot(range(1, len(after) + 1), after, label=f"{setting}, after", color=colours[setting])
+        if setting == "paper":
+            before = np.mean([[s["ssb/effective_before"] for s in run["steps"]] for run in of_setting], axis=0) * 100
+            axes[1].plot(range(1, len(before) + 1), before, "--", label="paper, before", color="0.4")
+    axes[0].set(xlabel="generated tokens (thousands)", ylabel="greedy accuracy, held-out (%)")
+    axes[1].set(xlabel="optimizer step", ylabel="effective rows (%)", ylim=(0, 103))
+    for axis in axes:
+        axis.legend(frameon=False, fontsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(results / "comparison.png", dpi=130)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    summarise(Path(sys.argv[1]))

@@ -1,0 +1,171 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+One GRPO run of the comparison: a setting, a seed, and a result file with accuracy against what it cost.
+
+Called by `compare.py` in a process of its own, so that runs do not share caches or random states.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+import yaml
+from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, TrainerCallback
+
+from benchmarks.environment import environment
+from trl_r1v2 import SSBGRPOConfig, SSBGRPOTrainer
+from trl_r1v2.rewards import accuracy_reward, format_reward
+from trl_r1v2.sampling import sample_responses
+
+
+# Stock TRL is the trainer with the buffer off, which `tests/ssb_grpo/test_off_is_stock.py` shows to be the same bits.
+SETTINGS = {
+    "stock": {"ssb_enabled": False},
+    "paper": {"ssb_mode": "paper"},
+    "fresh": {"ssb_mode": "fresh"},
+    "share": {"ssb_mode": "fresh", "ssb_replay": "share", "ssb_replay_share": 0.5},
+    "resample": {"ssb_mode": "paper", "ssb_resample_rounds": 1},
+    "skip": {"ssb_mode": "paper", "ssb_skip_probability": 0.8},
+}
+LOGGED = ("ssb/effective_before", "ssb/effective_after", "ssb/dead_groups", "ssb/ratio_clipped", "reward", "step_time")
+
+
+class CountingTrainer(SSBGRPOTrainer):
+    """Counts every token that is generated for training, in extra rounds too."""
+
+    num_generated_tokens = 0
+
+    def _generate(self, prompts):
+        output = super()._generate(prompts)
+        if self.model.training:
+            self.num_generated_tokens += sum(len(ids) for ids in output[1])
+        return output
+
+
+class Evaluation(TrainerCallback):
+    """Greedy accuracy on held-out rows every few steps; its own time is not counted as training time."""
+
+    def __init__(self, rows, every: int, max_new_tokens: int):
+        self.rows, self.every, self.max_new_tokens = rows, every, max_new_tokens
+        self.trainer = None
+        self.points = []
+        self.seconds = self.cpu_seconds = 0.0
+        self._started = self._cpu_started = None
+
+    def _stop_clocks(self):
+        if self._started is not None:
+            self.seconds += time.perf_counter() - self._started
+            self.cpu_seconds += time.process_time() - self._cpu_started
+
+    def _start_clocks(self):
+        self._started, self._cpu_started = time.perf_counter(), time.process_time()
+
+    def evaluate(self, step: int):
+        self._stop_clocks()
+        rollouts = sample_responses(
+            self.trainer.model,
+            self.trainer.processing_class,
+            self.rows,
+            num_samples=1,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            batch_size=128,
+            progress=False,
+        )
+        texts = {rollout.row: rollout.text for rollout in rollouts}
+        completions = [[{"role": "assistant", "content": texts[row]}] for row in range(len(self.rows))]
+        scores = accuracy_reward(completions=completions, solution=self.rows["solution"])
+        self.points.append(
+            {
+                "step": step,
+                "accuracy": sum(score or 0.0 for score in scores) / len(scores),
+                "generated_tokens": self.trainer.num_generated_tokens,
+                "train_seconds": self.seconds,
+                "train_cpu_seconds": self.cpu_seconds,
+            }
+        )
+        self._start_clocks()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.evaluate(0)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self.evaluate(state.global_step)
+
+
+def run(arguments) -> dict:
+    with open(arguments.recipe) as file:
+        recipe = yaml.safe_load(file)
+    settings = {name: value for name, value in recipe.items() if name in SSBGRPOConfig.__dataclass_fields__}
+    settings |= {
+        "output_dir": str(arguments.output.with_suffix("")),
+        "max_steps": arguments.steps,
+        "seed": arguments.seed,
+        "ssb_seed": arguments.seed,
+        "save_strategy": "no",
+        "report_to": "none",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "log_completions": False,
+        **SETTINGS[arguments.setting],
+    }
+    settings.pop("eval_strategy", None)
+    train = load_dataset(arguments.data, split="train")
+    held_out = load_dataset(arguments.data, split="test").select(range(arguments.eval_rows))
+    is_vlm = "images" in train.column_names
+    auto = AutoModelForImageTextToText if is_vlm else AutoModelForCausalLM
+    evaluation = Evaluation(held_out, arguments.eval_every, settings["max_completion_length"])
+    trainer = CountingTrainer(
+        model=auto.from_pretrained(arguments.base, dtype=torch.float32),
+        reward_funcs=[accuracy_reward, format_reward],
+        args=SSBGRPOConfig(**settings),
+        train_dataset=train,
+        processing_class=AutoProcessor.from_pretrained(arguments.base, padding_side="left"),
+        callbacks=[evaluation],
+    )
+    evaluation.trainer = trainer
+    trainer.train()
+    steps = [
+        {"step": entry["step"], **{name: entry[name] for name in LOGGED if name in entry}}
+        for entry in trainer.state.log_history
+        if "reward" in entry
+    ]
+    return {
+        "setting": arguments.setting,
+        "seed": arguments.seed,
+        "overrides": SETTINGS[arguments.setting],
+        "recipe": arguments.recipe,
+        "num_steps": arguments.steps,
+        "num_eval_rows": len(held_out),
+        "environment": environment(),
+        "points": evaluation.points,
+        "steps": steps,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--setting", choices=SETTINGS, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--base", required=True, help="folder of the model to start from")
+    parser.add_argument("--data", required=True, help="folder of the data set (splits train and test)")
+    parser.add_argument("--recipe", required=True, help="GRPO recipe whose settings are used")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--eval_every", type=int, default=25)
+    parser.add_argument("--eval_rows", type=int, default=400)
+    parser.add_argument("--output", type=Path, required=True, help="result file")
+    arguments = parser.parse_args()
+    result = run(arguments)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = arguments.output.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result, indent=1))
+    os.replace(temporary, arguments.output)
+
+
+if __name__ == "__main__":
+    main()
