@@ -7,9 +7,32 @@ The skipping is ours; the paper filters prompts once, before training (`prompt_p
 """
 
 from collections.abc import Iterator, Sized
+from typing import Any
 
 import torch
+from datasets import Dataset
 from trl.trainer.utils import RepeatSampler
+
+
+# Column that carries a row's number from the data loader to the buffer; taken out again before TRL sees the row.
+ROW_NUMBER = "_ssb_row"
+
+
+class RowNumberedDataset(torch.utils.data.Dataset):
+    """A map-style dataset whose rows also say which row they are."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.dataset[index], ROW_NUMBER: index}
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        rows = self.dataset.__getitems__(indices)
+        return [{**row, ROW_NUMBER: index} for row, index in zip(rows, indices, strict=True)]
 
 
 class PromptHistory:

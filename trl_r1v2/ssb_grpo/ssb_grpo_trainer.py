@@ -21,7 +21,7 @@ from .checkpoints import BufferCheckpointMixin
 from .judge import live_groups
 from .metrics import ratio_counts, ratio_metrics, replay_metrics
 from .pixels import PixelStore, content_key, process_row
-from .prompt_sampler import PromptHistory, PromptSampler
+from .prompt_sampler import ROW_NUMBER, PromptHistory, PromptSampler, RowNumberedDataset
 from .rows import (
     SEQUENCE_FIELDS,
     VISUAL_FIELDS,
@@ -37,27 +37,8 @@ from .sample_buffer import BEHAVIOUR_LOGPS, EVICTION_REASONS, Sample, SelectiveS
 from .ssb_grpo_config import SSBGRPOConfig
 
 
-# Column that carries a row's number from the data loader to the buffer; taken out again before TRL sees the row.
-ROW_NUMBER = "_ssb_row"
 # Processors that pad images to one block a sample, a layout that `rows.py` does not take apart.
 UNSUPPORTED_MODEL_TYPES = ("idefics2", "idefics3", "mllama", "smolvlm")
-
-
-class RowNumberedDataset(torch.utils.data.Dataset):
-    """A map-style dataset whose rows also say which row they are."""
-
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.dataset[index], ROW_NUMBER: index}
-
-    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        rows = self.dataset.__getitems__(indices)
-        return [{**row, ROW_NUMBER: index} for row, index in zip(rows, indices, strict=True)]
 
 
 @dataclass
@@ -390,10 +371,11 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
                 break
             rollout = self._rollout(self._draw_prompts(num_groups))
             self._add_behaviour_logps(rollout.batch)
-            self._keep(rollout, step)
+            uids, _ = self._keep(rollout, step)
             batch = tokens_on_cpu(rollout.batch)
             prompt_lengths, completion_lengths = row_lengths(batch, self._pad_token_id)
-            for index in rollout.is_effective.nonzero().flatten().tolist()[:num_missing]:
+            kept = [index for index, uid in enumerate(uids) if uid >= 0]
+            for index in kept[:num_missing]:
                 row = take_row(batch, index, int(prompt_lengths[index]), int(completion_lengths[index]))
                 found[open_rows[len(found)]] = row
         return found
