@@ -15,7 +15,16 @@ from accelerate.utils import broadcast_object_list
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .sample_buffer import Sample
-from .state import SSB_FOLDER, Shard, find_shards, load_resharded, load_shard, run_fingerprint, save_shard
+from .state import (
+    SSB_FOLDER,
+    Shard,
+    find_shards,
+    load_resharded,
+    load_shard,
+    remove_shards_of_other_world_sizes,
+    run_fingerprint,
+    save_shard,
+)
 
 
 logger = get_logger(__name__)
@@ -38,17 +47,19 @@ class BufferCheckpointMixin:
             pixels = {} if self._images_from_rows else self.pixels.items()
             if self.args.should_save:  # a folder of the same step that an earlier run left behind
                 (checkpoint / "trainer_state.json").unlink(missing_ok=True)
+                remove_shards_of_other_world_sizes(checkpoint / SSB_FOLDER, self.accelerator.num_processes)
             save_shard(self._shard(checkpoint / SSB_FOLDER), state, self._fingerprint(), pixels)
             self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
-        if self.buffer is None or checkpoint is None or self.args.ssb_resume == "empty":
+        if self.buffer is None or checkpoint is None:
             return
         folder = Path(checkpoint) / SSB_FOLDER
-        if self.args.ssb_resume == "reshard":
-            self._prefill(folder)
+        if self.args.ssb_resume != "exact":  # what `ssb_prefill` brought is not what this run goes on with
+            self.buffer.clear()
+            self._take_over(*(self._resharded(folder) if self.args.ssb_resume == "reshard" else ([], {})))
             return
         state, pixels = load_shard(self._shard(folder), self._fingerprint())
         self._load_trainer_tensors(state.pop("trainer"))
@@ -71,9 +82,14 @@ class BufferCheckpointMixin:
             self._prompt_sampler.load_state_dict(sampler_state)
 
     def _prefill(self, folder: Path) -> None:
-        rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
-        samples, pixels = load_resharded(folder, rank, world_size, self._fingerprint())
+        samples, pixels = self._resharded(folder)
+        for sample in samples:
+            sample.step = 0  # steps of another run mean nothing here: ages count from the start of this one
         self._take_over(samples, pixels)
+
+    def _resharded(self, folder: Path) -> tuple[list[Sample], dict[str, dict[str, torch.Tensor]]]:
+        rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
+        return load_resharded(folder, rank, world_size, self._fingerprint())
 
     def _take_over(self, samples: list[Sample], pixels: dict[str, dict[str, torch.Tensor]]) -> None:
         for key, fields in pixels.items():
@@ -97,7 +113,8 @@ class BufferCheckpointMixin:
         found = [None]
         if self.accelerator.is_main_process:
             folders = Path(self.args.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-            by_step = sorted((int(folder.name.rpartition("-")[2]), folder) for folder in folders)
+            steps = {folder: folder.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-") for folder in folders}
+            by_step = sorted((int(step), folder) for folder, step in steps.items() if step.isdecimal())
             for _, folder in reversed(by_step):
                 reason = self._reason_not_whole(folder)
                 if reason is None:

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from transformers import BatchFeature
 from trl.trainer.utils import nanstd
 
-from trl_r1v2.sampling.prompts import encode_prompts, images_of, read_prompt
+from trl_r1v2.sampling.prompts import count_images, encode_prompts, read_prompt
 from trl_r1v2.sampling.rollouts import Rollout
 
 from .rows import SEQUENCE_FIELDS
@@ -165,11 +165,11 @@ def write_prefill(
     ):
         if with_reference:
             tokens["ref_per_token_logps"] = tokens["old_per_token_logps"].clone()
-        num_images = len(images_of(dataset[rollout.row]))
+        num_images = count_images(dataset, rollout.row)
         source = rollout.row if num_images else None
         advantage = advantage_of[rollout.row, rollout.sample]
         buffer.extend([Sample(tokens, advantage, step=0, source=source, num_images=num_images)])
-    state = buffer.state_dict() | {"prompt_generator": torch.Generator().manual_seed(seed).get_state()}
+    state = buffer.state_dict() | {"trainer": {}}
     fingerprint = run_fingerprint(vocab_size, dataset, has_reference=with_reference, has_sampling_ratio=False)
     save_shard(Shard(Path(folder), rank, world_size), state, fingerprint)
     return len(buffer)

@@ -191,9 +191,7 @@ def put_rows(
     for name, padding in COMPLETION_FIELDS.items():
         if name not in batch:
             continue
-        # One ratio a sequence (the sequence-level modes of the vLLM correction) has no token dimension to pad.
-        per_sequence = batch[name].size(1) == 1 and old_completion_width != 1
-        new[name] = batch[name].clone() if per_sequence else right(batch[name], padding)
+        new[name] = batch[name].clone() if _is_per_sequence(batch, name, rows) else right(batch[name], padding)
     for name in SEQUENCE_FIELDS:
         if name in batch:
             prompt_part, completion_part = batch[name].split([old_prompt_width, old_completion_width], dim=1)
@@ -209,6 +207,14 @@ def put_rows(
         new["advantages"][index] = row.advantage
     _write_visual(new, rows)
     return new
+
+
+def _is_per_sequence(batch: dict[str, Any], name: str, rows: dict[int, Row]) -> bool:
+    """One ratio a sequence (the sequence-level modes of the vLLM correction) has no token dimension to pad."""
+    if batch[name].size(1) != 1 or name != "importance_sampling_ratio":
+        return False
+    # Completions of one token look alike in both layouts; a longer new row then tells.
+    return batch["completion_ids"].size(1) != 1 or all(len(row.tokens[name]) == 1 for row in rows.values())
 
 
 def _round_up(length: int, multiple: int | None) -> int:
@@ -260,7 +266,8 @@ def _write_visual(batch: dict[str, Any], rows: dict[int, Row]) -> None:
             values[index] = row.visual[name].to(device) if name in row.visual else None
         example = next((value for value in values if value is not None), None)
         if example is not None:  # rows without images contribute nothing along the first dimension
-            batch[name] = [example[:0] if value is None else value for value in values]
+            values = [example[:0] if value is None else value for value in values]
+            batch[name] = _pad_to_common_shape(values) if "image_sizes" in names else values
         else:
             batch.pop(name, None)
     batch["num_images"] = num_images
@@ -271,5 +278,18 @@ def _write_visual(batch: dict[str, Any], rows: dict[int, Row]) -> None:
         # Tile-indexed pixels (InternVL, LFM2-VL) against one entry an image (LLaVA): TRL tells them apart by
         # `num_tiles`, which a batch of single-tile images lacks and a replayed many-tile row then needs.
         num_tiles = [len(pixels) for pixels in batch["pixel_values"]]
-        if "num_tiles" in batch or num_tiles != num_images:
+        if "num_tiles" in batch or "spatial_shapes" in batch or num_tiles != num_images:
             batch["num_tiles"] = num_tiles
+
+
+def _pad_to_common_shape(values: list[torch.Tensor]) -> list[torch.Tensor]:
+    """
+    Processors that pad images to the largest one of their batch (Pixtral, LLaVA-NeXT) do so with zeros at the end, and
+    their models tell padding by `image_sizes`; rows of other batches have to follow.
+    """
+    target = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+    padded = []
+    for value in values:
+        missing = [size for now, then in zip(value.shape[1:], target, strict=True) for size in (then - now, 0)]
+        padded.append(torch.nn.functional.pad(value, missing[::-1]) if any(missing) else value)
+    return padded

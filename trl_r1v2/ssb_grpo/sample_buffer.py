@@ -59,7 +59,9 @@ class Sample:
 
     @property
     def num_bytes(self) -> int:
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tokens.values())
+        """Bytes of the tensors, with room for float32 behaviour log-probabilities that are still to come."""
+        held = sum(tensor.numel() * tensor.element_size() for tensor in self.tokens.values())
+        return held if self.is_ready else held + 4 * self.tokens["completion_ids"].numel()
 
 
 @dataclass
@@ -163,8 +165,9 @@ class SelectiveSampleBuffer:
                 f"Sample {uid} has {len(sample.tokens['completion_ids'])} completion tokens but {tuple(logps.shape)} "
                 "log-probabilities were given."
             )
-        sample.tokens[BEHAVIOUR_LOGPS] = logps.detach().to("cpu", copy=True)
-        self.num_bytes += logps.numel() * logps.element_size()
+        self.num_bytes -= sample.num_bytes
+        sample.tokens[BEHAVIOUR_LOGPS] = logps.detach().to("cpu", torch.float32, copy=True)
+        self.num_bytes += sample.num_bytes
         return True
 
     def num_available(self, step: int) -> int:
@@ -196,6 +199,11 @@ class SelectiveSampleBuffer:
         """Drop a sample, counting it under `reason` in `num_evicted`."""
         self.num_bytes -= self.samples.pop(uid).num_bytes
         self.num_evicted[reason] += 1
+
+    def clear(self) -> None:
+        """Drop all samples, without counting them as evicted."""
+        self.samples.clear()
+        self.num_bytes = 0
 
     def _expire(self, step: int) -> None:
         for uid, sample in list(self.samples.items()):

@@ -41,6 +41,15 @@ from .ssb_grpo_config import SSBGRPOConfig
 UNSUPPORTED_MODEL_TYPES = ("idefics2", "idefics3", "mllama", "smolvlm")
 
 
+# What float32 makes of the advantage of a reward that is exactly its group's mean.
+ADVANTAGE_ROUNDING = 1e-6
+
+
+def _loss_mask(batch: dict[str, Any]) -> torch.Tensor:
+    """Completion tokens that are trained on, shape `(B, C)`."""
+    return batch["completion_mask"] * batch["tool_mask"] if "tool_mask" in batch else batch["completion_mask"]
+
+
 @dataclass
 class _Rollout:
     """One scored batch of this process: TRL's dict (visual fields split by row) and what the buffer needs beside it."""
@@ -50,9 +59,14 @@ class _Rollout:
     sources: list[int | None]  # dataset row numbers
 
     @property
+    def is_informative(self) -> torch.Tensor:
+        """Rows in a live group and not at its mean."""
+        return self.is_live & (self.batch["advantages"].cpu().abs() > ADVANTAGE_ROUNDING)
+
+    @property
     def is_effective(self) -> torch.Tensor:
-        """Rows with a gradient: in a live group, and not exactly at its mean."""
-        return self.is_live & (self.batch["advantages"].cpu() != 0)
+        """Informative rows with a token to train on, unlike those that `mask_truncated_completions` masks out."""
+        return self.is_informative & _loss_mask(self.batch).any(dim=1).cpu()
 
 
 class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
@@ -169,6 +183,11 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
                 f"`per_device_train_batch_size * steps_per_generation` ({local_batch}) must be divisible by "
                 f"`num_generations` ({args.num_generations})."
             )
+        if args.ssb_replay == "share" and args.ssb_replay_share * local_batch < args.num_generations:
+            raise ValueError(
+                f"`ssb_replay_share` ({args.ssb_replay_share}) of a process's {local_batch} rows is less than one "
+                f"group of {args.num_generations}, so nothing could be left out. Raise the share or the batch size."
+            )
 
     # ---- Data: rows that say where they come from ----
 
@@ -267,14 +286,14 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
         num_fresh = len(rollout.sources)
 
         # Rows to fill: those that were not generated, then those that teach nothing. Draw before keeping, so that a
-        # batch is never replayed into itself.
+        # batch is never replayed into itself and new images do not push out those of drawn samples.
         dead = (~rollout.is_live).nonzero().flatten().tolist()
         to_fill = [*range(num_fresh, batch_size), *dead]
         room = int(self.args.ssb_max_replay_fraction * batch_size)
-        drawn = self.buffer.draw(min(len(to_fill), room), step)
+        drawn = [self._to_row(sample) for sample in self.buffer.draw(min(len(to_fill), room), step)]
+        replayed = dict(zip(to_fill, drawn, strict=False))
         uids, num_skipped = self._keep(rollout, step)
         uids += [-1] * num_left_out
-        replayed = dict(zip(to_fill, (self._to_row(sample) for sample in drawn), strict=False))
         resampled = self._resample([index for index in dead if index not in replayed], step)
         for index in (*replayed, *resampled):
             uids[index] = -1
@@ -317,6 +336,8 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
         sources = [example.get(ROW_NUMBER) for example in inputs]
         inputs = [{key: value for key, value in example.items() if key != ROW_NUMBER} for example in inputs]
         batch = split_pixel_values_by_grid(super()._generate_and_score_completions(inputs))
+        # Upstream sets `num_images=None` when tool images were cut off and it drops all pixels.
+        batch = {name: value for name, value in batch.items() if value is not None}
         check_fields(batch)
         is_live = live_groups(self._judged_rewards, self.num_generations, self.args.ssb_judge_tolerance)
         if self._prompt_sampler is not None and self._prompt_sampler.history is not None:
@@ -330,10 +351,7 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
         """Offer the effective rows to the buffer; returns each row's uid (-1: not kept) and how many were unusable."""
         batch = tokens_on_cpu(rollout.batch)
         prompt_lengths, completion_lengths = (lengths.tolist() for lengths in row_lengths(batch, self._pad_token_id))
-        loss_mask = batch["completion_mask"] * batch["tool_mask"] if "tool_mask" in batch else batch["completion_mask"]
-        is_trained_on = loss_mask.any(dim=1)
-        effective = rollout.is_effective.nonzero().flatten().tolist()
-        usable = [index for index in effective if is_trained_on[index]]
+        usable = rollout.is_effective.nonzero().flatten().tolist()
         samples = []
         for index in usable:
             row = take_row(batch, index, prompt_lengths[index], completion_lengths[index])
@@ -342,7 +360,7 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
         uids = [-1] * len(rollout.sources)
         for index, uid in zip(usable, self.buffer.extend(samples), strict=True):
             uids[index] = uid
-        return uids, len(effective) - len(usable)
+        return uids, int(rollout.is_informative.sum()) - len(usable)
 
     def _put(self, batch: dict[str, Any], replayed: dict[int, Row], resampled: dict[int, Row]) -> dict[str, Any]:
         """Put rows into the batch and recompute what depends on all rows of all processes."""
@@ -356,8 +374,7 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
             batch["ssb_stored_logps"] = batch.pop(BEHAVIOUR_LOGPS)
         batch["ssb_is_replayed"] = torch.zeros_like(batch["advantages"], dtype=torch.bool)
         batch["ssb_is_replayed"][list(replayed)] = True
-        loss_mask = batch["completion_mask"] * batch["tool_mask"] if "tool_mask" in batch else batch["completion_mask"]
-        batch["num_items_in_batch"] = self.accelerator.gather(loss_mask.sum()).sum()
+        batch["num_items_in_batch"] = self.accelerator.gather(_loss_mask(batch).sum()).sum()
         return batch
 
     def _resample(self, open_rows: list[int], step: int) -> dict[int, Row]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from PIL.Image import Image
 from safetensors.torch import load, save
 
 from .sample_buffer import Sample
@@ -105,6 +106,13 @@ def _unpack(tensors: dict[str, torch.Tensor], records: list[dict[str, Any]]) -> 
     return samples
 
 
+def _describe(value: Any) -> Any:
+    """What JSON has no form for: an image in a prompt by its content, since its `repr` is a memory address."""
+    if isinstance(value, Image):
+        return [value.mode, value.size, hashlib.sha256(value.tobytes()).hexdigest()]
+    return repr(value)
+
+
 def run_fingerprint(
     vocab_size: int, dataset: Dataset | None, has_reference: bool, has_sampling_ratio: bool
 ) -> dict[str, Any]:
@@ -126,8 +134,9 @@ def run_fingerprint(
     }
     if dataset is not None:
         digest = hashlib.sha256()
+        prompts = dataset.select_columns(["prompt"])  # without decoding the images of other columns
         for index in range(0, len(dataset), max(1, len(dataset) // 64)):  # a sample: reading all would be slow
-            digest.update(json.dumps(dataset[index]["prompt"], default=repr, sort_keys=True).encode())
+            digest.update(json.dumps(prompts[index]["prompt"], default=_describe, sort_keys=True).encode())
         fingerprint |= {"dataset_rows": len(dataset), "dataset_prompts": digest.hexdigest()}
     return fingerprint
 
@@ -167,10 +176,16 @@ def save_shard(
         "next_uid": state["next_uid"],
         "num_evicted": state["num_evicted"],
         "samples": records,
+        "pixels": list(pixels or {}),  # safetensors sorts by name, but what the store drops next is its first entry
     }
+    manifest["manifest_sha256"] = _manifest_sha256(manifest)
     shard.manifest.unlink(missing_ok=True)
     _write_atomically(shard.tensors, content)
     _write_atomically(shard.manifest, json.dumps(manifest).encode())
+
+
+def _manifest_sha256(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(shard: Shard) -> dict[str, Any]:
@@ -178,7 +193,7 @@ def read_manifest(shard: Shard) -> dict[str, Any]:
     Read and check a shard's manifest, without the tensors.
 
     Raises:
-        BufferStateError: If it is missing, unreadable or of another schema.
+        BufferStateError: If it is missing, unreadable, altered or of another schema.
     """
     if not shard.manifest.is_file():
         found = sorted(path.name for path in shard.folder.glob("ssb-*.json")) if shard.folder.is_dir() else []
@@ -188,15 +203,20 @@ def read_manifest(shard: Shard) -> dict[str, Any]:
             "the buffered samples."
         )
     try:
-        manifest = json.loads(shard.manifest.read_bytes())
-    except ValueError as error:
+        manifest = dict(json.loads(shard.manifest.read_bytes()))
+    except (TypeError, ValueError) as error:
         raise BufferStateError(
-            f"{shard.manifest} is not readable JSON ({error}). Resume from another checkpoint."
+            f"{shard.manifest} is not a readable manifest ({error}). Resume from another checkpoint."
         ) from error
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise BufferStateError(
             f"{shard.manifest} has schema version {manifest.get('schema_version')}, this version reads "
             f"{SCHEMA_VERSION}. Use `ssb_resume='empty'` to go on without the buffered samples."
+        )
+    if manifest.pop("manifest_sha256", None) != _manifest_sha256(manifest):
+        raise BufferStateError(
+            f"{shard.manifest} is altered: its checksum does not match. Resume from another checkpoint, or use "
+            "`ssb_resume='empty'`."
         )
     return manifest
 
@@ -236,11 +256,11 @@ def load_shard(shard: Shard, fingerprint: dict[str, Any]) -> tuple[dict[str, Any
             "checkpoint, or use `ssb_resume='empty'`."
         )
     tensors = load(content)
-    pixels: dict[str, dict[str, torch.Tensor]] = {}
+    pixels: dict[str, dict[str, torch.Tensor]] = {key: {} for key in manifest["pixels"]}
     for name in tensors:
         if name.startswith("pixels."):
             _, key, field = name.split(".", 2)
-            pixels.setdefault(key, {})[field] = tensors[name]
+            pixels[key][field] = tensors[name]
     state = {
         "samples": _unpack(tensors, manifest["samples"]),
         "generator": tensors["generator"],
@@ -251,6 +271,13 @@ def load_shard(shard: Shard, fingerprint: dict[str, Any]) -> tuple[dict[str, Any
         "num_evicted": manifest["num_evicted"],
     }
     return state, pixels
+
+
+def remove_shards_of_other_world_sizes(folder: Path, world_size: int) -> None:
+    """Clear what a run with another number of processes left in a folder that is about to be written again."""
+    for path in folder.glob("ssb-*-of-*"):
+        if f"-of-{world_size:05d}." not in path.name:
+            path.unlink()
 
 
 def find_shards(folder: Path) -> list[Shard]:

@@ -1,0 +1,87 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""The figures of a generation against plain loops over rows and processes."""
+
+import math
+
+import pytest
+import torch
+
+from trl_r1v2.ssb_grpo.metrics import SUMMED, ratio_counts, ratio_metrics, replay_metrics
+
+
+PROCESSES = [
+    dict(rows=8, fresh_rows=8, dead_rows=4, effective_before=3, effective_after=7, ages=[1, 2, 6], uses=[0, 1, 2]),
+    dict(rows=8, fresh_rows=4, dead_rows=0, effective_before=4, effective_after=8, ages=[], uses=[]),
+    dict(rows=8, fresh_rows=4, dead_rows=4, effective_before=0, effective_after=1, ages=[3], uses=[4]),
+]
+
+
+def counts_of(process, index):
+    ages, uses = process["ages"], process["uses"]
+    counts = {name: process[name] for name in ("rows", "dead_rows", "effective_before", "effective_after")}
+    counts |= {name: 100 * index + place for place, name in enumerate(SUMMED)}
+    counts |= {"fresh_rows": process["fresh_rows"], "size": len(ages)}
+    for name, values in (("age", ages), ("uses", uses)):
+        counts[f"{name}_mean"] = sum(values) / len(values) if values else 0.0
+        counts[f"{name}_max"] = max(values, default=0)
+    return counts
+
+
+def test_replay_metrics_equal_figures_over_all_rows():
+    local = [counts_of(process, index) for index, process in enumerate(PROCESSES)]
+    gathered = torch.tensor([list(counts.values()) for counts in local], dtype=torch.float64)
+    metrics = replay_metrics(list(local[0]), gathered)
+    ages = [age for process in PROCESSES for age in process["ages"]]
+    uses = [use for process in PROCESSES for use in process["uses"]]
+    assert metrics["age_mean"] == pytest.approx(sum(ages) / len(ages)) and metrics["age_max"] == max(ages)
+    assert metrics["uses_mean"] == pytest.approx(sum(uses) / len(uses)) and metrics["uses_max"] == max(uses)
+    assert metrics["dead_groups"] == 8 / 16
+    assert metrics["effective_before"] == 7 / 16
+    assert metrics["effective_after"] == 16 / 24
+    for name in SUMMED:
+        assert metrics[name] == sum(counts[name] for counts in local)
+
+
+def test_replay_metrics_of_an_empty_buffer():
+    local = counts_of(PROCESSES[1], 0)
+    metrics = replay_metrics(list(local), torch.tensor([list(local.values())], dtype=torch.float64))
+    assert metrics["age_mean"] == metrics["age_max"] == metrics["uses_mean"] == metrics["uses_max"] == 0.0
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_ratio_metrics_equal_a_loop_over_tokens():
+    generator = torch.Generator().manual_seed(0)
+    processes = []
+    for num_rows in (3, 5):
+        log_ratio = torch.randn(num_rows, 7, generator=generator)
+        advantages = torch.randn(num_rows, generator=generator)
+        mask = torch.rand(num_rows, 7, generator=generator) < 0.6
+        processes.append((log_ratio, advantages, mask))
+    low, high = 0.2, 0.3
+    ratios, clipped = [], 0
+    for log_ratio, advantages, mask in processes:
+        for row in range(len(advantages)):
+            for token in range(7):
+                if not mask[row, token]:
+                    continue
+                ratio, advantage = math.exp(log_ratio[row, token]), advantages[row].item()
+                ratios.append(ratio)
+                # Clipped means that eq. 8's minimum takes the clipped term, which is constant: no gradient.
+                objective = min(ratio * advantage, min(max(ratio, 1 - low), 1 + high) * advantage)
+                clipped += objective != ratio * advantage
+    gathered = torch.stack([ratio_counts(*process, low, high) for process in processes])
+    metrics = ratio_metrics(gathered)
+    assert metrics["ratio_mean"] == pytest.approx(sum(ratios) / len(ratios), rel=1e-6)
+    assert metrics["ratio_max"] == pytest.approx(max(ratios), rel=1e-6)
+    assert metrics["ratio_clipped"] == clipped / len(ratios) and 0 < clipped < len(ratios)
+
+
+def test_nothing_replayed_gives_no_ratio():
+    counts = ratio_counts(torch.zeros(2, 3), torch.ones(2), torch.zeros(2, 3, dtype=torch.bool), 0.2, 0.2)
+    assert ratio_metrics(torch.stack([counts, counts])) == {}
+
+
+def test_masked_tokens_do_not_count_however_large():
+    log_ratio, mask = torch.tensor([[0.0, 90.0]]), torch.tensor([[True, False]])
+    metrics = ratio_metrics(ratio_counts(log_ratio, torch.ones(1), mask, 0.2, 0.2).unsqueeze(0))
+    assert metrics == {"ratio_mean": 1.0, "ratio_max": 1.0, "ratio_clipped": 0.0}
