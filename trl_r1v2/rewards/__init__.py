@@ -1,1 +1,46 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Rewards of the R1V2 stage: rules, verifier, reward model, code sandbox, and their sum.
+
+Names are resolved on first use, so that importing a rule does not import torch. Does not cover: training (`ssb_grpo`,
+`mpo`).
+"""
+
+import importlib
+
+
+_PUBLIC_NAMES = {
+    "AccuracyReward": "rules",
+    "CodeReward": "code_sandbox",
+    "Component": "hybrid",
+    "CosineLengthReward": "rules_text",
+    "FormatReward": "rules",
+    "HybridReward": "hybrid",
+    "LanguageConsistencyReward": "rules_text",
+    "Raw": "calibration",
+    "RewardModel": "reward_model",
+    "RewardModelReward": "reward_model",
+    "RunningQuantile": "calibration",
+    "RunningZScore": "calibration",
+    "Sandbox": "code_sandbox",
+    "Sigmoid": "calibration",
+    "StepCompletenessReward": "rules_text",
+    "ThinkAnswerConsistencyReward": "rules_text",
+    "VerifierPool": "verifier",
+    "WordRepetitionReward": "rules_text",
+    "accuracy_reward": "rules",
+    "format_reward": "rules",
+    "r1v2_reward": "presets",
+}
+
+__all__ = list(_PUBLIC_NAMES)
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_PUBLIC_NAMES[name]}", __name__), name)
+
+
+def __dir__():
+    return sorted(__all__)

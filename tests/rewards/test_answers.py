@@ -1,0 +1,206 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Reading completions and comparing answers without algebra; hand-written verdicts, and math-verify as the second opinion
+on numbers.
+"""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trl_r1v2.rewards.answers import (
+    Answer,
+    completion_text,
+    final_answer,
+    gold_text,
+    prompt_opens_think,
+    split_reasoning,
+)
+from trl_r1v2.rewards.comparison import Verdict, compare
+
+
+RIGHT, WRONG, ASK, UNVERIFIABLE = Verdict.RIGHT, Verdict.WRONG, Verdict.ASK, Verdict.UNVERIFIABLE
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"<think>\boxed{1}</think> so \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{1} then \boxed{2}", "2"),
+        (r"\boxed{1} then \boxed{2", "1"),
+        (r"\boxed{\text{a } \{b\}}", r"\text{a } \{b\}"),
+        ("<think>x</think><answer> 7 </answer>", "7"),
+        (r"<answer>so \boxed{8}</answer>", "8"),
+        (r"\boxed{3} <answer>4</answer>", "4"),
+        (r"<answer>4</answer> no, \boxed{3}", "3"),
+        ("<think>x</think>The answer is 12.\nDone.", "12."),
+        ("Final answer: **12**", "12"),
+        ("first 5\nlast 6", "last 6"),
+        ("<think>no end, 5", None),
+        ("<think>x</think>  ", None),
+        ("", None),
+        (r"\boxed{" + "1" * 1001 + "}", None),
+    ],
+)
+def test_final_answer(text, expected):
+    found = final_answer(text)
+    assert (found.text if found else None) == expected
+
+
+def test_a_prompt_that_opened_the_reasoning_leaves_an_unclosed_completion_without_answer():
+    assert final_answer("still thinking 5").text == "still thinking 5"
+    assert final_answer("still thinking 5", think_open=True) is None
+    assert final_answer("thought</think>5", think_open=True).text == "5"
+    assert split_reasoning("a</think>b", think_open=True) == ("a", "b")
+
+
+def test_completion_text_of_every_form():
+    assert completion_text("plain") == "plain"
+    assert completion_text([{"content": "no role"}]) == "no role"
+    assert (
+        completion_text(
+            [{"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
+        )
+        == "ab"
+    )
+    tools = [
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "tool", "content": "99"},
+        {"role": "assistant", "content": "last", "reasoning_content": "why"},
+        {"role": "tool", "content": "after"},
+    ]
+    assert completion_text(tools) == "<think>why</think>\nlast"
+    assert completion_text([{"role": "tool", "content": "99"}]) == ""
+
+
+def test_prompt_opens_think():
+    assert prompt_opens_think("Q <think>\n")
+    assert not prompt_opens_think("Q <think>\n</think>")
+    assert prompt_opens_think([{"role": "user", "content": "Q"}, {"role": "assistant", "content": "<think>"}])
+    assert not prompt_opens_think([{"role": "user", "content": "Say <think>"}])
+
+
+@pytest.mark.parametrize(
+    ("gold", "expected"),
+    [
+        (12, "12"),
+        (12.5, "12.5"),
+        (r"Thus \boxed{x^2}.", "x^2"),
+        ("work #### 42", "42"),
+        ("<answer>C</answer>", "C"),
+        (None, None),
+        (math.nan, None),
+        ("  ", None),
+        (r"\boxed{}", None),
+    ],
+)
+def test_gold_text(gold, expected):
+    assert gold_text(gold) == expected
+
+
+@pytest.mark.parametrize(
+    ("given_text", "gold", "expected"),
+    [
+        # strings
+        (r"$\dfrac{x}{2}$", r"\frac{x}{2}", RIGHT),
+        (r"\text{cat}", "cat", RIGHT),
+        ("CAT", "cat", RIGHT),
+        ("a cat", "the cat", RIGHT),
+        ("dog", "cat", WRONG),
+        # numbers
+        ("12.0", "12", RIGHT),
+        ("1,234.50", "1234.5", RIGHT),
+        ("\u22127", "-7", RIGHT),
+        ("1e3", "1000", RIGHT),
+        ("12.01", "12", WRONG),
+        (r"\frac{2}{4}", "0.5", RIGHT),
+        (r"-\frac12", "-1/2", RIGHT),
+        ("0.333333", "1/3", RIGHT),
+        ("0.333", "1/3", WRONG),
+        ("1000001", "1000000", WRONG),
+        ("0", "1/9999999", WRONG),
+        ("x = 5", "5", RIGHT),
+        ("seven", "7", RIGHT),
+        ("banana", "7", WRONG),
+        (r"\sqrt{144}", "12", ASK),
+        ("3+4", "7", ASK),
+        ("12x", "12", ASK),
+        ("12 or 13", "12", ASK),
+        # units
+        ("12 cm", "12", RIGHT),
+        (r"12\text{ cm}", "12 centimeters", RIGHT),
+        ("12cm", "12 cm", RIGHT),
+        ("12 m", "12 cm", WRONG),
+        ("13 cm", "12 cm", WRONG),
+        (r"90^\circ", "90", RIGHT),
+        (r"\$5", "5", RIGHT),
+        ("50%", "0.5", RIGHT),
+        (r"50\%", "50", RIGHT),
+        ("5%", "0.5", WRONG),
+        ("5 m/s", r"5 \text{ m/s}", RIGHT),
+        ("5 m^2", "5 square meters", RIGHT),
+        ("5 m^2", "5 m", WRONG),
+        ("12 apples", "12 apple", RIGHT),
+        ("12 million", "12", ASK),
+        # choices
+        ("(B)", "B", RIGHT),
+        ("B.", "B", RIGHT),
+        ("B) 12 cm", "B", RIGHT),
+        ("b", "B", RIGHT),
+        (r"\textbf{(B)}", "B", RIGHT),
+        ("option B", "(B)", RIGHT),
+        ("B", "(B) a red car", RIGHT),
+        ("a red car", "(B) a red car", RIGHT),
+        ("C", "B", WRONG),
+        ("Because it is", "B", WRONG),
+        # words
+        ("Yes, there is one.", "yes", RIGHT),
+        ("No", "yes", WRONG),
+        ("blue car", "blue", WRONG),
+        # algebra and prose
+        ("1+x", "x+1", ASK),
+        ("x", "y", ASK),
+        ("cat", "The picture shows a cat that sits on a mat near the window", UNVERIFIABLE),
+    ],
+)
+def test_compare(given_text, gold, expected):
+    assert compare(Answer(given_text, anchored=True), gold) is expected
+
+
+@pytest.mark.parametrize(
+    ("sentence", "gold", "expected"),
+    [
+        ("So there are 3 dogs and 12 cats.", "12", RIGHT),
+        ("So there are 12 cats and 3 dogs.", "12", WRONG),
+        ("There are many cats.", "12", WRONG),
+        ("It costs v2 dollars", "2", WRONG),
+    ],
+)
+def test_a_sentence_counts_by_its_last_number(sentence, gold, expected):
+    assert compare(Answer(sentence, anchored=False), gold) is expected
+
+
+numbers = st.one_of(
+    st.integers(-2000, 2000).map(str),
+    st.tuples(st.integers(-50, 50), st.integers(1, 99)).map(lambda pair: f"{pair[0]}.{pair[1]:02d}"),
+    st.tuples(st.integers(-12, 12), st.integers(1, 12)).map(lambda pair: f"{pair[0]}/{pair[1]}"),
+    st.tuples(st.integers(0, 12), st.integers(1, 12)).map(lambda pair: rf"\frac{{{pair[0]}}}{{{pair[1]}}}"),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(left=numbers, right=numbers, same=st.booleans())
+def test_plain_numbers_agree_with_math_verify(left, right, same):
+    """The fast path decides numbers alone, so it must say what math-verify would."""
+    from math_verify import parse, verify
+
+    if same:
+        right = left
+    expected = verify(
+        parse(f"${left}$", parsing_timeout=None),
+        parse(rf"\boxed{{{right}}}", parsing_timeout=None),
+        timeout_seconds=None,
+    )
+    assert compare(Answer(right, anchored=True), left) is (RIGHT if expected else WRONG)

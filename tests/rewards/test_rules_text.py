@@ -1,0 +1,106 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""Shaping rewards against values computed by hand, and against TRL's where TRL has the same formula."""
+
+import math
+
+import pytest
+
+from trl_r1v2.rewards import (
+    CosineLengthReward,
+    LanguageConsistencyReward,
+    StepCompletenessReward,
+    ThinkAnswerConsistencyReward,
+    WordRepetitionReward,
+)
+
+
+def test_step_completeness_counts_markers_at_line_starts_of_the_reasoning():
+    texts = [
+        "<think>Step 1: a\nStep 2: b\nStep 3: c\nStep 4: d</think>x",
+        "<think>First, a\n- b</think>1. x\n2. y",
+        "1. a",
+        "the first, the second: 1. 2.",
+        "1.5 is no step",
+    ]
+    assert StepCompletenessReward()(completions=texts) == pytest.approx([1.0, 2 / 3, 1 / 3, 0.0, 0.0])
+    assert StepCompletenessReward(target_steps=8)(completions=texts[:1]) == [0.5]
+
+
+def test_word_repetition():
+    # "a b a b a b": 4 trigrams, 2 distinct. "x x x x x": 3 trigrams, 1 distinct.
+    rewards = WordRepetitionReward()(
+        completions=["a b a b a b", "x x x x x", "all words differ here", "two words", "好好好好"]
+    )
+    assert rewards == pytest.approx([-0.5, -2 / 3, 0.0, 0.0, -0.5])
+    assert WordRepetitionReward(ngram_size=1, max_penalty=-2.0)(completions=["a a A, a!"]) == [-1.5]
+
+
+def test_word_repetition_equals_trls_formula_on_the_same_units():
+    from trl.rewards import get_repetition_penalty_reward
+
+    words = ["p q r p q r s p q r", "a b c d", "z z z z z z z", "k"]
+    ids = [[ord(word) for word in text.split()] for text in words]
+    expected = get_repetition_penalty_reward(ngram_size=2, max_penalty=-1.0)(completion_ids=ids)
+    assert WordRepetitionReward(ngram_size=2)(completions=words) == pytest.approx(expected)
+
+
+def test_cosine_length_equals_trls_where_both_judge_alike():
+    from trl.rewards import get_cosine_scaled_reward
+
+    completions = [[{"content": rf"\boxed{{{value}}}"}] for value in (2, 2, 2, 3, 3, 3)]
+    ids = [[0] * length for length in (0, 30, 200, 0, 30, 200)]
+    solution = [r"\boxed{2}"] * 6
+    expected = get_cosine_scaled_reward(max_len=100)(completions, solution, ids)
+    ours = CosineLengthReward(max_length=100)(completions=completions, completion_ids=ids, solution=solution)
+    assert ours == pytest.approx(expected)
+    assert ours[1] == pytest.approx(0.5 + 0.25 * (1 + math.cos(0.3 * math.pi)))
+    assert CosineLengthReward(max_length=9)(completions=["1"], completion_ids=[[0]], solution=[None]) == [None]
+
+
+def test_language_consistency():
+    english = LanguageConsistencyReward("en")
+    # Words of the reasoning: we, 计, 算, the, sum: 3 of 5 are Latin. The answer part does not count.
+    assert english(completions=["<think>we 计算 the sum</think>答案"]) == pytest.approx([3 / 5])
+    assert english(completions=["all of this"]) == [1.0]
+    assert english(completions=[r"$x+y$ \frac 12 34"]) == [None]
+    chinese = LanguageConsistencyReward("zh")
+    assert chinese(completions=["<think>我们计算 $a+b$ 的和 ok</think>1"]) == pytest.approx([6 / 7])
+    with pytest.raises(ValueError, match="language is 'xx'"):
+        LanguageConsistencyReward("xx")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<think>3 + 4 = 7</think> The answer is 7.", 1.0),
+        ("<think>3 + 4 = 7</think> The answer is 8.", 0.0),
+        (r"<think>so \boxed{\frac{1}{2}}, 3 checks</think> \boxed{0.5}", 1.0),
+        (r"<think>so \boxed{B}, 3 checks</think> (B)", 1.0),
+        (r"<think>so \boxed{B}</think> (C)", 0.0),
+        ("<think>no value here</think> 7", None),
+        ("<think>there are 3</think> yes", None),
+        ("<think>there are 3", None),
+        ("7", None),
+    ],
+)
+def test_think_answer_consistency(text, expected):
+    assert ThinkAnswerConsistencyReward()(completions=[text]) == [expected]
+
+
+def test_think_answer_consistency_where_the_prompt_opens_the_reasoning():
+    reward = ThinkAnswerConsistencyReward()
+    assert reward(completions=["so 4</think>4", "so 4</think>5"], prompts=["Q<think>"] * 2) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: StepCompletenessReward(target_steps=0), "target_steps is 0"),
+        (lambda: WordRepetitionReward(ngram_size=0), "ngram_size is 0"),
+        (lambda: WordRepetitionReward(max_penalty=0.5), "max_penalty is 0.5"),
+        (lambda: CosineLengthReward(max_length=0), "max_length is 0"),
+    ],
+)
+def test_options_out_of_bounds_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

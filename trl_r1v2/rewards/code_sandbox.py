@@ -1,0 +1,262 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+r"""
+Reward for generated Python: the share of tests it passes, in a sandbox.
+
+Scope: the last ```` ```python ```` block of the answer, against programs' input and output or against test code. A
+solution cannot forge its score: expected outputs never enter its sandbox; test code runs in a second sandbox, reaches
+the solution by calls that carry plain data, and gives its verdicts on a channel the solution does not have. Does not
+cover: other languages, third-party packages, performance of the code.
+"""
+
+import ast
+import builtins
+import contextlib
+import json
+import math
+import os
+import re
+import struct
+import subprocess
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from .answers import completion_text, split_reasoning
+from .sandbox import Sandbox, SandboxError
+
+
+_BLOCK_RE = re.compile(
+    r"^[ \t]*```(?:python3?|py)[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE
+)
+
+
+def last_python_block(text: str) -> str | None:
+    """
+    Content of the last closed ```` ```python ```` block of the answer part; blocks of the reasoning do not count.
+    """
+    answer = split_reasoning(text)[1]
+    blocks = _BLOCK_RE.findall(answer) if answer else []
+    return blocks[-1] if blocks else None
+
+
+def free_names(source: str) -> set[str]:
+    """
+    Names that test code reads but neither binds nor finds among the builtins: what it expects of the solution. Raises
+    `SyntaxError`.
+    """
+    read, bound = set(), set(vars(builtins))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Name):
+            (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            bound.add(node.name)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, ast.alias):
+            bound.add((node.asname or node.name).split(".")[0])
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            bound.add(node.name)
+    return read - bound
+
+
+def same_output(given: str, wanted: str) -> bool:
+    """Equal up to white space at line ends and at the end of the text."""
+
+    def lines(text: str) -> list[str]:
+        return [line.rstrip() for line in text.rstrip().splitlines()]
+
+    return lines(given) == lines(wanted)
+
+
+class CodeReward:
+    r"""
+    Reward function: tests passed by the generated program, each completion in sandboxes of its own.
+
+    The column of tests holds, for each row (or as JSON text):
+    - `{"inputs": [str, …], "outputs": [str, …]}`: a program; each input goes to its standard input, and its output
+      must match up to trailing white space;
+    - `{"inputs": [[…], …], "outputs": […], "fn_name": str}`: a function; each list is its arguments, and the result
+      must equal the output;
+    - `[str, …]` or `str`: test code, one verdict a string (MBPP's `test_list`, assert statements, unittest-free). With
+      a column `entry_point` and a function `check` in the code,
+      `check(entry_point)` is called (HumanEval).
+
+    Test code reaches functions and classes of the solution through proxies: arguments and results are plain data
+    (numbers, strings, lists, tuples, sets, dicts, iterators), lists, dicts and sets passed in are updated in place,
+    exceptions keep their builtin type. Other objects compare by identity. `None` for a row without tests, with test
+    code that does not parse, or where the sandbox itself failed; 0.0 for a completion without a closed Python block.
+
+    Args:
+        sandbox ([`Sandbox`], *optional*):
+            Limits of each process; a default one if not given.
+        tests_column (`str`, *optional*, defaults to `"tests"`):
+            Dataset column with the tests.
+        scoring (`str`, *optional*, defaults to `"fraction"`):
+            `"fraction"`: passed / all; `"all"`: 1.0 if every test passes, else 0.0.
+        seconds (`float`, *optional*, defaults to `10.0`):
+            Wall-clock time of one program run, or of all test code of one completion.
+        completion_seconds (`float`, *optional*, defaults to `60.0`):
+            Wall-clock time of all program runs of one completion; inputs not reached fail.
+        num_workers (`int`, *optional*):
+            Completions judged at a time; by default the CPUs of this process divided by `LOCAL_WORLD_SIZE`.
+        name (`str`, *optional*, defaults to `"code_reward"`):
+            Name under which TRL logs it.
+
+    Raises:
+        `RuntimeError`: If no sandbox can run here. Code is never run outside one.
+
+    Example:
+    ```python
+    >>> from trl_r1v2.rewards import CodeReward
+
+    >>> code_reward = CodeReward()
+    >>> code_reward(
+    ...     completions=["```python\ndef double(x):\n    return x + x\n```"],
+    ...     tests=[["assert double(2) == 4", "assert double('a') == 'b'"]],
+    ... )
+    [0.5]
+    ```
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox | None = None,
+        tests_column: str = "tests",
+        scoring: str = "fraction",
+        seconds: float = 10.0,
+        completion_seconds: float = 60.0,
+        num_workers: int | None = None,
+        name: str = "code_reward",
+    ):
+        if scoring not in ("fraction", "all"):
+            raise ValueError(f"scoring is {scoring!r}; it must be 'fraction' or 'all'.")
+        if not (0 < seconds < math.inf and 0 < completion_seconds < math.inf):
+            raise ValueError(
+                f"seconds is {seconds} and completion_seconds {completion_seconds}; both must be positive and finite."
+            )
+        if num_workers is None:
+            num_workers = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        self.sandbox = sandbox or Sandbox()
+        self.tests_column = tests_column
+        self.scoring = scoring
+        self.seconds = seconds
+        self.completion_seconds = completion_seconds
+        self.num_workers = num_workers
+        self.counts: Counter[str] = Counter()
+        self.__name__ = name
+
+    def __call__(self, completions, entry_point=None, log_metric=None, **kwargs) -> list[float | None]:
+        if self.tests_column not in kwargs:
+            raise ValueError(
+                f"{self.__name__} needs the dataset column {self.tests_column!r}; the columns here are "
+                f"{sorted(kwargs)}. Rename the column, or set `tests_column`."
+            )
+        entry_points = entry_point or [None] * len(completions)
+        with ThreadPoolExecutor(self.num_workers) as executor:
+            judged = list(
+                executor.map(self._judge, map(completion_text, completions), kwargs[self.tests_column], entry_points)
+            )
+        outcomes = Counter(reason for _, reason in judged)
+        self.counts.update(outcomes)
+        if log_metric is not None:
+            for reason in ("no_code", "no_tests", "bad_tests", "sandbox_failure"):
+                log_metric(f"{self.__name__}/{reason}", outcomes[reason] / len(judged))
+        return [reward for reward, _ in judged]
+
+    def _judge(self, text: str, tests, entry_point: str | None) -> tuple[float | None, str]:
+        """Reward of one completion and why: `judged`, `no_code`, `no_tests`, `bad_tests` or `sandbox_failure`."""
+        tests = _parsed(tests)
+        if not tests or (isinstance(tests, dict) and not tests["inputs"]):
+            return None, "no_tests"
+        solution = last_python_block(text)
+        if solution is None:
+            return 0.0, "no_code"
+        try:
+            if isinstance(tests, dict) and not tests.get("fn_name"):
+                passed = self._run_programs(solution, tests["inputs"], tests["outputs"])
+            else:
+                passed = self._run_tests(solution, _test_sources(tests, entry_point))
+        except SyntaxError:
+            return None, "bad_tests"
+        except SandboxError:
+            return None, "sandbox_failure"
+        if self.scoring == "all":
+            return float(all(passed)), "judged"
+        return sum(passed) / len(passed), "judged"
+
+    def _run_programs(self, solution: str, inputs: list[str], outputs: list[str]) -> list[bool]:
+        passed = []
+        end = time.monotonic() + self.completion_seconds
+        for given, wanted in zip(inputs, outputs, strict=True):
+            seconds = min(self.seconds, end - time.monotonic())
+            if seconds <= 0 or (self.scoring == "all" and False in passed):
+                passed.append(False)
+                continue
+            run = self.sandbox.run_program(solution, given, seconds)
+            passed.append(run.returncode == 0 and same_output(run.stdout.decode("utf-8", "replace"), wanted))
+        return passed
+
+    def _run_tests(self, solution: str, sources: list[str]) -> list[bool]:
+        """Verdicts of test code in one sandbox about the solution in another; what gives no verdict has failed."""
+        names = sorted(set().union(*map(free_names, sources)))
+        to_solution, ask = os.pipe()
+        hear, from_solution = os.pipe()
+        try:
+            server = self.sandbox.start("serve", {"solution.py": solution}, to_solution, capture=from_solution)
+            try:
+                tester = self.sandbox.start(
+                    "test",
+                    {"tests.json": json.dumps({"tests": sources, "names": names})},
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(hear, ask),
+                    arguments=(str(hear), str(ask)),
+                )
+            except SandboxError:
+                server.kill()
+                raise
+        finally:
+            for descriptor in (to_solution, ask, hear, from_solution):
+                os.close(descriptor)
+        try:
+            run = tester.finish(time.monotonic() + self.seconds)
+        finally:
+            server.kill()
+        passed = [False] * len(sources)
+        for verdict in _frames(run.stdout):
+            passed[verdict["test"]] = verdict["passed"]
+        return passed
+
+
+def _parsed(tests):
+    """Tests as stored or from JSON text; checks the form of input-output pairs."""
+    if isinstance(tests, str) and tests.lstrip().startswith(("{", "[")):
+        with contextlib.suppress(json.JSONDecodeError):  # test code may begin with a bracket too
+            tests = json.loads(tests)
+    if isinstance(tests, dict):
+        if not {"inputs", "outputs"} <= set(tests) or len(tests["inputs"]) != len(tests["outputs"]):
+            raise ValueError(
+                f"Tests with inputs need as many 'outputs' as 'inputs'; a row has the keys {sorted(tests)}."
+            )
+    return tests
+
+
+def _test_sources(tests, entry_point: str | None) -> list[str]:
+    if isinstance(tests, dict):
+        return [
+            f"assert {tests['fn_name']}(*{arguments!r}) == {wanted!r}"
+            for arguments, wanted in zip(tests["inputs"], tests["outputs"], strict=True)
+        ]
+    sources = [tests] if isinstance(tests, str) else list(tests)
+    if entry_point is None:
+        return sources
+    return [f"{source}\n\ncheck({entry_point})\n" if "def check(" in source else source for source in sources]
+
+
+def _frames(data: bytes) -> list[dict]:
+    """Complete messages of a stream that may end inside one."""
+    frames = []
+    while len(data) >= 4 and len(data) >= 4 + struct.unpack(">I", data[:4])[0]:
+        size = struct.unpack(">I", data[:4])[0]
+        frames.append(json.loads(data[4 : 4 + size]))
+        data = data[4 + size :]
+    return frames

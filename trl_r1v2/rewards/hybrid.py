@@ -1,0 +1,288 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+r"""
+The hybrid reward of R1V2: `r = r_rule + r_θ + r_format` (eq. 7), as one TRL reward function.
+
+Scope: named components with weights, gates and calibrations; logging of every component by row and by batch; state.
+The unweighted sum is the paper's, gates and calibrations are ours. Does not cover: the components (`rules.py`,
+`rules_text.py`, `reward_model.py`, `code_sandbox.py`), reading them from a recipe (`hybrid_config.py`).
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .calibration import Raw
+
+
+STATE_VERSION = 1
+GATES = ("always", "unverified", "right")
+
+
+@dataclass
+class Component:
+    r"""
+    One addend of a [`HybridReward`].
+
+    Args:
+        reward (`Callable`):
+            TRL reward function; returns a float or `None` for each row it is given.
+        weight (`float`, *optional*, defaults to `1.0`):
+            Factor of the (calibrated) value. Eq. 7 is unweighted.
+        when (`str`, *optional*, defaults to `"always"`):
+            Rows it is asked about: `"always"` (eq. 7), `"unverified"` (the rule returned `None`), or `"right"` (the
+            rule returned more than 0). Ours.
+        min_score (`float`, *optional*):
+            Scores below it, before calibration, do not count. Ours; R1V2 uses a threshold for MPO data (§4.4), not
+            here.
+        calibration (`Raw`, `Sigmoid`, `RunningZScore` or `RunningQuantile`, *optional*):
+            Maps scores to the scale of the rules; the score itself by default.
+    """
+
+    reward: Callable
+    weight: float = 1.0
+    when: str = "always"
+    min_score: float | None = None
+    calibration: object = field(default_factory=Raw)
+
+    def __post_init__(self):
+        if not math.isfinite(self.weight):
+            raise ValueError(f"weight is {self.weight}; it must be finite.")
+        if self.when not in GATES:
+            raise ValueError(f"when is {self.when!r}; it must be one of {GATES}.")
+        if not callable(self.reward) or any(
+            cls.__module__.startswith("torch.nn") for cls in type(self.reward).__mro__
+        ):
+            raise ValueError(
+                f"The reward is a {type(self.reward).__name__}; it must be a reward function. Wrap a model in "
+                "`RewardModelReward`."
+            )
+        call = self.reward if inspect.isroutine(self.reward) else type(self.reward).__call__
+        if inspect.iscoroutinefunction(call):
+            raise ValueError(
+                f"{self.reward} is asynchronous; pass it to the trainer's `reward_funcs` beside the HybridReward."
+            )
+
+
+class HybridReward:
+    r"""
+    Weighted sum of named reward components; a reward function for any TRL trainer.
+
+    For row i, `r_i = Σ_c w_c · calibrate_c(score_c,i)` over the components that apply to the row: those that were
+    asked (gate), returned a value, and reached `min_score`. `None` if none does. Defaults give eq. 7.
+
+    Each call logs, one value for each local row, the columns `{prefix}/{component}` (the value before its weight,
+    `None` where it does not apply) and, where a calibration or a threshold changes it, `{prefix}/{component}_score`
+    (the raw score), through TRL's `log_extra`; and the metrics `{prefix}/{component}/mean` and `/applied` (share of
+    rows) through `log_metric`.
+
+    With several processes every rank must call it the same number of times (TRL does): moving calibrations see the
+    scores of all ranks, so their state is the same everywhere. That state is kept in the trainer's
+    `TrainerState.stateful_callbacks`, hence in every checkpoint, and is taken from there on resume. Scores of an
+    evaluation move it too, unless `update_calibration` is set to `False` meanwhile.
+
+    Args:
+        components (`dict[str, Component | Callable]`):
+            Components by name; a bare callable gets weight 1, no gate and no calibration.
+        rule (`str`, *optional*, defaults to `"accuracy"`):
+            Component that the gates `"unverified"` and `"right"` look at.
+        prefix (`str`, *optional*, defaults to `"hybrid"`):
+            Start of column and metric names. Two instances in one trainer need different ones.
+        name (`str`, *optional*, defaults to `"hybrid_reward"`):
+            Name under which TRL logs the sum.
+
+    Raises:
+        `ValueError`: For no components, a name with `/`, a gate without its rule, or a rule that is itself gated.
+
+    Example:
+    ```python
+    >>> from trl_r1v2.rewards import Component, HybridReward, accuracy_reward, format_reward
+
+    >>> reward = HybridReward({"accuracy": accuracy_reward, "format": Component(format_reward, weight=0.5)})
+    >>> reward(completions=[r"<think>1+1</think> \boxed{2}", "2"], solution=["2", "2"])
+    [1.5, 1.0]
+    ```
+    """
+
+    def __init__(self, components: dict, rule: str = "accuracy", prefix: str = "hybrid", name: str = "hybrid_reward"):
+        if not components:
+            raise ValueError("HybridReward needs at least one component.")
+        self.components = {
+            key: value if isinstance(value, Component) else Component(value) for key, value in components.items()
+        }
+        self.rule = rule
+        self.prefix = prefix
+        self.__name__ = name
+        self.update_calibration = True
+        self._trainer_state = None
+        self._check_gates()
+
+    @classmethod
+    def from_config(cls, config: dict) -> "HybridReward":
+        """Build one from a recipe's mapping; see [`~trl_r1v2.rewards.hybrid_config.build_hybrid_reward`]."""
+        from .hybrid_config import build_hybrid_reward
+
+        return build_hybrid_reward(config)
+
+    def _check_gates(self):
+        gated = [key for key, component in self.components.items() if component.when != "always"]
+        if self.rule in gated:
+            raise ValueError(
+                f"The rule {self.rule!r} is gated by {self.components[self.rule].when!r}; set its `when` to 'always'."
+            )
+        if gated and self.rule not in self.components:
+            raise ValueError(
+                f"{gated} are gated by the rule {self.rule!r}, which is not among the components "
+                f"{list(self.components)}; set `rule` to one of them."
+            )
+        bad = [key for key in self.components if "/" in key]
+        if bad:
+            raise ValueError(
+                f"Component names {bad} contain '/', which separates the prefix in logged names; rename them."
+            )
+
+    def __call__(
+        self, completions, prompts=None, trainer_state=None, log_extra=None, log_metric=None, **columns
+    ) -> list[float | None]:
+        self._follow(trainer_state)
+        columns = {**columns, "completions": completions}
+        if prompts is not None:
+            columns["prompts"] = prompts
+        extras = {"trainer_state": trainer_state, "log_extra": log_extra, "log_metric": log_metric}
+        num_rows = len(completions)
+        scores: dict[str, list[float | None]] = {}
+        values: dict[str, list[float | None]] = {}
+        for key in sorted(self.components, key=lambda key: self.components[key].when != "always"):
+            component = self.components[key]
+            rows = self._rows(component, scores, num_rows)
+            scores[key] = self._score(key, component, rows, num_rows, columns, extras)
+            values[key] = self._value(component, scores[key])
+        self._log(scores, values, log_extra, log_metric)
+        self._publish(trainer_state)
+        return [self._sum(values, row) for row in range(num_rows)]
+
+    def _rows(self, component: Component, scores: dict, num_rows: int) -> list[int]:
+        if component.when == "always":
+            return list(range(num_rows))
+        rule = scores[self.rule]
+        if component.when == "unverified":
+            return [row for row in range(num_rows) if rule[row] is None]
+        return [row for row in range(num_rows) if rule[row] is not None and rule[row] > 0]
+
+    def _score(self, key: str, component: Component, rows: list[int], num_rows: int, columns: dict, extras: dict):
+        """
+        Raw scores for all rows, `None` where the component was not asked; it sees only the rows it is asked about.
+        """
+        scores: list[float | None] = [None] * num_rows
+        if not rows:
+            return scores
+        selected = {
+            name: [value[row] for row in rows] if isinstance(value, list) and len(value) == num_rows else value
+            for name, value in columns.items()
+        }
+        log_extra = extras["log_extra"]
+        if log_extra is not None:
+            extras = {**extras, "log_extra": _full_column(log_extra, rows, num_rows)}
+        returned = component.reward(**selected, **{name: value for name, value in extras.items() if value is not None})
+        if len(returned) != len(rows):
+            raise ValueError(
+                f"Component {key!r} returned {len(returned)} rewards for {len(rows)} rows; it must return one a row."
+            )
+        for row, score in zip(rows, returned, strict=True):
+            scores[row] = None if score is None or math.isnan(score) else float(score)
+        return scores
+
+    def _value(self, component: Component, scores: list[float | None]) -> list[float | None]:
+        present = [score for score in scores if score is not None]
+        observed = _over_ranks(present) if component.calibration.moving and self.update_calibration else []
+        calibrated = iter(component.calibration.calibrate(present, observed))
+        values = [None if score is None else next(calibrated) for score in scores]
+        if component.min_score is None:
+            return values
+        return [
+            None if score is None or score < component.min_score else value
+            for score, value in zip(scores, values, strict=True)
+        ]
+
+    def _sum(self, values: dict, row: int) -> float | None:
+        parts = [
+            self.components[key].weight * column[row] for key, column in values.items() if column[row] is not None
+        ]
+        return sum(parts) if parts else None
+
+    def _log(self, scores: dict, values: dict, log_extra, log_metric):
+        for key, component in self.components.items():
+            label = f"{self.prefix}/{key}"
+            if log_extra is not None:
+                log_extra(label, values[key])
+                if component.calibration.kind != "raw" or component.min_score is not None:
+                    log_extra(f"{label}_score", scores[key])
+            if log_metric is not None:
+                present = [value for value in values[key] if value is not None]
+                log_metric(f"{label}/applied", len(present) / len(values[key]))
+                if present:
+                    log_metric(f"{label}/mean", sum(present) / len(present))
+                for name, value in component.calibration.metrics().items():
+                    log_metric(f"{label}/{name}", value)
+
+    def _moving(self) -> bool:
+        return any(component.calibration.moving for component in self.components.values())
+
+    def _follow(self, trainer_state):
+        """A `TrainerState` not seen before that carries our state is a resumed run: take the state over."""
+        if trainer_state is None or trainer_state is self._trainer_state or not self._moving():
+            return
+        self._trainer_state = trainer_state
+        if self.__name__ in trainer_state.stateful_callbacks:
+            self.load_state_dict(trainer_state.stateful_callbacks[self.__name__])
+
+    def _publish(self, trainer_state):
+        if trainer_state is not None and self._moving():
+            trainer_state.stateful_callbacks[self.__name__] = self.state_dict()
+
+    def state_dict(self) -> dict:
+        """JSON-able state of every calibration."""
+        return {
+            "version": STATE_VERSION,
+            "components": {key: component.calibration.state_dict() for key, component in self.components.items()},
+        }
+
+    def load_state_dict(self, state: dict):
+        """Restore [`~HybridReward.state_dict`]'s state. Raises `ValueError` naming what differs."""
+        if state["version"] != STATE_VERSION:
+            raise ValueError(
+                f"The saved state has version {state['version']}; this code reads version {STATE_VERSION}."
+            )
+        if set(state["components"]) != set(self.components):
+            raise ValueError(
+                f"The saved state has the components {sorted(state['components'])}, this HybridReward "
+                f"{sorted(self.components)}; configure the saved ones, or start from no state."
+            )
+        for key, component in self.components.items():
+            try:
+                component.calibration.load_state_dict(state["components"][key])
+            except ValueError as error:
+                raise ValueError(f"Component {key!r}: {error}") from error
+
+
+def _full_column(log_extra, rows: list[int], num_rows: int):
+    """A `log_extra` for a component that sees some rows: TRL wants one value for every local row."""
+
+    def log(column: str, values: list):
+        full = [None] * num_rows
+        for row, value in zip(rows, values, strict=True):
+            full[row] = value
+        log_extra(column, full)
+
+    return log
+
+
+def _over_ranks(scores: list[float]) -> list[float]:
+    """Scores of all ranks in rank order; every rank joins, also with no scores."""
+    import torch.distributed
+
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return scores
+    gathered: list = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, scores)
+    return [score for part in gathered for score in part]

@@ -1,0 +1,343 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+r"""
+Scalar reward models that see the image: r_θ of R1V2's eq. 7.
+
+Scope: Skywork-VL-Reward's published layout (arXiv 2505.07263), the same as written here, and any
+`AutoModelForSequenceClassification` with one label (text only), as a TRL reward function. TRL itself gives reward
+models text only. Does not cover: training a reward model; weighting and calibration (`hybrid.py`); models sharded by
+ZeRO-3 or FSDP (every process holds its own copy).
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSequenceClassification,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+from .answers import completion_text, message_text, prompt_opens_think, split_reasoning
+from .value_head import ValueHead
+
+
+REWARD_MODEL_FILE = "reward_model.json"
+_FORMAT = {"version": 1, "score": "value_head", "pooling": "last_token", "add_generation_prompt": False}
+
+
+class RewardModel:
+    r"""
+    Scores conversations that end with the response to judge.
+
+    With a head: `score = w · h_last + b` over the chat template without generation prompt, where h_last is the final
+    hidden state of the last token that is not padding (arXiv 2505.07263). Without one, the model's single
+    classification logit. Scores are unbounded and uncalibrated.
+
+    Special tokens written as text inside a message are removed, so that a response can neither open a turn of its own
+    nor insert image tokens. `<think>` is not special in the tokenizers of reasoning models, and stays.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            Model; put into evaluation mode.
+        processor ([`~transformers.ProcessorMixin`] or tokenizer):
+            Its processor.
+        head ([`ValueHead`], *optional*):
+            Scalar head; none for a sequence classifier.
+        batch_size (`int`, *optional*, defaults to `8`):
+            Conversations in one forward pass, grouped by length.
+        max_tokens (`int`, *optional*):
+            Conversations with more tokens, image tokens included, are not scored (`None`): a truncated one has another
+            last token.
+        padding_side (`str`, *optional*, defaults to `"right"`):
+            Side of the padding; the scores do not depend on it.
+
+    Raises:
+        `ValueError`: For a classifier with several labels, a tokenizer without padding token, or an option out of
+        bounds.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin | PreTrainedTokenizerBase,
+        head: ValueHead | None = None,
+        batch_size: int = 8,
+        max_tokens: int | None = None,
+        padding_side: str = "right",
+    ):
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
+        if padding_side not in ("left", "right"):
+            raise ValueError(f"padding_side is {padding_side!r}; it must be 'left' or 'right'.")
+        if head is None and model.config.num_labels != 1:
+            raise ValueError(f"The classifier has {model.config.num_labels} labels; a reward model has 1.")
+        self.sees_images = isinstance(processor, ProcessorMixin)
+        self.tokenizer = processor.tokenizer if self.sees_images else processor
+        if self.tokenizer.pad_token_id is None:
+            raise ValueError("The reward model's tokenizer has no padding token; set `pad_token` in its folder.")
+        special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
+        if head is None:
+            model.config.pad_token_id = self.tokenizer.pad_token_id  # how classifiers of decoders find the last token
+        self.model = model.eval()
+        self.processor = processor
+        self.head = None if head is None else head.to(model.device).eval()
+        self.batch_size = batch_size
+        self.max_tokens = max_tokens
+        self.padding_side = padding_side
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str, dtype: str = "auto", device: str | None = None, revision: str | None = None, **options
+    ) -> "RewardModel":
+        r"""
+        Load a reward model; what it is, is read from its configuration.
+
+        Args:
+            path (`str`):
+                Folder or Hub repository.
+            dtype (`str`, *optional*, defaults to `"auto"`):
+                Weights' dtype, by default the checkpoint's. The head computes in float32.
+            device (`str`, *optional*):
+                Device; by default this process's GPU, else the CPU.
+            revision (`str`, *optional*):
+                Hub revision.
+            **options:
+                Options of [`RewardModel`].
+
+        Raises:
+            `ValueError`: For a missing or unfitting head.
+            `RuntimeError`: While DeepSpeed ZeRO-3 is active, which would shard the weights on loading.
+        """
+        if is_deepspeed_zero3_enabled():
+            raise RuntimeError(
+                "ZeRO-3 is active and would shard the reward model; load it before creating the training arguments."
+            )
+        if device is None:
+            device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+        config = AutoConfig.from_pretrained(path, revision=revision)
+        if any(name.endswith("ForSequenceClassification") for name in config.architectures or []):
+            model = AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype, revision=revision)
+            return cls(model.to(device), AutoTokenizer.from_pretrained(path, revision=revision), **options)
+        is_vlm = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        head = ValueHead.from_pretrained(path, config.get_text_config().hidden_size, revision)
+        loader = AutoModelForImageTextToText if is_vlm else AutoModelForCausalLM
+        model = loader.from_pretrained(path, dtype=dtype, revision=revision)
+        return cls(model.to(device), AutoProcessor.from_pretrained(path, revision=revision), head, **options)
+
+    def save_pretrained(self, folder: str):
+        """Write model, processor, head and a description; only for models with a scalar head."""
+        if self.head is None:
+            raise ValueError("A sequence classifier has no scalar head; use the model's own `save_pretrained`.")
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+        self.head.save_pretrained(folder)
+        Path(folder, REWARD_MODEL_FILE).write_text(json.dumps(_FORMAT, indent=2) + "\n")
+
+    def score(self, conversations: list[list[dict]]) -> list[float | None]:
+        r"""
+        Score conversations.
+
+        Args:
+            conversations (`list[list[dict]]`):
+                Messages with `role` and `content`, the last one the response; images as parts `{"type": "image",
+                "image": image}`.
+
+        Returns:
+            `list[float | None]`: A score for each, `None` where it exceeds `max_tokens`.
+        """
+        order = sorted(range(len(conversations)), key=lambda row: _length_estimate(conversations[row]))
+        scores: list[float | None] = [None] * len(conversations)
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            inputs = self._tokenize([conversations[row] for row in rows])
+            if self.max_tokens is not None:
+                lengths = inputs["attention_mask"].sum(dim=1).tolist()
+                kept = [row for row, length in zip(rows, lengths, strict=True) if length <= self.max_tokens]
+                if not kept:
+                    continue
+                if len(kept) < len(rows):
+                    rows, inputs = kept, self._tokenize([conversations[row] for row in kept])
+            for row, score in zip(rows, self._forward(inputs).tolist(), strict=True):
+                scores[row] = score
+        return scores
+
+    def _without_special_tokens(self, messages: list[dict]) -> list[dict]:
+        def clean(text: str) -> str:
+            before = None
+            while before != text:  # removing one may join the halves of another
+                before, text = text, self._special.sub("", text)
+            return text
+
+        cleaned = []
+        for message in messages:
+            content = message["content"]
+            if isinstance(content, str):
+                content = clean(content)
+            else:
+                content = [
+                    {**part, "text": clean(part["text"])} if part["type"] == "text" else part for part in content
+                ]
+            cleaned.append({**message, "content": content})
+        return cleaned
+
+    def _tokenize(self, conversations: list[list[dict]]):
+        conversations = [self._without_special_tokens(messages) for messages in conversations]
+        options = {"padding": True, "padding_side": self.padding_side, "return_tensors": "pt"}
+        if self.sees_images:
+            return self.processor.apply_chat_template(
+                conversations,
+                tokenize=True,
+                return_dict=True,
+                add_generation_prompt=False,
+                processor_kwargs=options,
+            )
+        plain = [
+            [{**message, "content": message_text(message["content"])} for message in messages]
+            for messages in conversations
+        ]
+        if self.tokenizer.chat_template is None:  # an encoder: prompt and response are a pair of texts
+            prompts = ["\n".join(message["content"] for message in messages[:-1]) for messages in plain]
+            return self.tokenizer(
+                prompts, [messages[-1]["content"] for messages in plain], truncation=False, **options
+            )
+        return self.tokenizer.apply_chat_template(
+            plain,
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=False,
+            sanitize_control_tokens=True,
+            **options,
+        )
+
+    @torch.no_grad()
+    def _forward(self, inputs) -> torch.Tensor:
+        """Scores of shape `(batch_size,)`, float32."""
+        inputs = {
+            name: value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
+            for name, value in inputs.items()
+        }
+        if self.head is None:
+            return self.model(**inputs).logits[:, 0].float()
+        hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state  # (B, L, H), after the final norm
+        positions = torch.arange(hidden.size(1), device=hidden.device)
+        last = (positions * inputs["attention_mask"]).argmax(dim=1)  # (B,)
+        return self.head(hidden[torch.arange(hidden.size(0), device=hidden.device), last])
+
+
+def _length_estimate(messages: list[dict]) -> int:
+    """Characters, and 1,000 for an image: only for grouping."""
+    length = 0
+    for message in messages:
+        if isinstance(message["content"], str):
+            length += len(message["content"])
+            continue
+        for part in message["content"]:
+            length += 1000 if part["type"] == "image" else len(part.get("text", ""))
+    return length
+
+
+class RewardModelReward:
+    r"""
+    TRL reward function around a [`RewardModel`]: scores each completion with its prompt and its images.
+
+    Images are taken from the prompts where TRL has put them, else from the dataset columns `images` or `image`.
+
+    Args:
+        model ([`RewardModel`]):
+            The model.
+        part (`str`, *optional*, defaults to `"full"`):
+            What is judged: `"full"`, reasoning and answer, or `"answer"`, what follows `</think>` (`None` where
+            nothing does). R1V2 does not say.
+        drop_images (`bool`, *optional*, defaults to `False`):
+            Let a text-only model judge rows with images, without them; otherwise such a row is an error.
+        name (`str`, *optional*, defaults to `"reward_model"`):
+            Name under which TRL logs it.
+
+    Example:
+    ```python
+    >>> from trl_r1v2.rewards import Component, HybridReward, RewardModelReward, accuracy_reward, format_reward
+
+    >>> theta = RewardModelReward.from_pretrained("Skywork/Skywork-VL-Reward-7B")
+    >>> reward = HybridReward({"accuracy": accuracy_reward, "reward_model": theta, "format": format_reward})
+    ```
+    """
+
+    def __init__(self, model: RewardModel, part: str = "full", drop_images: bool = False, name: str = "reward_model"):
+        if part not in ("full", "answer"):
+            raise ValueError(f"part is {part!r}; it must be 'full' or 'answer'.")
+        self.model = model
+        self.part = part
+        self.drop_images = drop_images
+        self.__name__ = name
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str,
+        dtype: str = "auto",
+        device: str | None = None,
+        revision: str | None = None,
+        batch_size: int = 8,
+        max_tokens: int | None = None,
+        part: str = "full",
+        drop_images: bool = False,
+        name: str = "reward_model",
+    ) -> "RewardModelReward":
+        """Load the model (see [`RewardModel.from_pretrained`]) and wrap it."""
+        model = RewardModel.from_pretrained(
+            path, dtype, device, revision, batch_size=batch_size, max_tokens=max_tokens
+        )
+        return cls(model, part, drop_images, name)
+
+    def __call__(self, prompts, completions, images=None, image=None, log_metric=None, **kwargs) -> list[float | None]:
+        if images is None:
+            images = [None] * len(prompts) if image is None else [None if item is None else [item] for item in image]
+        conversations = [
+            self._conversation(prompt, completion_text(completion), row_images)
+            for prompt, completion, row_images in zip(prompts, completions, images, strict=True)
+        ]
+        rows = [row for row, messages in enumerate(conversations) if messages is not None]
+        rewards: list[float | None] = [None] * len(conversations)
+        for row, score in zip(rows, self.model.score([conversations[row] for row in rows]), strict=True):
+            rewards[row] = score
+        if log_metric is not None:
+            log_metric(f"{self.__name__}/not_scored", rewards.count(None) / len(rewards))
+        return rewards
+
+    def _conversation(self, prompt, response: str, images: list | None) -> list[dict] | None:
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        if messages[-1]["role"] == "assistant":  # a prefill belongs to the response
+            response = message_text(messages.pop()["content"]) + response
+        if self.part == "answer":
+            response = split_reasoning(response, think_open=prompt_opens_think(prompt))[1]
+            if not response:
+                return None
+        filled = any(
+            part["type"] == "image" and "image" in part
+            for message in messages
+            if isinstance(message["content"], list)
+            for part in message["content"]
+        )
+        if not self.model.sees_images:
+            if (filled or images) and not self.drop_images:
+                raise ValueError(
+                    f"{self.__name__} reads text only, and a row has images; use a vision-language reward model, or "
+                    "set `drop_images=True`."
+                )
+            return [*messages, {"role": "assistant", "content": response}]
+        from trl import prepare_multimodal_messages
+
+        messages = [*messages, {"role": "assistant", "content": response}]
+        return prepare_multimodal_messages(messages, None if filled else images)

@@ -1,0 +1,187 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+r"""
+The two rules of R1V2's reward, eq. 7: is the answer right (`r_rule`), is the format kept (`r_format`).
+
+Scope: TRL reward functions over plain and conversational completions. Does not cover: where an answer is found and
+compared (`answers.py`, `comparison.py`), symbolic equality (`verifier.py`), shaping rewards such as repetition and
+length (`rules_text.py`).
+"""
+
+import re
+from collections import Counter
+
+from .answers import Answer, completion_text, final_answer, gold_text, prompt_opens_think
+from .comparison import Verdict, compare, strip_latex
+from .verifier import VerifierPool, default_pool
+
+
+_THINK_RE = re.compile(r"\s*<think>(.*)</think>(.*)", re.DOTALL)
+_OPENED_RE = re.compile(r"(.*)</think>(.*)", re.DOTALL)
+_PROSE_RE = re.compile(r"[A-Za-z]{2,}\s+(?:\S+\s+)*[A-Za-z]{2,}")
+
+
+def think_is_open(prompts, num_rows: int, setting: bool | None) -> list[bool]:
+    """For each row: does the prompt open `<think>`? `setting` decides if given, else the prompts themselves."""
+    if setting is not None or prompts is None:
+        return [bool(setting)] * num_rows
+    return [prompt_opens_think(prompt) for prompt in prompts]
+
+
+def _for_math_verify(answer: Answer, gold: str) -> tuple[str, str]:
+    """The pair as math-verify reads it; prose goes in unwrapped, so that it looks for an expression inside."""
+    wanted = gold if "$" in gold else f"${gold}$"
+    if not answer.anchored and _PROSE_RE.search(answer.text):
+        return wanted, answer.text
+    return wanted, rf"\boxed{{{answer.text}}}"
+
+
+class AccuracyReward:
+    r"""
+    Reward function: 1.0 if the final answer equals the gold, 0.0 if it is wrong or missing, `None` if no rule can tell
+    (eq. 7, `r_rule`).
+
+    The answer is the last `\boxed{}` or `<answer>` after the reasoning, else what follows "answer is", else the last
+    line. It is compared as a string, a number, a quantity with unit, a choice letter, words, and only then by
+    math-verify in a [`~trl_r1v2.rewards.verifier.VerifierPool`]. `None` is returned for a gold that is empty, is
+    prose, or cannot be parsed, and for a comparison that exceeded its limits.
+
+    Args:
+        solution_column (`str`, *optional*, defaults to `"solution"`):
+            Dataset column with the gold answer: text, a number, or a list of accepted answers.
+        think_open (`bool`, *optional*):
+            Whether the prompt opens `<think>`, so that a completion without `</think>` has no answer. `None` looks at
+            `prompts`; set it to `True` where the chat template adds the tag (QwQ-32B's does).
+        pool ([`VerifierPool`], *optional*):
+            Verifier; the process's shared one by default.
+        name (`str`, *optional*, defaults to `"accuracy_reward"`):
+            Name under which TRL logs it.
+
+    Example:
+    ```python
+    >>> from trl_r1v2.rewards import accuracy_reward
+
+    >>> accuracy_reward(completions=[r"<think>1+1</think> \boxed{2}", "It is 3."], solution=["2", "2"])
+    [1.0, 0.0]
+    ```
+    """
+
+    def __init__(
+        self,
+        solution_column: str = "solution",
+        think_open: bool | None = None,
+        pool: VerifierPool | None = None,
+        name: str = "accuracy_reward",
+    ):
+        self.solution_column = solution_column
+        self.think_open = think_open
+        self.pool = pool
+        self.__name__ = name
+
+    def __call__(self, completions, prompts=None, log_extra=None, log_metric=None, **kwargs) -> list[float | None]:
+        if self.solution_column not in kwargs:
+            raise ValueError(
+                f"{self.__name__} needs the dataset column {self.solution_column!r}; the columns here are "
+                f"{sorted(kwargs)}. Rename the column, or set `solution_column`."
+            )
+        golds = kwargs[self.solution_column]
+        opened = think_is_open(prompts, len(completions), self.think_open)
+        answers = [
+            final_answer(completion_text(completion), is_open)
+            for completion, is_open in zip(completions, opened, strict=True)
+        ]
+        rewards = self._judge(answers, golds, log_metric)
+        if log_extra is not None:
+            log_extra(f"{self.__name__}/answer", [answer.text if answer else None for answer in answers])
+        return rewards
+
+    def _judge(self, answers: list[Answer | None], golds, log_metric) -> list[float | None]:
+        rewards: list[float | None] = []
+        asked: list[tuple[int, tuple[str, str]]] = []
+        for row, (answer, gold) in enumerate(zip(answers, golds, strict=True)):
+            accepted = gold if isinstance(gold, (list, tuple)) else [gold]
+            reward, pairs = self._compare(answer, [text for text in map(gold_text, accepted) if text is not None])
+            rewards.append(reward)
+            asked.extend((row, pair) for pair in pairs)
+        reasons: Counter[str] = Counter()
+        if asked:
+            outcomes = (self.pool or default_pool()).verify([pair for _, pair in asked])
+            reasons.update(outcome.reason for outcome in outcomes)
+            for row in {row for row, _ in asked}:
+                verdicts = [
+                    outcome.verdict for (owner, _), outcome in zip(asked, outcomes, strict=True) if owner == row
+                ]
+                rewards[row] = 1.0 if True in verdicts else None if None in verdicts else 0.0
+        if log_metric is not None:
+            log_metric("verifier/asked", float(len(asked)))
+            for reason in ("timeout", "memory", "crash", "skipped"):
+                log_metric(f"verifier/{reason}", float(reasons[reason]))
+            log_metric(f"{self.__name__}/unverifiable", rewards.count(None) / len(rewards))
+        return rewards
+
+    @staticmethod
+    def _compare(answer: Answer | None, golds: list[str]) -> tuple[float | None, list[tuple[str, str]]]:
+        """The reward where no algebra is needed, and the pairs to ask math-verify about where it is."""
+        if answer is None:
+            probe = Answer("", anchored=True)
+            verifiable = any(compare(probe, gold) is not Verdict.UNVERIFIABLE for gold in golds)
+            return (0.0 if verifiable else None), []
+        verdicts = [compare(answer, gold) for gold in golds]
+        if Verdict.RIGHT in verdicts:
+            return 1.0, []
+        pairs = [
+            _for_math_verify(answer, strip_latex(gold))
+            for gold, verdict in zip(golds, verdicts, strict=True)
+            if verdict is Verdict.ASK
+        ]
+        if pairs:
+            return None, pairs
+        return (0.0 if Verdict.WRONG in verdicts else None), []
+
+
+class FormatReward:
+    r"""
+    Reward function: 1.0 for `<think>reasoning</think>answer`, else 0.0 (eq. 7, `r_format`; the form is DeepSeek-R1's).
+
+    Each tag occurs once, in this order, nothing but white space precedes, and neither part is empty.
+
+    Args:
+        think_open (`bool`, *optional*):
+            Whether the prompt opens `<think>`: then the completion must not open it again. `None` looks at `prompts`
+            (a plain prompt or an assistant prefill that ends with `<think>`); set it to `True` where the chat template
+            adds the tag (QwQ-32B's does).
+        answer_mark (`str`, *optional*):
+            `"boxed"` or `"answer_tag"` if the answer part must also contain `\boxed{}` or `<answer>…</answer>`.
+        name (`str`, *optional*, defaults to `"format_reward"`):
+            Name under which TRL logs it.
+    """
+
+    def __init__(self, think_open: bool | None = None, answer_mark: str | None = None, name: str = "format_reward"):
+        if answer_mark not in (None, "boxed", "answer_tag"):
+            raise ValueError(f"answer_mark is {answer_mark!r}; it must be None, 'boxed' or 'answer_tag'.")
+        self.think_open = think_open
+        self.answer_mark = answer_mark
+        self.__name__ = name
+
+    def __call__(self, completions, prompts=None, **kwargs) -> list[float]:
+        opened = think_is_open(prompts, len(completions), self.think_open)
+        return [
+            float(self._is_kept(completion_text(completion), is_open))
+            for completion, is_open in zip(completions, opened, strict=True)
+        ]
+
+    def _is_kept(self, text: str, is_open: bool) -> bool:
+        if text.count("<think>") != (0 if is_open else 1) or text.count("</think>") != 1:
+            return False
+        match = (_OPENED_RE if is_open else _THINK_RE).fullmatch(text)
+        if match is None or not match.group(1).strip() or not match.group(2).strip():
+            return False
+        answer = match.group(2)
+        if self.answer_mark == "boxed":
+            return r"\boxed{" in answer
+        if self.answer_mark == "answer_tag":
+            return re.search(r"<answer>\s*\S.*</answer>", answer, re.DOTALL) is not None
+        return True
+
+
+accuracy_reward = AccuracyReward()
+format_reward = FormatReward()

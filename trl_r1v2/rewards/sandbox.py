@@ -1,0 +1,324 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Running untrusted Python in bubblewrap.
+
+Scope: one process tree in namespaces of its own (user, pid, network, mounts, ipc, uts), with a read-only system, a
+small private `/tmp`, no home, no `/etc`, no capabilities, resource limits, a cap on its output and a deadline at which
+the whole tree is killed. Does not cover: what the code should compute (`code_sandbox.py`); side channels; kernel bugs,
+against which only a virtual machine helps.
+"""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .sandbox_seccomp import seccomp_program
+
+
+_RUNNER = Path(__file__).with_name("sandbox_runner.py")
+_NOBODY = 65534
+_END_SECONDS = 10.0
+_SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
+_INSTALL_ADVICE = "Install it (`apt-get install bubblewrap`, `dnf install bubblewrap`), or leave the code reward out."
+
+
+class SandboxError(RuntimeError):
+    """The sandbox itself failed, so nothing is known about the code."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    What one process left behind.
+
+    Args:
+        stdout (`bytes`), stderr (`bytes`):
+            Output, up to the cap.
+        returncode (`int` or `None`):
+            Exit status; `None` if it was killed at a limit of the caller.
+        stopped (`str` or `None`):
+            `"timeout"` or `"output"` if it was killed at that limit.
+    """
+
+    stdout: bytes
+    stderr: bytes
+    returncode: int | None
+    stopped: str | None
+
+
+class Process:
+    """A started sandbox. Ends with [`~Process.finish`] or [`~Process.kill`]."""
+
+    def __init__(self, popen: subprocess.Popen, init: int, output_bytes: int):
+        self.popen = popen
+        self.init = init  # pidfd of the first process of its pid namespace
+        self.output_bytes = output_bytes
+
+    def finish(self, deadline: float) -> Run:
+        """Read its output until it ends, the output exceeds the cap, or `time.monotonic()` reaches `deadline`."""
+        streams = {stream: bytearray() for stream in (self.popen.stdout, self.popen.stderr) if stream is not None}
+        outputs = dict(streams)
+        stopped = None
+        while streams and stopped is None:
+            left = deadline - time.monotonic()
+            readable = select.select(list(streams), [], [], left)[0] if left > 0 else []
+            if not readable:
+                stopped = "timeout"
+            for stream in readable:
+                chunk = os.read(stream.fileno(), 65536)
+                if not chunk:
+                    del streams[stream]
+                outputs[stream] += chunk
+                if len(outputs[stream]) > self.output_bytes:
+                    stopped = "output"
+        if stopped is None:
+            try:
+                self.popen.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                stopped = "timeout"
+        self.kill()
+        stdout, stderr = (
+            bytes(outputs.get(stream, b"")[: self.output_bytes]) for stream in (self.popen.stdout, self.popen.stderr)
+        )
+        return Run(stdout, stderr, None if stopped else self.popen.returncode, stopped)
+
+    def kill(self):
+        """
+        Kill the first process of its pid namespace; the kernel then ends every other one, and this returns when they
+        are gone.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.init, signal.SIGKILL)
+        # Its pidfd turns readable when it is gone, and it is the last one of its namespace to go.
+        select.select([self.init], [], [], _END_SECONDS)
+        os.close(self.init)
+        try:
+            self.popen.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+        for stream in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
+            if stream is not None:
+                stream.close()
+
+
+class Sandbox:
+    r"""
+    Starts processes in bubblewrap.
+
+    As root, bubblewrap is started as user 65534, because the kernel does not apply `RLIMIT_NPROC` to root.
+
+    Args:
+        cpu_seconds (`int`, *optional*, defaults to `10`):
+            CPU time of one process.
+        memory_mb (`int`, *optional*, defaults to `512`):
+            Address space of one process in MiB. The bound of the tree is `memory_mb · max_processes`.
+        max_processes (`int`, *optional*, defaults to `16`):
+            Processes and threads of one sandbox.
+        tmp_mb (`int`, *optional*, defaults to `16`):
+            Size of `/tmp` in MiB, the only writable place; also the largest file.
+        output_kb (`int`, *optional*, defaults to `256`):
+            Output after which the process is killed, in KiB.
+        python (`str`, *optional*):
+            Interpreter. By default this process's own, or `/usr/bin/python3` where the sandbox's user cannot execute
+            that one (an interpreter in root's home). It runs with the standard library only.
+
+    Raises:
+        `RuntimeError`: Without bubblewrap, without an interpreter, or where a first run fails. Nothing is ever run
+        outside a sandbox. `ValueError`: If a limit is not positive.
+    """
+
+    def __init__(
+        self,
+        cpu_seconds: int = 10,
+        memory_mb: int = 512,
+        max_processes: int = 16,
+        tmp_mb: int = 16,
+        output_kb: int = 256,
+        python: str | None = None,
+    ):
+        sizes = {"cpu_seconds": cpu_seconds, "memory_mb": memory_mb, "max_processes": max_processes}
+        for name, value in {**sizes, "tmp_mb": tmp_mb, "output_kb": output_kb}.items():
+            if value <= 0:
+                raise ValueError(f"{name} is {value}; it must be positive.")
+        bwrap = shutil.which("bwrap")
+        if bwrap is None:
+            raise RuntimeError(
+                f"The code sandbox needs bubblewrap, and there is no `bwrap` on the PATH. {_INSTALL_ADVICE}"
+            )
+        self.python = python or _default_python()
+        self.tmp_bytes = tmp_mb * 2**20
+        self.output_bytes = output_kb * 1024
+        self._limits = {
+            "RLIMIT_CPU": cpu_seconds,
+            "RLIMIT_AS": memory_mb * 2**20,
+            "RLIMIT_NPROC": max_processes,
+            "RLIMIT_FSIZE": self.tmp_bytes,
+            "RLIMIT_NOFILE": 64,
+            "RLIMIT_CORE": 0,
+        }
+        self._seccomp = seccomp_program()
+        self._command = [bwrap, *self._isolation()]
+        self._check()
+
+    def _isolation(self) -> list[str]:
+        words = [
+            "--unshare-all",
+            "--unshare-user",
+            "--disable-userns",
+            "--die-with-parent",
+            "--new-session",
+            "--cap-drop",
+            "ALL",
+            "--clearenv",
+        ]
+        words += ["--uid", str(_NOBODY), "--gid", str(_NOBODY), "--hostname", "sandbox"]
+        words += ["--setenv", "PATH", "/usr/bin:/bin", "--setenv", "HOME", "/tmp", "--setenv", "LANG", "C.UTF-8"]
+        for folder in _SYSTEM_FOLDERS:
+            if os.path.islink(folder):
+                words += ["--symlink", os.readlink(folder), folder]
+            elif os.path.isdir(folder):
+                words += ["--ro-bind", folder, folder]
+        prefix = str(Path(self.python).resolve().parent.parent)
+        if not prefix.startswith("/usr"):
+            words += ["--ro-bind", prefix, prefix]
+        # No /proc: through /proc/1/mem code could act as the sandbox's first process, which has no limits.
+        words += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--dev", "/dev"]
+        words += ["--size", str(self.tmp_bytes), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+        return words
+
+    def start(self, mode: str, files: dict[str, str], stdin, pass_fds=(), arguments=(), capture=True) -> Process:
+        r"""
+        Start the runner in a fresh sandbox.
+
+        Args:
+            mode (`str`):
+                `"program"`, `"serve"` or `"test"`; see `sandbox_runner.py`.
+            files (`dict[str, str]`):
+                Texts to place read-only in `/code`, by file name.
+            stdin (`int` or file):
+                Standard input.
+            pass_fds (`tuple[int]`, *optional*):
+                Descriptors that the process inherits.
+            arguments (`tuple[str]`, *optional*):
+                Further arguments of the runner.
+            capture (`bool` or `int`, *optional*, defaults to `True`):
+                Whether to capture standard output and error; a descriptor instead receives the output, and errors are
+                dropped.
+
+        Raises:
+            [`SandboxError`]: If the process cannot be started.
+        """
+        with contextlib.ExitStack() as stack:
+            sources = {"runner.py": _RUNNER.read_text(encoding="utf-8"), **files}
+            descriptors = {
+                name: _memory_file(text.encode("utf-8", "replace"), stack) for name, text in sources.items()
+            }
+            seccomp = _memory_file(self._seccomp, stack)
+            info, write_info = os.pipe()
+            stack.callback(os.close, info)
+            # It waits until its pid is held: a number alone could be another process's by the time it is used.
+            block, release = os.pipe()
+            stack.callback(os.close, release)
+            command = [
+                *self._command,
+                "--seccomp",
+                str(seccomp),
+                "--info-fd",
+                str(write_info),
+                "--block-fd",
+                str(block),
+            ]
+            for name, descriptor in descriptors.items():
+                command += ["--ro-bind-data", str(descriptor), f"/code/{name}"]
+            # bubblewrap's own mounts are writable until told otherwise.
+            command += ["--remount-ro", "/dev", "--remount-ro", "/", self.python, "-I", "-S", "-B", "/code/runner.py"]
+            command += [mode, json.dumps(self._limits), *arguments]
+            as_nobody = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+            try:
+                popen = subprocess.Popen(
+                    command,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE if capture is True else capture,
+                    stderr=subprocess.PIPE if capture is True else subprocess.DEVNULL,
+                    pass_fds=(*descriptors.values(), seccomp, write_info, block, *pass_fds),
+                    env={},
+                    cwd="/",
+                    **as_nobody,
+                )
+            except OSError as error:
+                raise SandboxError(f"bubblewrap could not be started: {error}") from error
+            finally:
+                os.close(write_info)
+                os.close(block)
+            init = self._take_init(popen, info)
+            os.write(release, b"x")
+            return Process(popen, init, self.output_bytes)
+
+    def _take_init(self, popen: subprocess.Popen, info: int) -> int:
+        """Pidfd of the sandbox's first process."""
+        with os.fdopen(os.dup(info), "rb") as file:
+            text = file.read()
+        if not text:
+            error = b"" if popen.stderr is None else popen.stderr.read()
+            raise SandboxError(
+                f"bubblewrap failed with status {popen.wait()}: {error.decode('utf-8', 'replace').strip()}"
+            )
+        return os.pidfd_open(json.loads(text)["child-pid"])
+
+    def run_program(self, source: str, stdin: str = "", seconds: float = 10.0) -> Run:
+        """Run a Python program on a standard input, for at most `seconds` of wall-clock time."""
+        with contextlib.ExitStack() as stack:
+            process = self.start(
+                "program", {"solution.py": source}, _memory_file(stdin.encode("utf-8", "replace"), stack)
+            )
+        return process.finish(time.monotonic() + seconds)
+
+    def _check(self):
+        try:
+            run = self.run_program("print(2 + 2)", seconds=60.0)
+            failure = "" if run.stdout == b"4\n" else run.stderr.decode("utf-8", "replace").strip() or str(run)
+        except SandboxError as error:
+            failure = str(error)
+        if failure:
+            raise RuntimeError(
+                f"bubblewrap cannot run {self.python} here: {failure}. It needs bubblewrap 0.8 and user namespaces: "
+                "`sysctl kernel.unprivileged_userns_clone=1`, an AppArmor profile for bwrap (Ubuntu 24.04), or a "
+                f"container started with `--security-opt seccomp=unconfined`. {_INSTALL_ADVICE}"
+            )
+
+
+def _memory_file(content: bytes, stack: contextlib.ExitStack) -> int:
+    """Descriptor of an anonymous file with the content, at its start; closed by the stack."""
+    descriptor = os.memfd_create("sandbox")
+    stack.callback(os.close, descriptor)
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _default_python() -> str:
+    for candidate in (sys._base_executable, "/usr/bin/python3"):
+        if os.path.exists(candidate) and _usable_by_sandbox(Path(candidate).resolve()):
+            return str(Path(candidate).resolve())
+    raise RuntimeError(
+        f"User {_NOBODY} can execute neither {sys._base_executable} nor /usr/bin/python3; pass `python`, an interpreter "
+        "outside of private folders."
+    )
+
+
+def _usable_by_sandbox(path: Path) -> bool:
+    """Whether the user that runs bubblewrap reaches and executes the file: our own, or, as root, user 65534."""
+    if os.geteuid() != 0:
+        return os.access(path, os.X_OK)
+    return all(part.stat().st_mode & stat.S_IXOTH for part in (path, *path.parents))
