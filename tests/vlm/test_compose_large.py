@@ -1,0 +1,99 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""Composing 3 GB: memory stays below the largest shard, a killed run is finished by the next, byte for byte."""
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+
+NUM_BYTES = 3 * 10**9
+COMPOSE = r"""
+import re, sys
+from trl_r1v2.vlm.compose import compose_vlm
+
+def peak_rss():  # of this program alone; getrusage would count its parent's until exec
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1])
+
+before = peak_rss()
+report = compose_vlm(sys.argv[1] + "/vision", sys.argv[1] + "/llm", sys.argv[2], max_shard_size="700MB", progress=False)
+print("RESULT", before, peak_rss(), report.shards.largest_shard_bytes, report.shards.num_shards_kept)
+"""
+
+
+def make_parts(root: Path, num_bytes: int) -> int:
+    path = Path(__file__).parents[2] / "benchmarks" / "vlm" / "synthetic_parts.py"
+    spec = importlib.util.spec_from_file_location("synthetic_parts", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.make_parts(root, num_bytes)
+
+
+def start(parts: Path, output: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", COMPOSE, str(parts), str(output)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> list[int]:
+    out, err = process.communicate(timeout=500)
+    assert process.returncode == 0, err[-3000:]
+    return [int(word) for word in out.splitlines()[-1].split()[1:]]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    found = {}
+    for path in folder.iterdir():
+        with open(path, "rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_three_gigabytes(tmp_path):
+    try:
+        assert make_parts(tmp_path / "parts", NUM_BYTES) >= NUM_BYTES
+        before, peak, largest, kept = finish(start(tmp_path / "parts", tmp_path / "whole"))
+        assert kept == 0 and largest > 500e6
+        assert peak <= 1.5 * largest
+        assert peak - before < 200e6  # what composing itself takes does not grow with the shard either
+
+        killed = start(tmp_path / "parts", tmp_path / "killed")
+        manifest, deadline = tmp_path / "killed" / "composition.json", time.monotonic() + 400
+        while time.monotonic() < deadline and killed.poll() is None:
+            if manifest.is_file() and len(json.loads(manifest.read_text())["shards"]) >= 2:
+                break
+            time.sleep(0.02)
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+        assert killed.returncode == -signal.SIGKILL
+        assert not (tmp_path / "killed" / "config.json").exists()
+        *_, kept = finish(start(tmp_path / "parts", tmp_path / "killed"))
+        assert kept >= 2
+        assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+
+        recorded = json.loads(manifest.read_text())
+        assert recorded["complete"]
+        shard_digests = {name: entry["sha256"] for name, entry in recorded["shards"].items()}
+        assert shard_digests.items() <= digests(tmp_path / "whole").items()
+        compare_tensor(tmp_path, "layers.3.mlp.down_proj.weight")
+    finally:
+        shutil.rmtree(tmp_path, ignore_errors=True)  # pytest keeps temporary folders, and these hold 9 GB
+
+
+def compare_tensor(root: Path, name: str) -> None:
+    """One tensor read back through safetensors equals the part's."""
+    values = []
+    for folder, prefix in ((root / "parts" / "llm", "model."), (root / "whole", "model.language_model.")):
+        index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+        with safe_open(folder / index[prefix + name], framework="pt") as file:
+            values.append(file.get_tensor(prefix + name))
+    assert values[0].equal(values[1])

@@ -1,0 +1,77 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""The `compose` and `convert` commands from recipe to checkpoint."""
+
+import dataclasses
+import inspect
+
+import published_reference as published
+import pytest
+import tiny_parts
+import yaml
+from transformers import AutoModelForImageTextToText
+
+from trl_r1v2.scripts import compose, convert
+from trl_r1v2.vlm.compose import compose_vlm
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scripts")
+    tiny_parts.save_vision(root / "vision")
+    tiny_parts.save_llm(root / "llm")
+    tokens = ("<|video_pad|>", "<img>", "</img>", "<IMG_CONTEXT>")
+    published.save_published(root / "published", tiny_parts.make_tokenizer(tokens))
+    return root
+
+
+def run(script, recipe: dict, tmp_path, *overrides: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    script.main(*script.make_parser().parse_args_and_config(["--config", str(path), *overrides]))
+
+
+def test_compose_from_a_recipe(root, tmp_path, capsys):
+    recipe = {"vision": str(root / "vision"), "llm": str(root / "llm"), "output_dir": str(tmp_path / "out"), "seed": 3}
+    run(compose, recipe, tmp_path, "--dtype", "bfloat16", "--max_shard_size", "40KB")
+    output = capsys.readouterr().out
+    assert f"native InternVL checkpoint in {tmp_path / 'out'}" in output and "BF16" in output
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out", dtype="auto")
+    expected = tmp_path / "direct"
+    compose_vlm(str(root / "vision"), str(root / "llm"), str(expected), seed=3, dtype="bfloat16", max_shard_size="40KB", progress=False)  # fmt: skip
+    for file in expected.glob("*.safetensors"):
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+    for part, count in (("vision", model.model.vision_tower), ("adapter", model.model.multi_modal_projector)):
+        assert f"{part:<8}{sum(p.numel() for p in count.parameters()):>16,}" in output
+
+
+def test_compose_arguments_are_those_of_the_function():
+    parameters = inspect.signature(compose_vlm).parameters
+    fields = {field.name: field for field in dataclasses.fields(compose.ComposeArguments)}
+    assert fields.keys() == parameters.keys() - {"progress"}
+    for name, field in fields.items():
+        default = parameters[name].default
+        assert field.default == (dataclasses.MISSING if default is inspect.Parameter.empty else default), name
+
+
+def test_convert_there_and_back(root, tmp_path, capsys):
+    run(convert, {"checkpoint": str(root / "published"), "output_dir": str(tmp_path / "native")}, tmp_path)
+    back = {"checkpoint": str(tmp_path / "native"), "output_dir": str(tmp_path / "back"), "to": "published"}
+    run(convert, back, tmp_path, "--reference", str(root / "published"))
+    output = capsys.readouterr().out
+    tensors = published.published_tensors(10)
+    assert "native InternVL checkpoint" in output and f"{tmp_path / 'back'}: {len(tensors)} tensors" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--to", "gguf"], "must be 'native' or 'published'"),
+        (["--reference", "x"], "reference is only read with"),
+        (["--to", "published", "--chat_template", "x"], "chat_template is only read with"),
+        (["--shard_size", "1GB"], "shard_size"),
+    ],
+)
+def test_wrong_arguments_end_the_command(arguments, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        convert.make_parser().parse_args_and_config(["--checkpoint", "a", "--output_dir", "b", *arguments])
+    assert error.value.code == 2 and message in capsys.readouterr().err

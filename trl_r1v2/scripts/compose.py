@@ -1,0 +1,60 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Compose a vision tower, an adapter and a reasoning LLM into one checkpoint.
+
+```shell
+trl-r1v2 compose --vision InternViT-6B-448px-V2_5 --llm QwQ-32B --output_dir R1V2-init
+```
+
+The folders are local. The output loads with `AutoModelForImageTextToText` and `AutoProcessor`; a run that was killed
+continues when it is started again.
+"""
+
+from dataclasses import dataclass, field
+
+from trl_r1v2.cli.parser import RecipeParser
+from trl_r1v2.vlm.compose import compose_vlm
+
+
+@dataclass
+class ComposeArguments:
+    """Arguments of `trl-r1v2 compose`; the fields are those of [`~vlm.compose.compose_vlm`]."""
+
+    vision: str = field(
+        metadata={
+            "help": "Folder of the vision tower: native InternVLVisionModel, published InternViT, or a whole native or "
+            "published InternVL checkpoint of which the tower is taken."
+        }
+    )
+    llm: str = field(metadata={"help": "Folder of a Qwen2, Qwen3 or Llama causal LM with its tokenizer."})
+    output_dir: str = field(metadata={"help": "Folder to write. An interrupted run is resumed there."})
+    adapter: str | None = field(
+        default=None,
+        metadata={"help": "Native or published InternVL checkpoint whose adapter is taken. Default: a fresh one."},
+    )
+    downsample_ratio: float = field(default=0.5, metadata={"help": "Pixel-shuffle ratio per side."})
+    seed: int = field(default=0, metadata={"help": "Seed of a fresh adapter."})
+    dtype: str | None = field(
+        default=None,
+        metadata={"help": "bfloat16, float16 or float32: cast every tensor. Default: keep the bytes."},
+    )
+    max_shard_size: str = field(default="5GB", metadata={"help": "Size above which a new shard begins."})
+    min_patches: int = field(default=1, metadata={"help": "Fewest tiles an image is cut into."})
+    max_patches: int = field(default=12, metadata={"help": "Most tiles, without the thumbnail; 1 turns tiling off."})
+    chat_template: str | None = field(
+        default=None, metadata={"help": "Path of a Jinja file to use instead of the LLM's own chat template."}
+    )
+
+
+def main(args: ComposeArguments) -> None:
+    """Compose and print what was made."""
+    print(compose_vlm(**vars(args)))
+
+
+def make_parser(prog: str | None = None) -> RecipeParser:
+    """The command's parser."""
+    return RecipeParser((ComposeArguments,), prog=prog)
+
+
+if __name__ == "__main__":
+    main(*make_parser().parse_args_and_config())

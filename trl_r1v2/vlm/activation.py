@@ -1,0 +1,210 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Which components of a vision-language model train: the vision tower, the adapter, the language model, or any of them
+together (R1V2 Table 4, R1V3).
+
+Sets `requires_grad` by component and reports what came of it, for plain models and for PEFT models. Learning rates per
+component and the choice of LoRA targets are not covered. Call it after the trainer was built (TRL wraps the model in
+PEFT there) and before `train()`, which creates the optimizer.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers.utils import is_peft_available
+
+
+COMPONENTS = ("vision", "adapter", "llm")
+
+# Name segments that decide a parameter's component, in transformers' InternVL and LLaVA-like models.
+_SEGMENTS = {
+    "vision_tower": "vision",
+    "multi_modal_projector": "adapter",
+    "language_model": "llm",
+    "lm_head": "llm",
+}
+
+
+@dataclass
+class TrainableArguments:
+    """
+    Fields for a script or config that lets its user choose the trained components; pass them to [`set_trainable`].
+
+    Args:
+        trainable (`str`, *optional*):
+            Components joined with `+`, or `"all"`. `None` leaves the model as it is.
+        allow_frozen_adapter (`bool`, *optional*, defaults to `False`):
+            Lets reinforcement learning run with a frozen adapter.
+    """
+
+    trainable: str | None = field(
+        default=None,
+        metadata={
+            "help": "Components to train, joined with '+': vision, adapter, llm (for example 'llm+adapter'), or 'all'. "
+            "By default the model is left as it is."
+        },
+    )
+    allow_frozen_adapter: bool = field(
+        default=False,
+        metadata={"help": "Run reinforcement learning with a frozen adapter, which R1V3 saw collapse."},
+    )
+
+    def __post_init__(self):
+        if self.trainable is not None:
+            parse_trainable(self.trainable)
+
+
+@dataclass(frozen=True)
+class ActivationReport:
+    """
+    What trains and what does not.
+
+    Args:
+        trainable (`str`): The components, in the form `set_trainable` takes.
+        trained (`dict[str, int]`): Trained parameters (elements) of each component.
+        frozen (`dict[str, int]`): Frozen ones.
+        trained_names (`tuple[str, ...]`): Names of the trained tensors.
+    """
+
+    trainable: str
+    trained: dict[str, int]
+    frozen: dict[str, int]
+    trained_names: tuple[str, ...] = field(repr=False)
+
+    def __str__(self) -> str:
+        lines = [f"trainable: {self.trainable}", f"  {'component':<10}{'trained':>16}{'frozen':>16}"]
+        lines += [f"  {name:<10}{self.trained[name]:>16,}{self.frozen[name]:>16,}" for name in COMPONENTS]
+        lines.append(f"  {'total':<10}{sum(self.trained.values()):>16,}{sum(self.frozen.values()):>16,}")
+        return "\n".join(lines)
+
+
+def parse_trainable(trainable: str) -> frozenset[str]:
+    """
+    Components of `"llm+adapter"`, `"all"`, ….
+
+    Raises:
+        `ValueError`: when a name is unknown or given twice.
+    """
+    if trainable == "all":
+        return frozenset(COMPONENTS)
+    names = trainable.split("+")
+    unknown = [name for name in names if name not in COMPONENTS]
+    if unknown or len(set(names)) < len(names):
+        raise ValueError(
+            f"trainable is {trainable!r}; give each of {', '.join(COMPONENTS)} at most once, joined with '+' "
+            "(for example 'llm+adapter'), or 'all'."
+        )
+    return frozenset(names)
+
+
+def component_of(name: str) -> str:
+    """
+    The component a parameter belongs to, by its name (PEFT's prefixes and wrappers included).
+
+    Raises:
+        `ValueError`: when the name holds no known component.
+    """
+    for segment in name.split("."):
+        if segment in _SEGMENTS:
+            return _SEGMENTS[segment]
+    raise ValueError(
+        f"parameter {name!r} belongs to no known component: set_trainable knows models with a vision_tower, a "
+        "multi_modal_projector and a language_model (InternVL and LLaVA-like ones in transformers)."
+    )
+
+
+def set_trainable(
+    model: torch.nn.Module,
+    trainable: str,
+    *,
+    rl: bool = False,
+    allow_frozen_adapter: bool = False,
+    unsaved_ok: bool = False,
+) -> ActivationReport:
+    """
+    Make exactly the parameters of the chosen components trainable.
+
+    In a PEFT model, a component that carries LoRA (or another tuner) trains its active tuner weights and leaves its
+    base weights frozen; a component listed in `modules_to_save` trains the saved copy; any other chosen component
+    trains in full, which `save_pretrained` of a PEFT model would leave out of its checkpoints.
+
+    Args:
+        model (`torch.nn.Module`): A vision-language model, or a PEFT model around one.
+        trainable (`str`): Components joined with `+`, or `"all"`.
+        rl (`bool`, *optional*, defaults to `False`): Whether the model is trained by reinforcement learning.
+        allow_frozen_adapter (`bool`, *optional*, defaults to `False`): Accept a frozen adapter in reinforcement
+            learning.
+        unsaved_ok (`bool`, *optional*, defaults to `False`): Accept that PEFT's checkpoints lack a fully trained
+            component.
+
+    Returns:
+        [`ActivationReport`]: printable table.
+
+    Raises:
+        `ValueError`: when a name is unknown, reinforcement learning would run with a frozen adapter (R1V3 measured a
+            collapse), or a PEFT checkpoint would not hold what was trained.
+    """
+    chosen = parse_trainable(trainable)
+    if rl and "adapter" not in chosen and not allow_frozen_adapter:
+        raise ValueError(
+            f"trainable is {trainable!r}: reinforcement learning with a frozen adapter collapses (Skywork R1V3). Add "
+            "'+adapter', or pass allow_frozen_adapter=True to do it all the same."
+        )
+    names = dict(model.named_parameters())
+    components = {name: component_of(name) for name in names}
+    tuner, originals = _peft_names(model)
+    has_tuner = {components[name] for name in tuner}
+    outside = sorted(chosen - has_tuner) if tuner else []
+    if outside and not unsaved_ok:
+        raise ValueError(
+            f"the PEFT model has no trainable copy of {' and '.join(outside)}: it would train, but PEFT checkpoints "
+            f"would not hold it. Add modules_to_save={[_module_of(name) for name in outside]} to the PEFT config, or "
+            "pass unsaved_ok=True and save the whole model yourself."
+        )
+    trained_names = []
+    for name, parameter in names.items():
+        component = components[name]
+        belongs = name in tuner if component in has_tuner else name not in originals
+        parameter.requires_grad_(component in chosen and belongs)
+        if parameter.requires_grad:
+            trained_names.append(name)
+    trained, frozen = dict.fromkeys(COMPONENTS, 0), dict.fromkeys(COMPONENTS, 0)
+    for name, parameter in names.items():
+        (trained if parameter.requires_grad else frozen)[components[name]] += parameter.numel()
+    empty = sorted(name for name in chosen if not trained[name])
+    if empty:
+        raise ValueError(f"the model has no {' and no '.join(empty)} to train.")
+    in_order = "+".join(name for name in COMPONENTS if name in chosen)
+    return ActivationReport(in_order, trained, frozen, tuple(trained_names))
+
+
+def _module_of(component: str) -> str:
+    return next(segment for segment, name in _SEGMENTS.items() if name == component)
+
+
+def _peft_names(model: torch.nn.Module) -> tuple[set[str], set[str]]:
+    """Names of the active tuner weights and saved copies, and of the originals those copies replace."""
+    tuner: set[str] = set()
+    originals: set[str] = set()
+    if not is_peft_available():
+        return tuner, originals
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    if not isinstance(model, PeftModel):
+        return tuner, originals
+    active = set(model.active_adapters)
+    for root, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            holders = module.adapter_layer_names
+        elif isinstance(module, ModulesToSaveWrapper):
+            holders = ("modules_to_save",)
+            originals |= {f"{root}.original_module.{name}" for name, _ in module.original_module.named_parameters()}
+        else:
+            continue
+        for name, _ in module.named_parameters():
+            holder, _, rest = name.partition(".")
+            if holder in holders and rest.split(".")[0] in active:
+                tuner.add(f"{root}.{name}")
+    return tuner, originals

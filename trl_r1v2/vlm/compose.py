@@ -1,0 +1,288 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Composes a vision tower, an MLP adapter and a causal language model into one native InternVL checkpoint (R1V2, eq. 1).
+
+Everything is read from the parts' own files: sizes from their configs, tensors as byte ranges, ids from the tokenizer.
+Neither a part nor the whole is ever loaded. Whole published checkpoints are converted by `convert.py`.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLVisionConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from trl_r1v2.vlm import checkpoint_keys as keys
+from trl_r1v2.vlm.parts import fresh_adapter, local_folder, read_adapter, read_llm, read_vision
+from trl_r1v2.vlm.processor_setup import (
+    build_processor,
+    check_saved_tokenizer,
+    image_chat_template,
+    image_token_ids,
+    load_tokenizer,
+)
+from trl_r1v2.vlm.published_config import image_seq_length
+from trl_r1v2.vlm.shard_writer import ShardWriter, WriteResult, parse_size, plan_shards, write_text_atomically
+from trl_r1v2.vlm.tensor_files import DTYPE_NAMES, TORCH_DTYPES, OutputTensor
+
+
+@dataclass
+class ComposeReport:
+    """
+    What was composed.
+
+    Args:
+        output_dir (`str`): The checkpoint folder.
+        num_parameters (`dict[str, int]`): Parameters of `vision`, `adapter` and `llm`.
+        dtypes (`dict[str, list[str]]`): safetensors dtypes of each component.
+        image_token_id (`int`): Id of `<IMG_CONTEXT>` in the tokenizer.
+        image_seq_length (`int`): Image tokens per tile.
+        vocab_size (`int`): Rows of the input embeddings.
+        added_tokens (`list[str]`): Tokens the LLM's tokenizer did not have.
+        dropped_tensors (`list[str]`): Tensors left out because the native model derives them.
+        shards ([`~vlm.shard_writer.WriteResult`]): Files and bytes written.
+    """
+
+    output_dir: str
+    num_parameters: dict[str, int]
+    dtypes: dict[str, list[str]]
+    image_token_id: int
+    image_seq_length: int
+    vocab_size: int
+    added_tokens: list[str]
+    dropped_tensors: list[str]
+    shards: WriteResult = field(repr=False)
+
+    def __str__(self) -> str:
+        rows = [
+            f"  {name:<8}{count:>16,} parameters  {'/'.join(self.dtypes[name])}"
+            for name, count in self.num_parameters.items()
+        ]
+        return "\n".join(
+            [
+                f"native InternVL checkpoint in {self.output_dir}",
+                *rows,
+                f"  {self.image_seq_length} image tokens a tile; <IMG_CONTEXT> is {self.image_token_id}; "
+                f"{self.vocab_size:,} embedding rows; added tokens: {self.added_tokens or 'none'}",
+                f"  {len(self.shards.shards)} shards, {self.shards.bytes_total:,} bytes "
+                f"({self.shards.num_shards_kept} kept from an earlier run)",
+                *([f"  left out, derived by the model: {self.dropped_tensors}"] if self.dropped_tensors else []),
+            ]
+        )
+
+
+def compose_vlm(
+    vision: str,
+    llm: str,
+    output_dir: str,
+    *,
+    adapter: str | None = None,
+    downsample_ratio: float = 0.5,
+    seed: int = 0,
+    dtype: str | None = None,
+    max_shard_size: str = "5GB",
+    min_patches: int = 1,
+    max_patches: int = 12,
+    chat_template: str | None = None,
+    progress: bool = True,
+) -> ComposeReport:
+    """
+    Compose a vision tower, an adapter and a causal LM into one folder for `AutoModelForImageTextToText` and
+    `AutoProcessor`.
+
+    Args:
+        vision (`str`): Folder of a tower: native `InternVLVisionModel`, published InternViT, or a whole native or
+            published InternVL checkpoint of which the tower is taken.
+        llm (`str`): Folder of a Qwen2, Qwen3 or Llama causal LM with its tokenizer.
+        output_dir (`str`): Folder to write. A run that was interrupted is resumed there.
+        adapter (`str`, *optional*): Native or published InternVL checkpoint whose adapter is taken. By default the
+            adapter is fresh: LayerNorm at identity, weights normal with standard deviation 0.02, biases zero (ours; the
+            paper trains its adapter before).
+        downsample_ratio (`float`, *optional*, defaults to `0.5`): Pixel-shuffle ratio per side.
+        seed (`int`, *optional*, defaults to `0`): Seed of a fresh adapter.
+        dtype (`str`, *optional*): `"bfloat16"`, `"float16"` or `"float32"` casts every tensor; by default tensors keep
+            their bytes and the config names the LLM's dtype.
+        max_shard_size (`str`, *optional*, defaults to `"5GB"`): Size above which a new shard begins.
+        min_patches (`int`, *optional*, defaults to `1`): Fewest tiles an image is cut into.
+        max_patches (`int`, *optional*, defaults to `12`): Most tiles, without the thumbnail; 1 turns tiling off.
+        chat_template (`str`, *optional*): Path of a Jinja file to use instead of the LLM's own template.
+        progress (`bool`, *optional*, defaults to `True`): Show a progress bar in bytes.
+
+    Returns:
+        [`ComposeReport`]
+
+    Raises:
+        `ValueError`: when the parts do not fit together, with the numbers that differ.
+        `FileNotFoundError`: when a part has no safetensors checkpoint or the LLM no chat template.
+        `FileExistsError`: when `output_dir` holds something else.
+        `OSError`: when the disk is too small; nothing is written then.
+    """
+    vision_dir, llm_dir = local_folder(vision, "vision"), local_folder(llm, "llm")
+    adapter_dir = None if adapter is None else local_folder(adapter, "adapter")
+    cast = None if dtype is None else _safetensors_dtype(dtype)
+
+    vision_config, vision_tensors = read_vision(vision_dir, cast)
+    text_config = AutoConfig.from_pretrained(llm_dir)
+    if text_config.to_dict().get("quantization_config") is not None:
+        raise ValueError(f"{llm_dir} is quantised: its bytes cannot be composed. Give the unquantised checkpoint.")
+    tokenizer, added = load_tokenizer(llm_dir)
+    template = chat_template_of(llm_dir, tokenizer, chat_template)
+    llm_tensors, dropped = read_llm(llm_dir, text_config, tokenizer, added, cast)
+    llm_dtype = next(tensor.dtype for tensor in llm_tensors if tensor.name == keys.EMBEDDING)
+
+    config = native_config(vision_config, text_config, tokenizer, downsample_ratio, llm_dtype)
+    if adapter_dir is None:
+        adapter_tensors = fresh_adapter(config, seed, llm_dtype)
+    else:
+        adapter_tensors = read_adapter(adapter_dir, config, cast)
+    processor = build_processor(
+        tokenizer, template, vision_config, downsample_ratio, vision_dir, min_patches, max_patches
+    )
+    settings = {
+        "vision": str(vision_dir), "llm": str(llm_dir), "adapter": None if adapter_dir is None else str(adapter_dir),
+        "downsample_ratio": downsample_ratio, "seed": seed, "dtype": dtype, "max_shard_size": max_shard_size,
+        "min_patches": min_patches, "max_patches": max_patches, "chat_template": chat_template,
+    }  # fmt: skip
+    return write_native_checkpoint(
+        Path(output_dir), config, vision_tensors + adapter_tensors + llm_tensors, processor, llm_dir, settings,
+        added, dropped, progress,
+    )  # fmt: skip
+
+
+def native_config(
+    vision_config: InternVLVisionConfig,
+    text_config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    downsample_ratio: float,
+    dtype: str,
+) -> InternVLConfig:
+    """The config of the whole, with everything that has a misleading default set from the parts."""
+    torch_dtype = str(TORCH_DTYPES[dtype]).removeprefix("torch.")
+    vision_config.dtype = text_config.dtype = torch_dtype
+    vision_config._name_or_path = text_config._name_or_path = ""
+    return InternVLConfig(
+        architectures=["InternVLForConditionalGeneration"],
+        vision_config=vision_config,
+        text_config=text_config,
+        image_token_id=tokenizer.context_image_token_id,
+        image_seq_length=image_seq_length(vision_config, downsample_ratio),
+        downsample_ratio=downsample_ratio,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        # The class defaults to True, which would overwrite the head of an untied LLM with its embeddings.
+        tie_word_embeddings=text_config.tie_word_embeddings,
+        dtype=torch_dtype,
+    )
+
+
+def write_native_checkpoint(
+    output_dir: Path,
+    config: InternVLConfig,
+    tensors: list[OutputTensor],
+    processor,
+    generation_from: Path,
+    settings: dict,
+    added: list[str],
+    dropped: list[str],
+    progress: bool,
+) -> ComposeReport:
+    """Check names and shapes against the native model, then write shards, config, processor and generation config."""
+    ordered = in_model_order(tensors, config)
+    writer = ShardWriter(output_dir, plan_shards(ordered, parse_size(settings["max_shard_size"])), settings)
+    result = writer.write(progress)
+    config.save_pretrained(output_dir)
+    processor.save_pretrained(output_dir)
+    check_saved_tokenizer(output_dir, processor.tokenizer)
+    generation = generation_settings(generation_from, config, processor.tokenizer)
+    write_text_atomically(
+        output_dir / "generation_config.json", json.dumps(generation, indent=2, sort_keys=True) + "\n"
+    )
+    writer.finish()
+    components = {"vision": keys.VISION_ROOT, "adapter": keys.ADAPTER_ROOT, "llm": (keys.LLM_ROOT, keys.LM_HEAD)}
+    parts = {name: [t for t in ordered if t.name.startswith(root)] for name, root in components.items()}
+    return ComposeReport(
+        output_dir=str(output_dir),
+        num_parameters={name: sum(torch.Size(t.shape).numel() for t in part) for name, part in parts.items()},
+        dtypes={name: sorted({t.dtype for t in part}) for name, part in parts.items()},
+        image_token_id=config.image_token_id,
+        image_seq_length=config.image_seq_length,
+        vocab_size=config.text_config.vocab_size,
+        added_tokens=added,
+        dropped_tensors=dropped,
+        shards=result,
+    )
+
+
+def in_model_order(tensors: list[OutputTensor], config: InternVLConfig) -> list[OutputTensor]:
+    """
+    The tensors in the order of the native model's state dict.
+
+    Raises:
+        `ValueError`: listing unknown, missing and repeated names and shapes that differ.
+    """
+    with torch.device("meta"):
+        model = InternVLForConditionalGeneration(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        del expected[keys.LM_HEAD]
+    by_name: dict[str, OutputTensor] = {}
+    repeated = [tensor.name for tensor in tensors if by_name.setdefault(tensor.name, tensor) is not tensor]
+    problems = {
+        "unknown": [name for name in by_name if name not in expected],
+        "missing": [name for name in expected if name not in by_name],
+        "given twice": repeated,
+        "of another shape": [
+            f"{name} {list(by_name[name].shape)} instead of {list(shape)}"
+            for name, shape in expected.items()
+            if name in by_name and by_name[name].shape != shape
+        ],
+    }
+    found = [f"{len(names)} {kind}: {', '.join(names[:8])}" for kind, names in problems.items() if names]
+    if found:
+        raise ValueError(f"the tensors do not fit the native InternVL model: {'; '.join(found)}.")
+    return [by_name[name] for name in expected]
+
+
+def generation_settings(folder: Path, config: InternVLConfig, tokenizer: PreTrainedTokenizerBase) -> dict:
+    """
+    The LLM's generation settings with the image tokens suppressed: a sampled `<IMG_CONTEXT>` has no tile behind it,
+    and the next forward over it would raise.
+    """
+    path = folder / "generation_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    settings.pop("_from_model_config", None)
+    for name, value in (
+        ("bos_token_id", config.text_config.bos_token_id),
+        ("eos_token_id", config.text_config.eos_token_id or tokenizer.eos_token_id),
+        ("pad_token_id", tokenizer.pad_token_id),
+    ):
+        if settings.get(name) is None and value is not None:
+            settings[name] = value
+    settings["suppress_tokens"] = sorted({*(settings.get("suppress_tokens") or []), *image_token_ids(tokenizer)})
+    return settings
+
+
+def _safetensors_dtype(dtype: str) -> str:
+    allowed = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+    if dtype not in allowed:
+        raise ValueError(f"dtype is {dtype!r}; it must be one of {sorted(allowed)}, or left out to keep the bytes.")
+    return DTYPE_NAMES[allowed[dtype]]
+
+
+def chat_template_of(folder: Path, tokenizer: PreTrainedTokenizerBase, path: str | None) -> str:
+    """The template in the file `path`, or the tokenizer's own, made to accept images."""
+    if path is not None:
+        return image_chat_template(Path(path).read_text(encoding="utf-8"), tokenizer.video_token)
+    if tokenizer.chat_template is None:
+        raise FileNotFoundError(
+            f"{folder}: the tokenizer has no chat template. Pass chat_template=<path of a Jinja file>."
+        )
+    return image_chat_template(tokenizer.chat_template, tokenizer.video_token)

@@ -1,0 +1,200 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Converts whole checkpoints between the published InternVL / Skywork-R1V2 layout (remote code) and transformers' native
+InternVL layout. Tensors are renamed, split and joined as bytes, so a conversion there and back is exact and needs one
+chunk of memory.
+
+Not covered: InternLM2 language models, quantised checkpoints, the published Python files (a converted-back checkpoint
+needs them from the repository it came from).
+"""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import InternVLConfig
+
+from trl_r1v2.vlm import checkpoint_keys as keys
+from trl_r1v2.vlm.compose import (
+    ComposeReport,
+    chat_template_of,
+    native_config,
+    write_native_checkpoint,
+)
+from trl_r1v2.vlm.parts import local_folder, same_bytes
+from trl_r1v2.vlm.processor_setup import build_processor, image_token_ids, load_tokenizer
+from trl_r1v2.vlm.published_config import (
+    PUBLISHED_CHAT_TYPES,
+    chat_config_to_published,
+    check_chat_config,
+    text_config_to_native,
+    vision_config_to_native,
+)
+from trl_r1v2.vlm.shard_writer import ShardWriter, WriteResult, parse_size, plan_shards, write_text_atomically
+from trl_r1v2.vlm.tensor_files import read_checkpoint
+
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+@dataclass
+class PublishedReport:
+    """
+    What a conversion back to the published layout wrote.
+
+    Args:
+        output_dir (`str`): The checkpoint folder.
+        num_tensors (`int`): Tensors written.
+        shards ([`~vlm.shard_writer.WriteResult`]): Files and bytes written.
+    """
+
+    output_dir: str
+    num_tensors: int
+    shards: WriteResult = field(repr=False)
+
+    def __str__(self) -> str:
+        return (
+            f"Published-layout checkpoint in {self.output_dir}: {self.num_tensors} tensors, "
+            f"{len(self.shards.shards)} shards, {self.shards.bytes_total:,} bytes"
+        )
+
+
+def to_native(
+    checkpoint: str,
+    output_dir: str,
+    *,
+    max_shard_size: str = "5GB",
+    chat_template: str | None = None,
+    progress: bool = True,
+) -> ComposeReport:
+    """
+    Convert a published checkpoint to the native layout.
+
+    Args:
+        checkpoint (`str`): Folder of a published InternVL, Skywork-R1V or Skywork-R1V2 checkpoint.
+        output_dir (`str`): Folder to write. An interrupted run is resumed there.
+        max_shard_size (`str`, *optional*, defaults to `"5GB"`): Size above which a new shard begins.
+        chat_template (`str`, *optional*): Path of a Jinja file to use instead of the tokenizer's template.
+        progress (`bool`, *optional*, defaults to `True`): Show a progress bar in bytes.
+
+    Returns:
+        [`~vlm.compose.ComposeReport`]
+
+    Raises:
+        `ValueError`: when a setting has no native counterpart, or tensors are unknown, missing or given twice; all
+            of them are listed.
+    """
+    folder = local_folder(checkpoint, "checkpoint")
+    published = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if published.get("model_type") not in PUBLISHED_CHAT_TYPES:
+        raise ValueError(
+            f"{folder} is a {published.get('model_type')!r} checkpoint; published InternVL checkpoints are "
+            f"{' or '.join(PUBLISHED_CHAT_TYPES)}."
+        )
+    check_chat_config(published)
+    text_config = text_config_to_native(published["llm_config"])
+    vision_config = vision_config_to_native(published["vision_config"])
+    stored = read_checkpoint(folder)
+    tensors, unknown = keys.published_to_native(stored)
+    if unknown:
+        raise ValueError(f"{folder}: {len(unknown)} tensors are in no table: {', '.join(unknown[:8])}.")
+    dropped = _tied_head(folder, text_config.tie_word_embeddings, stored)
+    tensors = [tensor for tensor in tensors if not (dropped and tensor.name == keys.LM_HEAD)]
+
+    tokenizer, added = load_tokenizer(folder)
+    # Nothing ever embeds a video token, so it may take a row in reserve; the others must have trained rows.
+    if set(added) - {tokenizer.video_token} or max(image_token_ids(tokenizer)) >= text_config.vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer lacks {added}, and the embeddings have {text_config.vocab_size} rows. A published "
+            "InternVL tokenizer holds the image tokens: fetch the tokenizer files again."
+        )
+    ratio = published.get("downsample_ratio", 0.5)
+    embedding = next(tensor for tensor in tensors if tensor.name == keys.EMBEDDING)
+    config = native_config(vision_config, text_config, tokenizer, ratio, embedding.dtype)
+    tiles = published.get("max_dynamic_patch", 6) if published.get("dynamic_image_size", False) else 1
+    processor = build_processor(
+        tokenizer,
+        chat_template_of(folder, tokenizer, chat_template),
+        vision_config,
+        ratio,
+        folder,
+        min_patches=min(published.get("min_dynamic_patch", 1), tiles),
+        max_patches=tiles,
+    )
+    settings = {"checkpoint": str(folder), "max_shard_size": max_shard_size, "chat_template": chat_template}
+    return write_native_checkpoint(
+        Path(output_dir), config, tensors, processor, folder, settings, added, dropped, progress
+    )
+
+
+def to_published(
+    checkpoint: str,
+    output_dir: str,
+    *,
+    reference: str | None = None,
+    max_shard_size: str = "5GB",
+    progress: bool = True,
+) -> PublishedReport:
+    """
+    Convert a native InternVL checkpoint to the published layout.
+
+    Args:
+        checkpoint (`str`): Folder of a native InternVL checkpoint.
+        output_dir (`str`): Folder to write. An interrupted run is resumed there.
+        reference (`str`, *optional*): Folder of the published checkpoint it came from; settings that the native
+            config does not hold (`auto_map`, `template`, tiling) are taken from its `config.json`.
+        max_shard_size (`str`, *optional*, defaults to `"5GB"`): Size above which a new shard begins.
+        progress (`bool`, *optional*, defaults to `True`): Show a progress bar in bytes.
+
+    Returns:
+        [`PublishedReport`]
+    """
+    folder = local_folder(checkpoint, "checkpoint")
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if raw.get("model_type") != "internvl":
+        raise ValueError(f"{folder} is a {raw.get('model_type')!r} checkpoint, not a native `internvl` one.")
+    base = None
+    if reference is not None:
+        base = json.loads((local_folder(reference, "reference") / "config.json").read_text(encoding="utf-8"))
+        if base.get("model_type") not in PUBLISHED_CHAT_TYPES:
+            raise ValueError(
+                f"reference: {reference} is a {base.get('model_type')!r} checkpoint, not a published one."
+            )
+    config = chat_config_to_published(InternVLConfig.from_pretrained(folder), base)
+    tensors, unknown = keys.native_to_published(read_checkpoint(folder))
+    if unknown:
+        raise ValueError(f"{folder}: {len(unknown)} tensors are in no table: {', '.join(unknown[:8])}.")
+    output = Path(output_dir)
+    settings = {"checkpoint": str(folder), "reference": reference, "max_shard_size": max_shard_size}
+    writer = ShardWriter(output, plan_shards(tensors, parse_size(max_shard_size)), settings)
+    result = writer.write(progress)
+    write_text_atomically(output / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, output / name)
+    writer.finish()
+    return PublishedReport(str(output), len(tensors), result)
+
+
+def _tied_head(folder: Path, tied: bool, stored: dict) -> list[str]:
+    """The head's name when it repeats tied embeddings and can be left out."""
+    head = stored.get("language_model.lm_head.weight")
+    if not tied or head is None:
+        return []
+    if not same_bytes(head, stored["language_model.model.embed_tokens.weight"]):
+        raise ValueError(
+            f"{folder}: llm_config says the embeddings are tied, but lm_head.weight differs from them. Set "
+            "tie_word_embeddings to false in llm_config if the head is the one to keep."
+        )
+    return [head.name]

@@ -1,0 +1,83 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+The vision cache in a TRL trainer: the fields that switch it, and the callback that installs and reports it. What is
+cached and when is `vision_cache.py`.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers import Trainer, TrainerCallback
+
+from trl_r1v2.vlm.shard_writer import parse_size
+from trl_r1v2.vlm.vision_cache import VisionCache
+
+
+@dataclass
+class VisionCacheArguments:
+    """
+    Fields for a script or config that lets its user switch the cache.
+
+    Args:
+        vision_cache (`bool`, *optional*, defaults to `False`):
+            Encode each distinct tile once while the tower is frozen.
+        vision_cache_size (`str`, *optional*, defaults to `"2GB"`):
+            Most bytes of features to keep.
+        vision_cache_device (`str`, *optional*):
+            Device that keeps them; by default the tower's.
+    """
+
+    vision_cache: bool = field(
+        default=False, metadata={"help": "Encode each distinct tile once while the vision tower is frozen."}
+    )
+    vision_cache_size: str = field(default="2GB", metadata={"help": "Most bytes of tile features to keep."})
+    vision_cache_device: str | None = field(
+        default=None, metadata={"help": "Device that keeps the features, for example 'cpu'. Default: the tower's."}
+    )
+
+    def __post_init__(self):
+        parse_size(self.vision_cache_size)
+
+
+class VisionCacheCallback(TrainerCallback):
+    """
+    Installs a cache while a TRL trainer trains and adds its metrics to the trainer's, step by step.
+
+    Args:
+        cache ([`VisionCache`]): The cache.
+        trainer (`transformers.Trainer`): The TRL trainer the callback is added to.
+        reference (`torch.nn.Module`, *optional*): The trainer's reference model, which is frozen here; it shares
+            features when its tower has equal weights.
+
+    Example:
+
+    ```python
+    trainer.add_callback(VisionCacheCallback(VisionCache(), trainer, reference=trainer.ref_model))
+    ```
+    """
+
+    def __init__(self, cache: VisionCache, trainer: Trainer, reference: torch.nn.Module | None = None):
+        self.cache = cache
+        self.trainer = trainer
+        self.reference = reference
+        self._seen = cache.metrics()
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.cache.uninstall()  # a run that ended in an error left it installed
+        self.cache.install(model)
+        if self.reference is not None:
+            self.reference.requires_grad_(False)
+            self.cache.install(self.reference)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        now = self.cache.metrics()
+        step = {name: now[name] - self._seen[name] for name in now if name != "vision_cache/bytes"}
+        self._seen = now
+        tiles = step["vision_cache/tiles"]
+        step["vision_cache/hit_rate"] = 1 - step["vision_cache/encoded"] / tiles if tiles else 0.0
+        step["vision_cache/bytes"] = now["vision_cache/bytes"]
+        for name, value in step.items():
+            self.trainer._metrics["train"][name].append(value)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.cache.uninstall()
