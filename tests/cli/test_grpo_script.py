@@ -1,0 +1,195 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""`trl-r1v2 grpo` on a tiny vision-language model, from recipe to saved model; and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from datasets import Dataset, DatasetDict, Features, Image, List, Value
+from PIL import Image as PILImage
+
+from trl_r1v2.cli.loading import import_by_name, load_reward_funcs, load_splits, resolve_checkpoint, take_split
+from trl_r1v2.cli.main import main
+from trl_r1v2.cli.recipe import RecipeError
+from trl_r1v2.datasets.checks import DatasetError
+
+
+FEATURES = Features(
+    {
+        "prompt": [{"role": Value("string"), "content": Value("string")}],
+        "images": List(Image()),
+        "solution": Value("string"),
+    }
+)
+REWARD = """
+def count_letters(completions, solution, log_metric=None, **kwargs):
+    return [float(len(set(completion[0]["content"])) % 3) for completion in completions]
+
+not_callable = 3
+"""
+
+
+def rows(num_rows: int) -> Dataset:
+    image = PILImage.new("RGB", (28, 28), (200, 10, 10))
+    prompt = [{"role": "user", "content": "What is it?"}]
+    return Dataset.from_list([{"prompt": prompt, "images": [image], "solution": "1"}] * num_rows, features=FEATURES)
+
+
+@pytest.fixture
+def recipe(tmp_path, internvl_path, monkeypatch):
+    """A function that writes a recipe, whose reward lies in the working directory, and returns its path."""
+    (tmp_path / "data").mkdir()
+    rows(4).to_parquet(tmp_path / "data" / "train.parquet")
+    (tmp_path / "letter_rewards.py").write_text(REWARD)
+    monkeypatch.chdir(tmp_path)
+
+    def write(**changes) -> Path:
+        keys = {
+            "model_name_or_path": internvl_path,
+            "dataset_name": str(tmp_path / "data"),
+            "reward_funcs": ["letter_rewards.count_letters"],
+            "output_dir": str(tmp_path / "out"),
+            "per_device_train_batch_size": 4,
+            "num_generations": 4,
+            "max_completion_length": 6,
+            "max_steps": 2,
+            "logging_steps": 1,
+            "save_strategy": "steps",
+            "save_steps": 1,
+            "report_to": "none",
+            "use_cpu": True,
+            "bf16": False,
+            "disable_tqdm": True,
+            "dtype": "float32",
+            **changes,
+        }
+        path = tmp_path / "grpo.yaml"
+        path.write_text(yaml.safe_dump({key: value for key, value in keys.items() if value is not None}))
+        return path
+
+    return write
+
+
+def test_from_recipe_to_saved_model_and_resumption(recipe, tmp_path, capsys):
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    path = recipe(resume_from_checkpoint="auto")
+    assert main(["grpo", "--config", str(path)]) == 0
+    out = tmp_path / "out"
+    log = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in log if "reward" in entry] == [1, 2]
+    assert all("ssb/size" in entry for entry in log if "reward" in entry)
+    assert AutoProcessor.from_pretrained(out).image_token == "<IMG_CONTEXT>"
+    assert AutoModelForImageTextToText.from_pretrained(out).config.model_type == "internvl"
+
+    # `auto` goes on at the last complete checkpoint
+    (out / "checkpoint-9").mkdir()
+    capsys.readouterr()
+    assert main(["grpo", "--config", str(path), "--max_steps", "3"]) == 0
+    assert f"Resuming from {out / 'checkpoint-2'}." in capsys.readouterr().out
+    log = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in log if "reward" in entry] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"reward_funcs": ["letter_rewards.count_letter"]},
+            "`reward_funcs[0]: letter_rewards.count_letter`: the module",
+        ),
+        ({"reward_funcs": ["accuracy"]}, "is neither a dotted path nor one of accuracy_reward"),
+        ({"reward_funcs": None}, "there is no reward"),
+        ({"dataset_name": None}, "set either `dataset_name` or `datasets`"),
+        ({"dataset_train_split": "training"}, "has no split 'training', only 'train'. Correct `dataset_train_split`"),
+        ({"resume_from_checkpoint": True}, "holds no complete checkpoint"),
+        ({"check_images": "some"}, "`check_images` is 'some'"),
+        ({"trainable": "adaptor"}, "trainable is 'adaptor'; give each of vision, adapter, llm at most once"),
+    ],
+)
+def test_refused_before_training(recipe, capsys, changes, expected):
+    path = recipe(**changes)
+    try:
+        code = main(["grpo", "--config", str(path)])
+    except SystemExit as ended:
+        code = ended.code
+    error = capsys.readouterr().err
+    assert code == 2 and expected in error and "Traceback" not in error
+
+
+def test_only_the_chosen_components_train(recipe, tmp_path, internvl_path):
+    from safetensors.torch import load_file
+
+    assert main(["grpo", "--config", str(recipe(trainable="adapter", learning_rate=0.01, save_strategy="no"))]) == 0
+    before = load_file(Path(internvl_path) / "model.safetensors")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert changed and all("multi_modal_projector" in name for name in changed)
+
+
+def test_broken_image_is_refused_before_the_model_is_loaded(recipe, tmp_path, capsys):
+    image = {"bytes": b"no image", "path": "scan-7.png"}
+    broken = rows(2).cast_column("images", List(Image(decode=False)))
+    broken = broken.map(lambda row: {"images": [image]}, features=broken.features)
+    broken.cast_column("images", List(Image())).to_parquet(tmp_path / "data" / "train.parquet")
+    assert main(["grpo", "--config", str(recipe(model_name_or_path="/no/such/model"))]) == 2
+    error = capsys.readouterr().err
+    assert "[train], row 0, column 'images', image 0 (scan-7.png) cannot be decoded" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("letter_rewards.count_leters", "did you mean count_letters?"),
+        ("no_such_module.x", "cannot be imported: No module named 'no_such_module'"),
+        ("x", "is no dotted path"),
+    ],
+)
+def test_names_that_cannot_be_imported(recipe, name, expected):
+    with pytest.raises(RecipeError) as refused:
+        import_by_name(name, entry="reward_funcs[1]")
+    assert expected in str(refused.value) and f"`reward_funcs[1]: {name}`" in str(refused.value)
+
+
+def test_reward_functions_of_trl_and_of_modules(recipe):
+    from trl.rewards import accuracy_reward
+
+    reward_funcs = load_reward_funcs(["accuracy_reward", "letter_rewards.count_letters"], "some/model")
+    assert reward_funcs[:2] == ["some/model", accuracy_reward] and reward_funcs[2].__name__ == "count_letters"
+    for wrong in ("letter_rewards.not_callable", "trl_r1v2.rewards.AccuracyReward"):
+        with pytest.raises(RecipeError, match="no reward function"):
+            load_reward_funcs([wrong])
+
+
+def test_datasets_on_disk(tmp_path):
+    DatasetDict({"train": rows(2), "test": rows(1)}).save_to_disk(tmp_path / "saved")
+    splits = load_splits(str(tmp_path / "saved"))
+    assert len(take_split(splits, "test", entry="dataset_split", source="saved")) == 1
+    with pytest.raises(DatasetError, match="a single split written by `save_to_disk`"):
+        load_splits(str(tmp_path / "saved" / "train"))
+    with pytest.raises(DatasetError, match="no such folder. Build it first"):
+        load_splits(str(tmp_path / "absent"))
+
+
+def test_checkpoints(tmp_path):
+    assert [resolve_checkpoint(value, str(tmp_path)) for value in (None, False, "false", "auto")] == [None] * 4
+    with pytest.raises(RecipeError, match="write `auto`"):
+        resolve_checkpoint("true", str(tmp_path))
+    with pytest.raises(RecipeError, match="no such folder"):
+        resolve_checkpoint("checkpoint-1", str(tmp_path))
+    # a save that was cut off leaves half a state, or none
+    for step, state in ((9, "{}"), (10, "{}"), (11, "{"), (12, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    for value in (True, "true", "auto"):
+        assert resolve_checkpoint(value, str(tmp_path)) == str(tmp_path / "checkpoint-10")
+    assert resolve_checkpoint(str(tmp_path), "x") == str(tmp_path)
+
+
+@pytest.mark.slow
+def test_through_accelerate_launch(recipe, tmp_path):
+    path = recipe(num_processes=1, mixed_precision="no")
+    assert main(["grpo", "--config", str(path), "--max_steps", "1"]) == 0
+    assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 1

@@ -1,0 +1,131 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""The table of commands, the help page, and who starts a script."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from trl_r1v2.cli import launch as launcher
+from trl_r1v2.cli.main import COMMANDS, help_text, main, run_command
+from trl_r1v2.cli.recipe import RecipeError
+
+
+def test_help_imports_neither_torch_nor_trl():
+    code = (
+        "import sys; from trl_r1v2.cli.main import main; main(['--help']); "
+        "print([name for name in ('torch', 'trl', 'transformers', 'accelerate', 'yaml', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *page, imported = done.stdout.splitlines()
+    assert imported == "[]"
+    assert page == help_text().splitlines()
+
+
+def test_help_names_every_command_with_what_it_does():
+    page = help_text()
+    for name, command in COMMANDS.items():
+        assert f"  {name} " in page and command.help in page
+        assert importlib.util.find_spec(f"trl_r1v2.scripts.{command.module}") is not None
+
+
+def test_every_script_is_a_command():
+    import pkgutil
+
+    import trl_r1v2.scripts
+
+    scripts = {module.name for module in pkgutil.iter_modules(trl_r1v2.scripts.__path__)}
+    assert scripts == {command.module for command in COMMANDS.values()}
+
+
+@pytest.mark.parametrize(("typed", "suggested"), [("evalute", "evaluate"), ("GRPO", "there are:"), ("rep", "report")])
+def test_unknown_command(capsys, typed, suggested):
+    assert main([typed]) == 2
+    error = capsys.readouterr().err
+    assert f"unknown command {typed!r}" in error and suggested in error
+
+
+def test_broken_recipe_is_refused_before_the_script_is_imported(tmp_path):
+    recipe = tmp_path / "grpo.yaml"
+    recipe.write_text("a: [1\n")
+    code = (
+        "import sys; from trl_r1v2.cli.main import main; "
+        f"code = main(['grpo', '--config', {str(recipe)!r}]); print('torch' in sys.modules); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (2, "False")
+    assert "Traceback" not in done.stderr and f"{recipe}, line 2" in done.stderr
+
+
+def test_help_of_a_command_shows_its_arguments(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["grpo", "--help"])
+    assert ended.value.code == 0
+    page = capsys.readouterr().out
+    for argument in ("--ssb_capacity", "--learning_rate", "--check_images", "--reward_funcs"):
+        assert argument in page
+    assert page.startswith("usage: trl-r1v2 grpo --config recipe.yaml")
+
+
+def test_launch_options_are_refused_for_a_command_of_one_process(capsys, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model_name_or_path: m\ndataset_name: d\noutput_dir: o\nnum_processes: 2\n")
+    assert main(["evaluate", "--config", str(recipe)]) == 2
+    assert "`evaluate` runs in one process: remove the launch options --num_processes 2" in capsys.readouterr().err
+
+
+def run_grpo(monkeypatch, tmp_path, recipe: str, *args: str):
+    """How `trl-r1v2 grpo` would start the script: the launcher's command line, or the arguments in this process."""
+    started = {}
+    monkeypatch.setattr(launcher, "launch_command", lambda parsed: started.update(launched=parsed))
+    monkeypatch.setattr("trl_r1v2.scripts.grpo.main", lambda *parsed: started.update(here=parsed))
+    path = tmp_path / "grpo.yaml"
+    path.write_text(f"output_dir: {tmp_path}\nuse_cpu: true\nbf16: false\n{recipe}")
+    started["code"] = run_command("grpo", ["--config", str(path), *args])
+    return started
+
+
+def test_one_process_without_launch_options_stays_in_this_process(monkeypatch, tmp_path):
+    monkeypatch.setattr(launcher, "default_config_file", str(tmp_path / "absent"))
+    monkeypatch.setattr(launcher.torch.accelerator, "device_count", lambda: 1)
+    started = run_grpo(monkeypatch, tmp_path, "ssb_capacity: 7\n", "--max_steps", "3")
+    assert started["code"] == 0 and "launched" not in started
+    assert started["here"][1].ssb_capacity == 7 and started["here"][1].max_steps == 3
+
+
+@pytest.mark.parametrize("reason", ["default config", "two devices"])
+def test_launcher_is_used_where_accelerate_would_start_several(monkeypatch, tmp_path, reason):
+    default = tmp_path / "default_config.yaml"
+    if reason == "default config":
+        default.write_text("{}\n")
+    monkeypatch.setattr(launcher, "default_config_file", str(default))
+    monkeypatch.setattr(launcher.torch.accelerator, "is_available", lambda: reason == "two devices")
+    monkeypatch.setattr(launcher.torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert "launched" in run_grpo(monkeypatch, tmp_path, "")
+    # a process that was itself started by a launcher never starts others
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert not launcher.needs_launcher(["--num_processes", "2"])
+
+
+def test_launch_options_reach_accelerate_and_the_command_line_wins(monkeypatch, tmp_path):
+    recipe = "num_processes: 2\naccelerate_config: zero3\nmulti_gpu: false\n"
+    args = ["--seed", "2", "--num_processes", "4", "--accelerate_config=zero2", "--max_steps", "2"]
+    parsed = run_grpo(monkeypatch, tmp_path, recipe, *args)["launched"]
+    assert parsed.num_processes == 4 and not parsed.multi_gpu
+    assert parsed.config_file.endswith("trl/accelerate_configs/zero2.yaml")
+    assert (parsed.module, parsed.training_script) == (True, "trl_r1v2.scripts.grpo")
+    assert parsed.training_script_args == ["--config", str(tmp_path / "grpo.yaml"), "--seed", "2", "--max_steps", "2"]
+
+
+def test_unknown_accelerate_config(monkeypatch, tmp_path, capsys):
+    assert run_grpo(monkeypatch, tmp_path, "accelerate_config: zero9\n")["code"] == 2
+    assert "Accelerate config zero9 is neither a file nor a valid config" in capsys.readouterr().err
+
+
+def test_flags_of_the_launcher_take_booleans_only():
+    assert launcher.recipe_option("multi_gpu", True) == ["--multi_gpu"]
+    assert launcher.recipe_option("multi_gpu", False) == launcher.recipe_option("num_processes", None) == []
+    with pytest.raises(RecipeError, match="takes one word or number"):
+        launcher.recipe_option("gpu_ids", [0, 1])

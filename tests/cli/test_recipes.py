@@ -1,0 +1,67 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""Every recipe of the repository is parsed by the parser of its command."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from trl_r1v2.cli.main import COMMANDS
+from trl_r1v2.cli.pipeline import ResolvedStage, resolve_stages
+from trl_r1v2.cli.recipe import read_recipe
+from trl_r1v2.scripts.run import main, make_parser
+
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(
+    path for path in (ROOT / "recipes").rglob("*.yaml") if "accelerate_configs" not in path.parts
+)
+PIPELINES = [path for path in RECIPES if "stages" in read_recipe(path)]
+
+
+def stages_of(pipeline: Path):
+    """The run arguments and resolved stages of a pipeline recipe."""
+    (run_args,) = make_parser("prog").parse_args_and_config(["--config", str(pipeline)])
+    return run_args, resolve_stages(run_args.stages, run_args.output_dir, pipeline.parent)
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_dry_run_of_every_pipeline(pipeline, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    args = ["--config", str(pipeline), "--output_dir", str(tmp_path / "out"), "--dry_run"]
+    main(*make_parser("prog").parse_args_and_config(args))
+    assert f"The recipes of {len(stages_of(pipeline)[1])} stages are in order" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_pipeline_in_another_folder_writes_nowhere_else(pipeline, tmp_path):
+    """`--output_dir` moves the whole pipeline: no stage still names the folder of the recipe."""
+    (run_args,) = make_parser("prog").parse_args_and_config(["--config", str(pipeline)])
+    for stage in resolve_stages(run_args.stages, str(tmp_path / "out"), pipeline.parent):
+        assert stage.output_dir is not None and tmp_path / "out" in stage.output_dir.parents
+        assert run_args.output_dir not in str(stage.recipe)
+
+
+def single_recipes() -> list:
+    """Recipes outside pipelines, with the command that their head names."""
+    in_pipelines = {
+        (pipeline.parent / stage.config).resolve()
+        for pipeline in PIPELINES
+        for stage in stages_of(pipeline)[0].stages
+        if stage.config is not None
+    }
+    found = []
+    for path in RECIPES:
+        if path in PIPELINES or path.resolve() in in_pipelines:
+            continue
+        named = re.search(r"trl-r1v2 (\S+) --config", path.read_text(encoding="utf-8"))
+        found.append(pytest.param(path, named and named.group(1), id=str(path.relative_to(ROOT))))
+    return found
+
+
+@pytest.mark.parametrize(("path", "command"), single_recipes())
+def test_every_other_recipe_names_its_command_and_fits_it(path, command, monkeypatch):
+    assert command in COMMANDS, f"{path}: a comment has to say `trl-r1v2 <command> --config …`"
+    monkeypatch.chdir(ROOT)
+    ResolvedStage(path.stem, command, read_recipe(path), str(path)).check()

@@ -1,0 +1,201 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+What several scripts do with the values of a recipe: datasets, dotted names, reward functions, checkpoints.
+
+Does not cover models, which `transformers` and the trainers load. Imports `datasets` and trl only when called.
+"""
+
+import difflib
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from trl_r1v2.datasets.checks import DatasetError
+
+from .recipe import RecipeError
+
+
+def load_splits(path: str, name: str | None = None, *, streaming: bool = False):
+    """
+    Load all splits of a dataset.
+
+    Args:
+        path (`str`):
+            Folder or Hub name, as in `datasets.load_dataset`; a folder of `save_to_disk` is read as well.
+        name (`str`, *optional*):
+            Configuration of the dataset.
+        streaming (`bool`, *optional*, defaults to `False`):
+            Whether to stream.
+
+    Returns:
+        `DatasetDict` or `IterableDatasetDict`: The splits.
+
+    Raises:
+        DatasetError: The folder does not exist, or is a single split of `save_to_disk`.
+    """
+    from datasets import load_dataset, load_from_disk
+
+    folder = Path(path)
+    if not folder.exists() and (path.count("/") > 1 or path.startswith((".", "~", os.sep))):
+        raise DatasetError(f"dataset {path}: no such folder. Build it first, or correct `dataset_name`.")
+    if (folder / "state.json").is_file():
+        raise DatasetError(f"dataset {path}: a single split written by `save_to_disk`. Save a `DatasetDict` instead.")
+    if (folder / "dataset_dict.json").is_file():
+        return load_from_disk(path)
+    return load_dataset(path, name=name, streaming=streaming)
+
+
+def take_split(splits, split: str, *, entry: str, source: str):
+    """
+    Take one split of a dataset.
+
+    Args:
+        splits (`DatasetDict`):
+            Splits by name.
+        split (`str`):
+            Name of the wanted one.
+        entry (`str`):
+            Recipe key that named it.
+        source (`str`):
+            How the message calls the dataset.
+
+    Returns:
+        `Dataset`: The split.
+
+    Raises:
+        DatasetError: There is no such split.
+    """
+    if split not in splits:
+        raise DatasetError(
+            f"dataset {source} has no split {split!r}, only {', '.join(map(repr, splits))}. Correct `{entry}`."
+        )
+    return splits[split]
+
+
+def import_by_name(name: str, *, entry: str) -> Any:
+    """
+    Import what a recipe names by a dotted path. The working directory is searched as well.
+
+    Args:
+        name (`str`):
+            Dotted path, for example `"my_rewards.length_reward"`.
+        entry (`str`):
+            Recipe entry, for the message, for example `"reward_funcs[0]"`.
+
+    Returns:
+        `Any`: The object.
+
+    Raises:
+        RecipeError: The module or the name in it does not exist.
+    """
+    module_name, _, attribute = name.rpartition(".")
+    if not module_name:
+        raise RecipeError(f"`{entry}: {name}` is no dotted path. Write it as `module.name`.")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise RecipeError(
+            f"`{entry}: {name}` cannot be imported: {error}. Correct the path, or install the package; modules in the "
+            f"working directory ({os.getcwd()}) are found."
+        ) from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError as error:
+        close = difflib.get_close_matches(attribute, dir(module), n=3)
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        raise RecipeError(f"`{entry}: {name}`: the module {module_name} has no {attribute!r}{hint}.") from error
+
+
+def load_reward_funcs(names: list[str] | None, reward_model: str | None = None) -> list:
+    """
+    Resolve the reward functions of a recipe.
+
+    Args:
+        names (`list[str]`, *optional*):
+            Names of TRL's registry (`accuracy_reward`, `reasoning_accuracy_reward`, `think_format_reward`,
+            `get_soft_overlong_punishment`) or dotted paths of a module-level function or instance.
+        reward_model (`str`, *optional*):
+            Path of a text reward model, which comes first.
+
+    Returns:
+        `list`: What the trainer's `reward_funcs` takes.
+
+    Raises:
+        RecipeError: A name is unknown, cannot be imported, or is not callable, or there is none.
+    """
+    from trl import rewards
+
+    registry = {
+        "accuracy_reward": rewards.accuracy_reward,
+        "reasoning_accuracy_reward": rewards.reasoning_accuracy_reward,
+        "think_format_reward": rewards.think_format_reward,
+        # the values of TRL's own script
+        "get_soft_overlong_punishment": rewards.get_soft_overlong_punishment(1280, 256),
+    }
+    reward_funcs = [reward_model] if reward_model else []
+    for index, name in enumerate(names or []):
+        entry = f"reward_funcs[{index}]"
+        if "." not in name and name not in registry:
+            raise RecipeError(
+                f"`{entry}: {name}` is neither a dotted path nor one of {', '.join(registry)}. Rewards of this package "
+                "are named `trl_r1v2.rewards.<name>`."
+            )
+        reward_func = registry[name] if name in registry else import_by_name(name, entry=entry)
+        if not callable(reward_func) or isinstance(reward_func, type):
+            raise RecipeError(
+                f"`{entry}: {name}` is a {type(reward_func).__name__}, no reward function. Name a module-level function "
+                "or instance."
+            )
+        reward_funcs.append(reward_func)
+    if not reward_funcs:
+        raise RecipeError("there is no reward: set `reward_funcs` or `reward_model_name_or_path`.")
+    return reward_funcs
+
+
+def resolve_checkpoint(value: str | bool | None, output_dir: str) -> str | None:
+    """
+    Resolve `resume_from_checkpoint`.
+
+    Args:
+        value (`str` or `bool`, *optional*):
+            A checkpoint folder; `true`: the last one in `output_dir`; `auto`: the same, or a fresh start when there is
+            none; false or unset: a fresh start.
+        output_dir (`str`):
+            Output folder of the run.
+
+    Returns:
+        `str` or `None`: Folder to resume from.
+
+    Raises:
+        RecipeError: There is no such checkpoint.
+    """
+    word = str(value).lower()
+    if value is None or word in ("false", "none"):
+        return None
+    if word not in ("auto", "true"):
+        if not Path(value).is_dir():
+            raise RecipeError(f"`resume_from_checkpoint: {value}`: no such folder.")
+        return str(value)
+    folders = [folder for folder in Path(output_dir).glob("checkpoint-*") if _is_complete(folder)]
+    if folders:
+        return str(max(folders, key=lambda folder: int(folder.name.removeprefix("checkpoint-"))))
+    if word == "auto":
+        return None
+    raise RecipeError(
+        f"`resume_from_checkpoint: true`, but {output_dir} holds no complete checkpoint. Remove the key to start anew, "
+        "or write `auto`: resume if there is one."
+    )
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint was saved to its end: the trainer writes its state last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return checkpoint.name.removeprefix("checkpoint-").isdecimal()

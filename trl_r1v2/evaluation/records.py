@@ -1,0 +1,258 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Scored samples: one record a response, and the figures that follow from them.
+
+Covers scoring by TRL reward functions, the parquet file, and rates by task. Does not cover sampling
+(`trl_r1v2.sampling`) nor the mathematics of a rate (`metrics.py`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .metrics import estimate_rate
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from trl_r1v2.sampling import Rollout
+
+GREEDY, SAMPLED = "greedy", "sampled"
+ALL_TASKS = "all"
+_SCORED_AT_ONCE = 512
+_IMAGE_COLUMNS = ("image", "images")
+
+
+@dataclass(frozen=True)
+class Record:
+    """
+    One scored response.
+
+    Args:
+        row (`int`):
+            Row of the dataset.
+        mode (`str`):
+            `"greedy"` or `"sampled"`.
+        sample (`int`):
+            Number of the response among those of its row and mode.
+        task (`str` or `None`):
+            Task of the row, if the dataset has that column.
+        text (`str`):
+            Response.
+        accuracy (`float` or `None`):
+            Score of the answer in [0, 1]; `None` when no rule could judge it.
+        format (`float`):
+            Score of the form in [0, 1].
+        hallucinated (`bool` or `None`):
+            Whether the response claims something that the image does not hold; `None` where that is not measured.
+        num_tokens (`int`):
+            Generated tokens.
+        finished (`bool`):
+            Whether the response ended by itself.
+    """
+
+    row: int
+    mode: str
+    sample: int
+    task: str | None
+    text: str
+    accuracy: float | None
+    format: float
+    hallucinated: bool | None
+    num_tokens: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Scorers:
+    """
+    What responses are scored by.
+
+    Args:
+        accuracy (`Callable`):
+            TRL reward function of the answer; values in [0, 1] or `None`.
+        format (`Callable`):
+            TRL reward function of the form; values in [0, 1].
+        unsupported (`Callable`, *optional*):
+            Maps a response and the row's `unsupported_column` to what the response claims without support.
+        unsupported_column (`str`, *optional*):
+            Column with what the images hold.
+    """
+
+    accuracy: Callable
+    format: Callable
+    unsupported: Callable | None = None
+    unsupported_column: str | None = None
+
+
+def score_rollouts(
+    rollouts: Sequence["Rollout"], dataset: "Dataset", scorers: Scorers, mode: str, progress: bool = True
+) -> list[Record]:
+    """
+    Score responses.
+
+    Args:
+        rollouts (`Sequence[Rollout]`):
+            Responses to rows of `dataset`.
+        dataset (`Dataset`):
+            Prompts and the columns that the reward functions ask for; images are not passed to them.
+        scorers ([`Scorers`]):
+            Reward functions.
+        mode (`str`):
+            `"greedy"` or `"sampled"`.
+        progress (`bool`, *optional*, defaults to `True`):
+            Whether to show a progress bar.
+
+    Returns:
+        `list[Record]`: One for each response, in the same order.
+    """
+    from tqdm.auto import tqdm
+
+    has_images = rows_with_images(dataset) if scorers.unsupported is not None else []
+    dataset = dataset.remove_columns([column for column in _IMAGE_COLUMNS if column in dataset.column_names])
+    records = []
+    with tqdm(total=len(rollouts), desc=f"scoring {mode}", unit="response", disable=not progress) as bar:
+        for start in range(0, len(rollouts), _SCORED_AT_ONCE):
+            batch = rollouts[start : start + _SCORED_AT_ONCE]
+            rows = [dataset[rollout.row] for rollout in batch]
+            columns = {name: [row[name] for row in rows] for name in dataset.column_names if name != "prompt"}
+            prompts = [row["prompt"] for row in rows]
+            completions = [
+                rollout.text if isinstance(prompt, str) else [{"role": "assistant", "content": rollout.text}]
+                for rollout, prompt in zip(batch, prompts, strict=True)
+            ]
+            accuracies = scorers.accuracy(prompts=prompts, completions=completions, **columns)
+            formats = scorers.format(prompts=prompts, completions=completions, **columns)
+            for rollout, row, accuracy, form in zip(batch, rows, accuracies, formats, strict=True):
+                hallucinated = None
+                if scorers.unsupported is not None and has_images[rollout.row]:
+                    hallucinated = bool(scorers.unsupported(rollout.text, row[scorers.unsupported_column]))
+                records.append(
+                    Record(
+                        row=rollout.row,
+                        mode=mode,
+                        sample=rollout.sample,
+                        task=None if row.get("task") is None else str(row["task"]),
+                        text=rollout.text,
+                        accuracy=None if accuracy is None else float(accuracy),
+                        format=float(form),
+                        hallucinated=hallucinated,
+                        num_tokens=rollout.num_tokens,
+                        finished=rollout.finished,
+                    )
+                )
+            bar.update(len(batch))
+    return records
+
+
+def rows_with_images(dataset: "Dataset") -> list[bool]:
+    """Return for each row whether it has an image, without decoding any."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = [column for column in _IMAGE_COLUMNS if column in dataset.column_names]
+    if not columns:
+        return [False] * len(dataset)
+    # the arrow storage holds encoded bytes and paths; TRL, too, prefers `images` where both exist
+    storage = dataset.select_columns(columns[-1]).with_format("arrow")[:][columns[-1]]
+    is_list = pa.types.is_list(storage.type) or pa.types.is_large_list(storage.type)
+    has_image = pc.greater(pc.list_value_length(storage), 0) if is_list else pc.is_valid(storage)
+    return has_image.fill_null(False).to_pylist()
+
+
+def write_records(records: Sequence[Record], path: Path) -> None:
+    """Write records as parquet, one row a response."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [
+            ("row", pa.int64()), ("mode", pa.string()), ("sample", pa.int64()), ("task", pa.string()),
+            ("text", pa.string()), ("accuracy", pa.float64()), ("format", pa.float64()),
+            ("hallucinated", pa.bool_()), ("num_tokens", pa.int64()), ("finished", pa.bool_()),
+        ]
+    )  # fmt: skip
+    pq.write_table(pa.Table.from_pylist([asdict(record) for record in records], schema=schema), path)
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read what [`write_records`] wrote."""
+    import pyarrow.parquet as pq
+
+    return [Record(**row) for row in pq.read_table(path).to_pylist()]
+
+
+def row_scores(records: Sequence[Record], field: str) -> dict[int, list[float]]:
+    """
+    Return the scores of each row, ordered by sample.
+
+    A row none of whose samples could be judged is left out; in the others, a sample that could not be judged counts as
+    0. For `hallucinated`, rows where it is not measured are left out.
+
+    Args:
+        records (`Sequence[Record]`):
+            Records of one mode.
+        field (`str`):
+            `"accuracy"`, `"format"`, `"hallucinated"` or `"finished"`.
+
+    Returns:
+        `dict[int, list[float]]`: Row → scores.
+    """
+    by_row: dict[int, list[Any]] = {}
+    for record in sorted(records, key=lambda record: (record.row, record.sample)):
+        by_row.setdefault(record.row, []).append(vars(record)[field])
+    return {
+        row: [0.0 if score is None else float(score) for score in scores]
+        for row, scores in by_row.items()
+        if any(score is not None for score in scores)
+    }
+
+
+def summarize(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    """
+    Return all figures of an evaluation, overall and for each task.
+
+    Args:
+        records (`Sequence[Record]`):
+            Records of both modes.
+
+    Returns:
+        `dict`: task (`"all"` first) → mode → `accuracy`, `format_rate`, `hallucination_rate`, `finished_rate` (each an
+        [`~trl_r1v2.evaluation.metrics.Estimate`] as a dict, or `None` where nothing was judged), `runs` (accuracy of
+        each sampled run), `num_rows`, `num_unjudged` (responses), `mean_tokens` (a response).
+    """
+    tasks = sorted({record.task for record in records if record.task is not None})
+    groups = {ALL_TASKS: list(records)} | {task: [r for r in records if r.task == task] for task in tasks}
+    return {
+        task: {
+            mode: _summarize_mode([record for record in members if record.mode == mode])
+            for mode in (GREEDY, SAMPLED)
+            if any(record.mode == mode for record in members)
+        }
+        for task, members in groups.items()
+    }
+
+
+def _summarize_mode(records: list[Record]) -> dict[str, Any]:
+    scores = {field: row_scores(records, field) for field in ("accuracy", "format", "hallucinated", "finished")}
+    rates = {
+        name: asdict(estimate_rate(list(scores[field].values()))) if scores[field] else None
+        for name, field in {
+            "accuracy": "accuracy",
+            "format_rate": "format",
+            "hallucination_rate": "hallucinated",
+            "finished_rate": "finished",
+        }.items()
+    }
+    judged = np.array(list(scores["accuracy"].values()))
+    return {
+        **rates,
+        "runs": judged.mean(axis=0).tolist() if judged.size else [],
+        "num_rows": len({record.row for record in records}),
+        "num_unjudged": sum(record.accuracy is None for record in records),
+        "mean_tokens": float(np.mean([record.num_tokens for record in records])),
+    }

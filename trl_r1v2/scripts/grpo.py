@@ -1,0 +1,143 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+GRPO with the Selective Sample Buffer.
+
+    trl-r1v2 grpo --config recipes/digits/grpo.yaml
+
+Takes every key of `trl grpo`, the buffer's `ssb_*` keys, and the keys below. The dataset is checked before the first
+step. Writes model, processor and `trainer_state.json` (the log) to `output_dir`.
+"""
+
+from dataclasses import dataclass, field
+
+from trl.scripts.grpo import GRPOScriptArguments
+
+
+@dataclass
+class SSBGRPOScriptArguments(GRPOScriptArguments):
+    """
+    Arguments of [`~trl.scripts.grpo.GRPOScriptArguments`], and the check of the images.
+    """
+
+    check_images: str = field(
+        default="all",
+        metadata={
+            "help": "Rows whose images are decoded before training: 'all', 'none' or a number of rows, spread evenly."
+        },
+    )
+
+    def __post_init__(self):
+        from ..datasets.checks import parse_check_images
+
+        parse_check_images(self.check_images)
+
+
+def main(script_args, training_args, model_args, dataset_args, trainable_args):
+    from trl import get_peft_config, get_quantization_config
+
+    from ..cli.loading import load_reward_funcs, resolve_checkpoint
+    from ..ssb_grpo.ssb_grpo_trainer import SSBGRPOTrainer
+    from ..vlm.activation import set_trainable
+
+    reward_funcs = load_reward_funcs(script_args.reward_funcs, script_args.reward_model_name_or_path)
+    checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
+    train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, reward_funcs)
+    training_args.model_init_kwargs = {
+        "revision": model_args.model_revision,
+        "trust_remote_code": training_args.trust_remote_code,
+        "attn_implementation": model_args.attn_implementation,
+        "dtype": model_args.dtype,
+        **(training_args.model_init_kwargs or {}),
+    }
+    trainer = SSBGRPOTrainer(
+        model=model_args.model_name_or_path,
+        reward_funcs=reward_funcs,
+        args=training_args,
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        quantization_config=get_quantization_config(model_args),
+        peft_config=get_peft_config(model_args),
+    )
+    if trainable_args.trainable is not None:
+        report = set_trainable(
+            trainer.model,
+            trainable_args.trainable,
+            rl=True,
+            allow_frozen_adapter=trainable_args.allow_frozen_adapter,
+        )
+        trainer.accelerator.print(report)
+    if checkpoint:
+        trainer.accelerator.print(f"Resuming from {checkpoint}.")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_state()
+    trainer.save_model(training_args.output_dir)
+    trainer.accelerator.print(f"Model, processor and trainer_state.json are in {training_args.output_dir}.")
+    if training_args.push_to_hub:
+        trainer.push_to_hub(dataset_name=script_args.dataset_name)
+    trainer.end()
+
+
+def load_datasets(script_args, training_args, dataset_args, reward_funcs):
+    """
+    Load and check the datasets that training needs.
+
+    Args:
+        script_args ([`SSBGRPOScriptArguments`]):
+            Names of dataset and splits, and how much to check.
+        training_args ([`SSBGRPOConfig`]):
+            Whether there is an evaluation, and which process this is.
+        dataset_args ([`~trl.DatasetMixtureConfig`]):
+            A mixture, instead of `dataset_name`.
+        reward_funcs (`list`):
+            Reward functions, whose columns have to exist.
+
+    Returns:
+        `tuple[Dataset, Dataset | None]`: Training and evaluation data.
+
+    Raises:
+        RecipeError: There is no dataset, or there are two.
+        DatasetError: A dataset cannot be used.
+    """
+    from trl import get_dataset
+
+    from ..cli.loading import load_splits, take_split
+    from ..cli.recipe import RecipeError
+    from ..datasets.checks import check_dataset, reward_columns
+
+    if bool(dataset_args.datasets) == bool(script_args.dataset_name):
+        raise RecipeError("set either `dataset_name` or `datasets`, not both and not neither.")
+    if dataset_args.datasets:
+        source, splits = "mixture", get_dataset(dataset_args)
+    else:
+        source = script_args.dataset_name
+        splits = load_splits(source, script_args.dataset_config, streaming=script_args.dataset_streaming)
+    wanted = {"dataset_train_split": script_args.dataset_train_split}
+    if training_args.eval_strategy != "no":
+        wanted["dataset_test_split"] = script_args.dataset_test_split
+    taken = []
+    for entry, split in wanted.items():
+        taken.append(take_split(splits, split, entry=entry, source=source))
+        check_dataset(
+            taken[-1],
+            name=f"{source} [{split}]",
+            columns=["prompt", *reward_columns(reward_funcs)],
+            check_images=script_args.check_images,
+            shard=(training_args.process_index, training_args.world_size),
+            progress=training_args.process_index == 0 and not training_args.disable_tqdm,
+        )
+    return taken[0], taken[1] if len(taken) > 1 else None
+
+
+def make_parser(prog: str | None = None):
+    from trl import DatasetMixtureConfig, ModelConfig
+
+    from ..cli.parser import RecipeParser
+    from ..ssb_grpo.ssb_grpo_config import SSBGRPOConfig
+    from ..vlm.activation import TrainableArguments
+
+    dataclass_types = (SSBGRPOScriptArguments, SSBGRPOConfig, ModelConfig, DatasetMixtureConfig, TrainableArguments)
+    return RecipeParser(dataclass_types, prog=prog)
+
+
+if __name__ == "__main__":
+    main(*make_parser().parse_args_and_config())

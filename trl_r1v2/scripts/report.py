@@ -1,0 +1,132 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Write the report of a run: one HTML page, its plots as PNG files, and every figure of the page in `summary.json`.
+
+    trl-r1v2 report --config recipes/digits/report.yaml
+
+Reads a pipeline's output folder, or the folders named in `evaluations` and `training`.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class ReportArguments:
+    """
+    Arguments of `trl-r1v2 report`.
+    """
+
+    output_dir: str = field(metadata={"help": "Folder for report.html, summary.json and the plots."})
+    run_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Output folder of `trl-r1v2 run`: its finished stages are reported, with their durations. Its "
+            "`evaluate` stages and its stages with a training log are found by themselves."
+        },
+    )
+    evaluations: list[str] | None = field(
+        default=None,
+        metadata={"help": "Output folders of `trl-r1v2 evaluate`, the base model first. Unset: those of `run_dir`."},
+    )
+    training: list[str] | None = field(
+        default=None,
+        metadata={"help": "Folders with a trainer_state.json, whose logs are plotted. Unset: those of `run_dir`."},
+    )
+    title: str = field(default="Evaluation report", metadata={"help": "Heading of the page."})
+    notes: list[str] | None = field(
+        default=None, metadata={"help": "Sentences for the reader, one paragraph each: what the figures do not show."}
+    )
+    num_examples: int = field(
+        default=3, metadata={"help": "Examples for each outcome (right or wrong, before, after)."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of the choice of examples."})
+
+    def __post_init__(self):
+        if self.run_dir is None and not self.evaluations:
+            raise ValueError("set `run_dir`, or name folders in `evaluations`.")
+        if self.num_examples < 0:
+            raise ValueError(f"`num_examples` is {self.num_examples}; give 0 for none.")
+
+
+def main(report_args: ReportArguments):
+    from ..cli.recipe import RecipeError
+    from ..evaluation.plots import check_plotting, draw_plots
+    from ..evaluation.report import render_report
+    from ..evaluation.summary import ReportError
+
+    check_plotting()
+    try:
+        summary = collect(report_args)
+    except ReportError as error:
+        raise RecipeError(str(error)) from error
+    plots = draw_plots(summary)
+    page = render_report(summary, plots, load_example_rows(summary))
+    folder = Path(report_args.output_dir)
+    (folder / "plots").mkdir(parents=True, exist_ok=True)
+    for plot in plots:
+        (folder / "plots" / f"{plot.name}.png").write_bytes(plot.png)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    print(f"The report is {folder / 'report.html'}, its figures are in {folder / 'summary.json'}.")
+
+
+def collect(report_args: ReportArguments) -> dict:
+    """
+    Gather the figures of the run.
+
+    Args:
+        report_args ([`ReportArguments`]):
+            Which folders to read.
+
+    Returns:
+        `dict`: Content of `summary.json`.
+
+    Raises:
+        ReportError: Folders are missing or cannot be read.
+    """
+    from ..evaluation.summary import build_summary, read_evaluation, read_stages, read_training
+
+    stages = read_stages(Path(report_args.run_dir)) if report_args.run_dir is not None else []
+    evaluations = report_args.evaluations
+    if evaluations is None:
+        evaluations = [stage["output_dir"] for stage in stages if stage["command"] == "evaluate"]
+    training = {Path(folder).name: folder for folder in report_args.training or []}
+    if report_args.training is None:
+        training = {
+            stage["name"]: stage["output_dir"]
+            for stage in stages
+            if stage["output_dir"] and (Path(stage["output_dir"]) / "trainer_state.json").is_file()
+        }
+    return build_summary(
+        title=report_args.title,
+        notes=report_args.notes or [],
+        stages=stages,
+        evaluations=[read_evaluation(Path(folder)) for folder in evaluations],
+        training=[read_training(Path(folder), name) for name, folder in training.items()],
+        num_examples=report_args.num_examples,
+        seed=report_args.seed,
+    )
+
+
+def load_example_rows(summary: dict) -> dict[int, dict]:
+    """Load the dataset rows of the examples, as the last evaluation read them."""
+    from ..cli.loading import load_splits, take_split
+
+    if not summary["examples"]:
+        return {}
+    settings = summary["evaluations"][-1]["settings"]
+    splits = load_splits(settings["dataset_name"], settings["dataset_config"])
+    dataset = take_split(splits, settings["dataset_split"], entry="dataset_split", source=settings["dataset_name"])
+    return {example["row"]: dataset[example["row"]] for example in summary["examples"]}
+
+
+def make_parser(prog: str | None = None):
+    from ..cli.parser import RecipeParser
+
+    return RecipeParser((ReportArguments,), prog=prog)
+
+
+if __name__ == "__main__":
+    main(*make_parser().parse_args_and_config())
