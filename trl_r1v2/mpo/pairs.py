@@ -1,0 +1,406 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+
+"""
+Scored responses to preference pairs: by correctness as in MMPR (arXiv 2411.10442), above a reward threshold (R1V2,
+section 4.4), and by dropping the image (DropoutNTP).
+
+Pure: no model, no files. What the sources leave open is marked "ours". Sampling and scoring are in
+`trl_r1v2.sampling`, regenerating responses without images in `pairs_dropout_ntp`.
+"""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+
+# What a response is to its prompt. The three in NEGATIVES can be rejected in a correctness pair.
+NEGATIVES = ("wrong", "no_answer", "unfinished")
+ROLES = ("right", *NEGATIVES, "format", "right_unfinished", "unscored", "duplicate")
+
+
+@dataclass(frozen=True)
+class Response:
+    """
+    A scored response.
+
+    Args:
+        row (`int`):
+            Index of the prompt in the dataset.
+        sample (`int`):
+            Number of the response among those of its prompt.
+        text (`str`):
+            The response.
+        score (`float` or `None`):
+            Total reward, in the units of the reward functions; `None` where there is none.
+        right (`bool` or `None`):
+            Whether the answer is right; `None` where it could not be judged.
+        answer (`str`, *optional*):
+            The final answer; `None` where the response gives none.
+        finished (`bool`, *optional*, defaults to `True`):
+            Whether the response ended by itself.
+        well_formed (`bool`, *optional*, defaults to `True`):
+            Whether it keeps the required format.
+    """
+
+    row: int
+    sample: int
+    text: str
+    score: float | None
+    right: bool | None
+    answer: str | None = None
+    finished: bool = True
+    well_formed: bool = True
+
+    @property
+    def role(self) -> str:
+        """
+        One of `ROLES` other than `duplicate`. A response that broke off is judged by that before its format: it could
+        not complete it.
+        """
+        if self.right is None or self.score is None or not math.isfinite(self.score):
+            return "unscored"
+        if not self.finished:
+            return "right_unfinished" if self.right else "unfinished"
+        if not self.well_formed:
+            return "format"
+        if self.right:
+            return "right"
+        return "wrong" if self.answer is not None else "no_answer"
+
+
+@dataclass(frozen=True)
+class PairRules:
+    """
+    Which pairs to build.
+
+    Args:
+        max_pairs (`int`, *optional*, defaults to `15`):
+            Correctness pairs a prompt (MMPR: up to 15).
+        max_format_pairs (`int`, *optional*, defaults to `0`):
+            Pairs a prompt whose rejected response breaks the format; MMPR keeps these apart, and so does the pair's
+            kind. How many to mix in is ours.
+        drop_contained (`bool`, *optional*, defaults to `True`):
+            Drop pairs whose right answer is contained, as a string, in the wrong one (MMPR).
+        chosen_threshold (`float`, *optional*):
+            Smallest score of a chosen response (R1V2, section 4.4, which leaves open whether the score or the margin
+            is cut).
+        chosen_quantile (`float`, *optional*):
+            The same as a quantile, in [0, 1], of the scores of all right responses (ours).
+        margin_threshold (`float`, *optional*):
+            Smallest difference of the scores of chosen and rejected.
+        margin_quantile (`float`, *optional*):
+            The same as a quantile, in [0, 1], of the differences of all candidate correctness pairs (ours).
+        max_dropout_pairs (`int`, *optional*, defaults to `0`):
+            DropoutNTP pairs a prompt with images.
+        dropout_unjudged (`bool`, *optional*, defaults to `False`):
+            Whether responses that finished but could not be judged are good enough for DropoutNTP, as for MMPR's
+            prompts without a clear answer.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the choice among candidates; each prompt's choice depends on it and on the row alone.
+
+    Raises:
+        `ValueError`: A count is negative, a quantile is outside [0, 1], or a threshold is given in two ways.
+    """
+
+    max_pairs: int = 15
+    max_format_pairs: int = 0
+    drop_contained: bool = True
+    chosen_threshold: float | None = None
+    chosen_quantile: float | None = None
+    margin_threshold: float | None = None
+    margin_quantile: float | None = None
+    max_dropout_pairs: int = 0
+    dropout_unjudged: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("max_pairs", "max_format_pairs", "max_dropout_pairs"):
+            if vars(self)[name] < 0:
+                raise ValueError(f"`{name}` is {vars(self)[name]}, but must be at least 0")
+        if self.max_pairs + self.max_format_pairs + self.max_dropout_pairs == 0:
+            raise ValueError("`max_pairs`, `max_format_pairs` and `max_dropout_pairs` are 0: no pair could be built")
+        for name in ("chosen", "margin"):
+            threshold, quantile = vars(self)[f"{name}_threshold"], vars(self)[f"{name}_quantile"]
+            if threshold is not None and quantile is not None:
+                raise ValueError(
+                    f"`{name}_threshold` is {threshold} and `{name}_quantile` {quantile}: set one of the two"
+                )
+            if threshold is not None and not math.isfinite(threshold):
+                raise ValueError(f"`{name}_threshold` is {threshold}, but must be finite; unset it for no threshold")
+            if quantile is not None and not 0 <= quantile <= 1:
+                raise ValueError(f"`{name}_quantile` is {quantile}, but must be in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """
+    A preference pair.
+
+    Args:
+        kind (`str`):
+            `correctness`, `format` or `dropout_ntp`.
+        chosen ([`Response`]):
+            The better response.
+        rejected ([`Response`]):
+            The worse one, to the same prompt.
+    """
+
+    kind: str
+    chosen: Response
+    rejected: Response
+
+    @property
+    def margin(self) -> float | None:
+        """Difference of the scores; `None` where one is missing."""
+        if self.chosen.score is None or self.rejected.score is None:
+            return None
+        return self.chosen.score - self.rejected.score
+
+
+@dataclass
+class PairSet:
+    """
+    Pairs, and what became of everything else.
+
+    Args:
+        pairs (`list[Pair]`):
+            Ordered by row.
+        responses (`dict[str, int]`):
+            Number of responses in each of `ROLES`.
+        prompts (`dict[str, int]`):
+            Number of prompts with pairs, and of those without for each reason.
+        candidates (`dict[str, int]`):
+            Number of candidate pairs kept, and of those dropped for each reason.
+        thresholds (`dict[str, float | None]`):
+            The score and the margin actually required.
+    """
+
+    pairs: list[Pair] = field(default_factory=list)
+    responses: dict[str, int] = field(default_factory=dict)
+    prompts: dict[str, int] = field(default_factory=dict)
+    candidates: dict[str, int] = field(default_factory=dict)
+    thresholds: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass
+class _Pools:
+    """The distinct responses to one prompt by role, in the order of their numbers."""
+
+    row: int
+    by_role: dict[str, list[Response]]
+
+    def of(self, *roles: str) -> list[Response]:
+        return [response for role in roles for response in self.by_role.get(role, [])]
+
+
+def build_pairs(responses: Iterable[Response], rules: PairRules) -> PairSet:
+    """
+    Pairs right responses with wrong ones.
+
+    Of the candidates that pass the thresholds, a prompt's `max_pairs` are drawn one by one, those of the least used
+    responses first and at random among them (MMPR draws at random; the order is ours).
+
+    Args:
+        responses (`Iterable[Response]`):
+            Responses to all prompts, in any order.
+        rules ([`PairRules`]):
+            Which pairs to build; the DropoutNTP fields are not read here.
+
+    Returns:
+        [`PairSet`]: Pairs and counts. `sum(candidates.values())` is the number of all pairs of a right and a negative
+        (or ill-formed) response.
+    """
+    prompts = _pool(responses)
+    chosen_threshold, margin_threshold = _thresholds(prompts, rules)
+    roles, fates, drops = Counter(), Counter(), Counter()
+    pairs = []
+    for pools in prompts:
+        roles.update({role: len(members) for role, members in pools.by_role.items()})
+        found = []
+        for kind, negatives, limit in (
+            ("correctness", pools.of(*NEGATIVES), rules.max_pairs),
+            ("format", pools.of("format"), rules.max_format_pairs),
+        ):
+            candidates = []
+            for chosen in pools.of("right"):
+                for rejected in negatives:
+                    pair = Pair(kind, chosen, rejected)
+                    reason = _objection(pair, rules, chosen_threshold, margin_threshold)
+                    if reason is None:
+                        candidates.append(pair)
+                    else:
+                        drops[reason] += 1
+            picked = _spread(candidates, limit, random.Random(f"{rules.seed}/{kind}/{pools.row}"))
+            drops["beyond_the_limit"] += len(candidates) - len(picked)
+            drops["kept"] += len(picked)
+            found += picked
+        fates[_prompt_fate(pools, found)] += 1
+        pairs += found
+    reasons = ("kept", "answer_contained", "below_chosen_threshold", "below_margin_threshold", "beyond_the_limit")
+    prompt_fates = ("paired", "no_pair_left", "all_right", "all_wrong", "no_finished_right", "unscored")
+    return PairSet(
+        pairs=pairs,
+        responses={role: roles[role] for role in ROLES},
+        prompts={fate: fates[fate] for fate in prompt_fates},
+        candidates={reason: drops[reason] for reason in reasons},
+        thresholds={"chosen": chosen_threshold, "margin": margin_threshold},
+    )
+
+
+def dropout_sources(
+    responses: Iterable[Response], rows_with_images: Iterable[int], rules: PairRules, chosen_threshold: float | None
+) -> list[Response]:
+    """
+    The good responses whose second half is to be regenerated without the image.
+
+    Args:
+        responses (`Iterable[Response]`):
+            Responses to all prompts.
+        rows_with_images (`Iterable[int]`):
+            Prompts that have an image to drop.
+        rules ([`PairRules`]):
+            `max_dropout_pairs`, `dropout_unjudged` and `seed` are read.
+        chosen_threshold (`float`, *optional*):
+            Smallest score of a judged response, from `PairSet.thresholds`.
+
+    Returns:
+        `list[Response]`: At most `max_dropout_pairs` a prompt, ordered by row and sample.
+    """
+    with_images = set(rows_with_images)
+    sources = []
+    for pools in _pool(responses):
+        if pools.row not in with_images:
+            continue
+        good = [r for r in pools.of("right") if chosen_threshold is None or r.score >= chosen_threshold]
+        if rules.dropout_unjudged:
+            good += [r for r in pools.of("unscored") if r.right is None and r.finished and r.well_formed]
+        random.Random(f"{rules.seed}/dropout_ntp/{pools.row}").shuffle(good)
+        sources += sorted(good[: rules.max_dropout_pairs], key=lambda response: response.sample)
+    return sources
+
+
+def pair_with_dropout(
+    sources: Sequence[Response], regenerated: Sequence[Response], drop_right: bool
+) -> tuple[list[Pair], dict[str, int]]:
+    """
+    Pairs good responses with what became of them without the image.
+
+    Args:
+        sources (`Sequence[Response]`):
+            From [`dropout_sources`].
+        regenerated (`Sequence[Response]`):
+            For each source, its first half with a new second half.
+        drop_right (`bool`):
+            Whether to drop pairs whose regenerated response is judged right all the same (ours; MMPR keeps them).
+
+    Returns:
+        `tuple[list[Pair], dict[str, int]]`: Pairs, and the number of candidates kept and dropped for each reason.
+    """
+    pairs, drops = [], {"kept": 0, "same_text": 0, "still_right": 0}
+    for chosen, rejected in zip(sources, regenerated, strict=True):
+        if rejected.text == chosen.text:
+            drops["same_text"] += 1
+        elif drop_right and rejected.right:
+            drops["still_right"] += 1
+        else:
+            drops["kept"] += 1
+            pairs.append(Pair("dropout_ntp", chosen, rejected))
+    return pairs, drops
+
+
+def quantile(values: Sequence[float], q: float) -> float | None:
+    """The `q`-quantile of `values`, linear between neighbours; `None` without values."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    position = q * (len(ordered) - 1)
+    below, part = int(position), position - int(position)
+    above = min(below + 1, len(ordered) - 1)
+    # Written so that equal neighbours give exactly their value, which `>=` then lets pass.
+    return ordered[below] + (ordered[above] - ordered[below]) * part
+
+
+def _pool(responses: Iterable[Response]) -> list[_Pools]:
+    ordered = sorted(responses, key=lambda response: (response.row, response.sample))
+    prompts = []
+    for row, group in groupby(ordered, key=lambda response: response.row):
+        by_role, seen = {}, set()
+        for response in group:
+            role = "duplicate" if response.text in seen else response.role
+            seen.add(response.text)
+            by_role.setdefault(role, []).append(response)
+        prompts.append(_Pools(row, by_role))
+    return prompts
+
+
+def _thresholds(prompts: Sequence[_Pools], rules: PairRules) -> tuple[float | None, float | None]:
+    """Smallest score and smallest margin, from the values themselves where a quantile is asked for."""
+    chosen, margin = rules.chosen_threshold, rules.margin_threshold
+    if rules.chosen_quantile is not None:
+        chosen = quantile(
+            [response.score for pools in prompts for response in pools.of("right")], rules.chosen_quantile
+        )
+    if rules.margin_quantile is not None:
+        margins = [
+            right.score - wrong.score
+            for pools in prompts
+            for right in pools.of("right")
+            for wrong in pools.of(*NEGATIVES)
+            if not (rules.drop_contained and _is_contained(right, wrong))
+        ]
+        margin = quantile(margins, rules.margin_quantile)
+    return chosen, margin
+
+
+def _is_contained(chosen: Response, rejected: Response) -> bool:
+    """Whether the right answer is a part of the wrong one, in which case neither is clearly wrong (MMPR)."""
+    if chosen.answer is None or rejected.answer is None:
+        return False
+    return chosen.answer.lower() in rejected.answer.lower()
+
+
+def _objection(
+    pair: Pair, rules: PairRules, chosen_threshold: float | None, margin_threshold: float | None
+) -> str | None:
+    # A response that breaks the format is rejected for that, whatever its answer.
+    if pair.kind == "correctness" and rules.drop_contained and _is_contained(pair.chosen, pair.rejected):
+        return "answer_contained"
+    if chosen_threshold is not None and pair.chosen.score < chosen_threshold:
+        return "below_chosen_threshold"
+    if margin_threshold is not None and pair.margin < margin_threshold:
+        return "below_margin_threshold"
+    return None
+
+
+def _spread(candidates: list[Pair], limit: int, rng: random.Random) -> list[Pair]:
+    """Up to `limit` candidates, each time one whose responses have been used least."""
+    rng.shuffle(candidates)
+    uses = Counter()
+    picked = []
+    while candidates and len(picked) < limit:
+        best = min(
+            range(len(candidates)),
+            key=lambda i: (
+                uses["chosen", candidates[i].chosen.sample] + uses["rejected", candidates[i].rejected.sample]
+            ),
+        )
+        pair = candidates[best]
+        uses["chosen", pair.chosen.sample] += 1
+        uses["rejected", pair.rejected.sample] += 1
+        picked.append(pair)
+        candidates = candidates[:best] + candidates[best + 1 :]
+    return sorted(picked, key=lambda pair: (pair.chosen.sample, pair.rejected.sample))
+
+
+def _prompt_fate(pools: _Pools, pairs: Sequence[Pair]) -> str:
+    right, wrong = pools.of("right"), pools.of(*NEGATIVES, "format")
+    if pairs:
+        return "paired"
+    if right:
+        return "no_pair_left" if wrong else "all_right"
+    if pools.of("right_unfinished"):
+        return "no_finished_right"
+    return "all_wrong" if wrong else "unscored"

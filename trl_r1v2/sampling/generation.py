@@ -1,0 +1,297 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+
+"""
+Sampling responses from a policy, prompted exactly as `GRPOTrainer` prompts it.
+
+Scope: one process, one model that holds all of its weights (no FSDP or DeepSpeed sharding; data parallelism is a set
+of rows a process), `transformers` generation. Tools, environments and vLLM are not covered.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers import (
+    BatchFeature,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+
+from .prompts import encode_prompts, read_prompt
+from .rollouts import Rollout, RolloutStore
+
+
+def sample_responses(
+    model: PreTrainedModel,
+    processing_class: PreTrainedTokenizerBase | ProcessorMixin,
+    dataset: Dataset,
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    do_sample: bool = True,
+    batch_size: int = 64,
+    seed: int = 0,
+    rows: Sequence[int] | None = None,
+    progress: bool = True,
+    prefix_ids: Mapping[int, Sequence[int]] | None = None,
+    chat_template_kwargs: dict[str, Any] | None = None,
+) -> list[Rollout]:
+    """
+    Samples `num_samples` responses to every prompt.
+
+    Prompts, special tokens and suppressed image tokens are those of `trl.GRPOTrainer`, whose defaults also apply to
+    what is not set here (`top_k=0`, no `min_p`, `repetition_penalty=1`). The images of a prompt are encoded once for
+    all responses of a generation call. Each chunk of prompts draws from its own random state, made from `seed` and the
+    rows of the chunk, so a run that is resumed at a chunk border samples what an uninterrupted run samples; the
+    global random state and the train/eval mode of every module are left as they were.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            Policy to sample from, on its device.
+        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
+            Tokenizer of a text model or processor of a vision-language model. A missing pad token is set to the
+            end-of-sequence token, as TRL does.
+        dataset ([`~datasets.Dataset`]):
+            Prompts in column `prompt` (conversational, or plain text for a tokenizer); images in column `images` (a
+            list, which may be empty or `None`) or `image`.
+        num_samples (`int`):
+            Responses a prompt.
+        max_new_tokens (`int`):
+            Longest response, in tokens.
+        temperature (`float`, *optional*, defaults to `1.0`):
+            Sampling temperature.
+        top_p (`float`, *optional*, defaults to `1.0`):
+            Nucleus mass.
+        do_sample (`bool`, *optional*, defaults to `True`):
+            Whether to sample; `False` decodes greedily and needs `num_samples=1`.
+        batch_size (`int`, *optional*, defaults to `64`):
+            Responses generated at once. A chunk is `max(1, batch_size // num_samples)` prompts.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the sampling.
+        rows (`Sequence[int]`, *optional*):
+            Dataset rows to answer, in this order. All rows by default.
+        progress (`bool`, *optional*, defaults to `True`):
+            Whether to show a progress bar.
+        prefix_ids (`Mapping[int, Sequence[int]]`, *optional*):
+            For each row, token ids that the response continues; they are not part of the rollout.
+        chat_template_kwargs (`dict[str, Any]`, *optional*):
+            Passed to the chat template, as `GRPOConfig.chat_template_kwargs`.
+
+    Returns:
+        `list[Rollout]`: Ordered as `rows`, the responses of a prompt in a row.
+
+    Raises:
+        `ValueError`: A setting is out of range, the dataset has no `prompt`, or a row cannot be rendered (broken or
+            missing image, placeholders that do not match the images); the message names the row.
+    """
+    chunks = sample_chunks(
+        model,
+        processing_class,
+        dataset,
+        num_samples=num_samples,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        do_sample=do_sample,
+        batch_size=batch_size,
+        seed=seed,
+        rows=rows,
+        progress=progress,
+        prefix_ids=prefix_ids,
+        chat_template_kwargs=chat_template_kwargs,
+    )
+    return [rollout for chunk in chunks for rollout in chunk]
+
+
+def sample_chunks(
+    model: PreTrainedModel,
+    processing_class: PreTrainedTokenizerBase | ProcessorMixin,
+    dataset: Dataset,
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    do_sample: bool = True,
+    batch_size: int = 64,
+    seed: int = 0,
+    rows: Sequence[int] | None = None,
+    progress: bool = True,
+    prefix_ids: Mapping[int, Sequence[int]] | None = None,
+    chat_template_kwargs: dict[str, Any] | None = None,
+) -> Iterator[list[Rollout]]:
+    """
+    [`sample_responses`], yielding the rollouts of each chunk of prompts as soon as they exist.
+
+    Arguments and errors are those of [`sample_responses`]; settings are checked when the first chunk is asked for.
+    """
+    _check_settings(dataset, num_samples, max_new_tokens, temperature, top_p, do_sample, batch_size)
+    rows = list(range(len(dataset)) if rows is None else rows)
+    outside = [row for row in rows if not 0 <= row < len(dataset)]
+    if outside:
+        raise ValueError(f"row {outside[0]} is not in the dataset of {len(dataset)} rows")
+    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    config = generation_config(
+        model, processing_class, max_new_tokens, temperature=temperature, top_p=top_p, do_sample=do_sample
+    )
+    prompts_per_chunk = max(1, batch_size // num_samples)
+    with tqdm(total=len(rows), desc="sampling", unit="prompt", disable=not progress) as bar:
+        for start in range(0, len(rows), prompts_per_chunk):
+            chunk_rows = rows[start : start + prompts_per_chunk]
+            prefixes = None if prefix_ids is None else [prefix_ids[row] for row in chunk_rows]
+            prompts = [read_prompt(dataset, row, processing_class) for row in chunk_rows]
+            inputs = encode_prompts(processing_class, prompts, prefixes, chat_template_kwargs)
+            completions = [[] for _ in chunk_rows]
+            with _random_state(model.device, _seed_of_chunk(seed, chunk_rows)), _evaluation_mode(model):
+                for done in range(0, num_samples, batch_size):
+                    config.num_return_sequences = min(batch_size, num_samples - done)
+                    generated = _generate(model, inputs, config)
+                    for index, ids in enumerate(generated):
+                        completions[index // config.num_return_sequences].append(ids)
+            yield [
+                rollout
+                for row, ids in zip(chunk_rows, completions, strict=True)
+                for rollout in _to_rollouts(row, ids, processing_class, config.eos_token_id)
+            ]
+            bar.update(len(chunk_rows))
+
+
+def sample_to_store(
+    store: RolloutStore, model, processing_class, dataset: Dataset, rows: Sequence[int], **settings
+) -> None:
+    """
+    Samples the `rows` that a store lacks, chunk by chunk.
+
+    Args:
+        store ([`RolloutStore`]):
+            Store of this process.
+        model, processing_class, dataset:
+            As for [`sample_responses`].
+        rows (`Sequence[int]`):
+            All rows of this process, those already done included.
+        settings:
+            Keyword arguments of [`sample_responses`] other than `rows`.
+    """
+    for chunk in sample_chunks(model, processing_class, dataset, rows=store.remaining(rows), **settings):
+        store.append_rollouts(chunk)
+
+
+def generation_config(
+    model: PreTrainedModel,
+    processing_class: PreTrainedTokenizerBase | ProcessorMixin,
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    do_sample: bool = True,
+) -> GenerationConfig:
+    """
+    Generation settings of `trl.GRPOTrainer`: every end-of-sequence id of model and tokenizer, no image tokens.
+
+    Args:
+        model, processing_class, max_new_tokens, temperature, top_p, do_sample:
+            As for [`sample_responses`].
+
+    Returns:
+        [`~transformers.GenerationConfig`]: With `eos_token_id` as a list.
+    """
+    is_vlm = isinstance(processing_class, ProcessorMixin)
+    tokenizer = processing_class.tokenizer if is_vlm else processing_class
+    eos_token_ids = model.generation_config.eos_token_id
+    if eos_token_ids is None:
+        eos_token_ids = []
+    elif isinstance(eos_token_ids, int):
+        eos_token_ids = [eos_token_ids]
+    if tokenizer.eos_token_id not in eos_token_ids:
+        eos_token_ids = [tokenizer.eos_token_id, *eos_token_ids]
+    # `top_k=0` is GRPOConfig's default; left unset, generate() would take the model's own (or 50).
+    sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if do_sample else {}
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=do_sample,
+        **sampling,
+        repetition_penalty=1.0,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=list(eos_token_ids),
+        # A sampled image token would have no image features when the response is trained on.
+        suppress_tokens=[model.config.image_token_id] if is_vlm else None,
+        disable_compile=True,
+    )
+
+
+def _check_settings(dataset, num_samples, max_new_tokens, temperature, top_p, do_sample, batch_size) -> None:
+    if "prompt" not in dataset.column_names:
+        raise ValueError(f"the dataset has no column `prompt`, only {dataset.column_names}")
+    for name, value in (("num_samples", num_samples), ("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}, but must be at least 1")
+    if do_sample and temperature <= 0:
+        raise ValueError(f"temperature is {temperature}, but must be above 0; for greedy decoding set do_sample=False")
+    if do_sample and not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}, but must be in (0, 1]")
+    if not do_sample and num_samples > 1:
+        raise ValueError(f"num_samples is {num_samples}, but greedy decoding repeats one response: set num_samples=1")
+
+
+def _seed_of_chunk(seed: int, rows: Sequence[int]) -> int:
+    """Depends on nothing but the run's seed and the rows of the chunk, so chunks can be sampled in any order."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{list(rows)}".encode()).digest()[:8], "big") >> 1
+
+
+@contextlib.contextmanager
+def _random_state(device: torch.device, seed: int) -> Iterator[None]:
+    """Random state made from `seed`; the caller's is restored."""
+    devices = [] if device.type == "cpu" else list(range(torch.get_device_module(device.type).device_count()))
+    with torch.random.fork_rng(devices=devices, device_type=device.type):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards every module has the mode it had (a frozen part may be in another than the rest)."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _generate(model, inputs: dict[str, torch.Tensor], config: GenerationConfig) -> list[list[int]]:
+    """Completion ids up to and including the first end-of-sequence token, the responses of a prompt in a row."""
+    # transformers encodes the images before it repeats the rows, and repeats the features of a prompt as a whole, so
+    # `num_return_sequences` is right for tile-indexed pixel values too (tests/sampling compares with repeated prompts).
+    on_device = BatchFeature(inputs).to(model.device)
+    sequences = model.generate(**on_device, generation_config=config)
+    completion_ids = sequences[:, inputs["input_ids"].shape[1] :].cpu()
+    is_eos = torch.isin(completion_ids, torch.tensor(config.eos_token_id))
+    keep = is_eos.int().cumsum(dim=1) - is_eos.int() == 0
+    return [ids[mask].tolist() for ids, mask in zip(completion_ids, keep, strict=True)]
+
+
+def _to_rollouts(row: int, completions: list[list[int]], processing_class, eos_token_ids: list[int]) -> list[Rollout]:
+    texts = processing_class.batch_decode(completions, skip_special_tokens=True)
+    return [
+        Rollout(
+            row=row,
+            sample=sample,
+            text=text,
+            completion_ids=ids,
+            num_tokens=len(ids),
+            finished=ids[-1] in eos_token_ids,
+        )
+        for sample, (text, ids) in enumerate(zip(texts, completions, strict=True))
+    ]

@@ -1,0 +1,168 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+
+"""
+Prompts as `GRPOTrainer` hands them to a model: messages with their images, chat template, left padding.
+
+Does not cover tools or environments, and generates nothing (`generation` does).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
+from trl.data_utils import is_conversational, prepare_multimodal_messages
+from trl.trainer.utils import pad
+
+
+def images_of(example: dict[str, Any]) -> list:
+    """The images of a dataset row: its `images`, else its one `image`, else none."""
+    if "images" in example:
+        return list(example["images"] or [])
+    return [example["image"]] if example.get("image") is not None else []
+
+
+def count_images(dataset: Dataset, row: int) -> int:
+    """Number of images of a row's prompt, those of its `images` or `image` column without decoding them."""
+    prompt = dataset.select_columns("prompt")[row]["prompt"]
+    if not isinstance(prompt, str):
+        contents = [message.get("content") for message in prompt]
+        structured = [part for content in contents if isinstance(content, list) for part in content]
+        num_parts = sum(part["type"] == "image" for part in structured)
+        if num_parts:
+            return num_parts
+    for column in ("images", "image"):
+        if column in dataset.column_names:
+            value = dataset.with_format("arrow")[row][column][0]
+            return (len(value) if column == "images" else 1) if value.is_valid else 0
+    return 0
+
+
+def read_example(dataset: Dataset, row: int) -> dict[str, Any]:
+    """
+    A row of a dataset, its images decoded.
+
+    Raises:
+        `ValueError`: An image cannot be read; the message names the row.
+    """
+    try:
+        return dataset[row]
+    except (OSError, SyntaxError) as error:  # what PIL raises for files it cannot open or parse
+        raise ValueError(f"row {row}: the image cannot be read ({error}). Repair or remove the row") from error
+
+
+def fill_images(example: dict[str, Any], row: int) -> list[dict[str, Any]]:
+    """
+    The messages of a conversational row with its images inside, as `GRPOTrainer` hands them on.
+
+    Args:
+        example (`dict[str, Any]`):
+            The row, with `prompt` and possibly `images` or `image`.
+        row (`int`):
+            Its number, for error messages.
+
+    Returns:
+        `list[dict[str, Any]]`: Messages whose contents are lists of typed parts.
+
+    Raises:
+        `ValueError`: Images and placeholders do not match, or an image is `None`.
+    """
+    try:
+        messages = prepare_multimodal_messages(example["prompt"], images=images_of(example))
+    except ValueError as error:
+        raise ValueError(f"row {row}: {error}") from error
+    for message in messages:
+        for part in message.get("content") or []:
+            if part["type"] == "image" and part["image"] is None:
+                raise ValueError(f"row {row}: an image of the prompt is missing (None). Repair or remove the row")
+    return messages
+
+
+def read_prompt(
+    dataset: Dataset, row: int, processing_class: PreTrainedTokenizerBase | ProcessorMixin
+) -> str | list[dict[str, Any]]:
+    """
+    The prompt of a row as `GRPOTrainer` hands it to the chat template.
+
+    Args:
+        dataset ([`~datasets.Dataset`]):
+            Prompts in column `prompt`, images in `images` or `image`.
+        row (`int`):
+            Row to read.
+        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
+            What the prompt is for.
+
+    Returns:
+        `str` or `list[dict[str, Any]]`: Plain text, or messages; for a processor with the images inside.
+
+    Raises:
+        `ValueError`: The row cannot be read or does not fit the processing class; the message names the row.
+    """
+    example = read_example(dataset, row)
+    if not isinstance(processing_class, ProcessorMixin):
+        if images_of(example):
+            raise ValueError(
+                f"row {row} has images, but the processing class is a tokenizer: pass the model's processor"
+            )
+        return example["prompt"]
+    if not is_conversational(example):
+        kind = type(example["prompt"]).__name__
+        raise ValueError(f"row {row}: a processor needs a conversational prompt (a list of messages), not {kind}")
+    return fill_images(example, row)
+
+
+def encode_prompts(
+    processing_class: PreTrainedTokenizerBase | ProcessorMixin,
+    prompts: Sequence[str | list[dict[str, Any]]],
+    prefix_ids: Sequence[Sequence[int]] | None = None,
+    chat_template_kwargs: dict[str, Any] | None = None,
+) -> dict[str, torch.Tensor]:
+    """
+    Left-padded model inputs for a batch of prompts of [`read_prompt`].
+
+    Args:
+        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
+            Tokenizer or processor, with a pad token.
+        prompts (`Sequence[str | list[dict[str, Any]]]` of length `B`):
+            Prompts, with and without images.
+        prefix_ids (`Sequence[Sequence[int]]` of length `B`, *optional*):
+            Token ids to append to each prompt, the beginning of its response.
+        chat_template_kwargs (`dict[str, Any]`, *optional*):
+            Passed to the chat template.
+
+    Returns:
+        `dict[str, torch.Tensor]`: `input_ids` and `attention_mask` of shape `(B, P)`, and the processor's image
+        fields; `pixel_values` of tiling models has one row a tile.
+    """
+    is_vlm = isinstance(processing_class, ProcessorMixin)
+    tokenizer = processing_class.tokenizer if is_vlm else processing_class
+    if is_conversational({"prompt": prompts[0]}):
+        encoded = processing_class.apply_chat_template(
+            conversation=list(prompts),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            **(chat_template_kwargs or {}),
+        )
+    else:
+        encoded = {"input_ids": processing_class(text=list(prompts))["input_ids"]}
+    prefixes = prefix_ids or [[]] * len(prompts)
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    ids = [torch.tensor([*ids, *prefix]) for ids, prefix in zip(encoded["input_ids"], prefixes, strict=True)]
+    inputs = {
+        "input_ids": pad(ids, padding_value=tokenizer.pad_token_id, padding_side="left"),
+        "attention_mask": pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="left"),
+    }
+    for name, value in encoded.items():
+        if name in inputs:
+            continue
+        if isinstance(value, torch.Tensor):
+            inputs[name] = value
+        elif isinstance(value[0], list) and [len(row) for row in value] == lengths:  # a field a token
+            tokens = [torch.tensor([*row, *[0] * len(prefix)]) for row, prefix in zip(value, prefixes, strict=True)]
+            inputs[name] = pad(tokens, padding_value=0, padding_side="left")
+        else:
+            inputs[name] = torch.from_numpy(np.array(value))
+    return inputs

@@ -1,0 +1,278 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+
+"""
+One sampled response, and append-only JSONL shards that survive an interruption at any byte.
+
+A shard is written by one process, chunk by chunk: all records of a chunk carry its number and its length, and the file
+is synced once a chunk. What an interruption leaves of an unfinished chunk is dropped on resume, so a resumed run
+repeats whole chunks and nothing else. Generation itself is in `generation`; this module imports neither torch nor TRL.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """
+    One response to one prompt.
+
+    Args:
+        row (`int`):
+            Index of the prompt in the dataset.
+        sample (`int`):
+            Number of the response among those of its prompt, from 0.
+        text (`str`):
+            Decoded response without special tokens, as TRL decodes completions.
+        completion_ids (`list[int]`):
+            Generated token ids, up to and including the first end-of-sequence token.
+        num_tokens (`int`):
+            Length of `completion_ids`.
+        finished (`bool`):
+            Whether the response ended with an end-of-sequence token rather than at the length limit.
+    """
+
+    row: int
+    sample: int
+    text: str
+    completion_ids: list[int]
+    num_tokens: int
+    finished: bool
+
+
+class ChunkStore:
+    """
+    Append-only records of one process in `<folder>/<name>-<rank>-of-<world_size>.jsonl`.
+
+    Opening a shard drops what an interruption left of its last chunk, and refuses a folder whose `<name>.json` was
+    written for other settings. Source: ours.
+
+    Args:
+        folder (`str` or `Path`):
+            Folder of the shards; created if needed.
+        name (`str`):
+            What the records are, e.g. `"rollouts"`.
+        fingerprint (`dict[str, Any]`):
+            JSON-serialisable settings that the records depend on.
+        rank (`int`, *optional*, defaults to `0`):
+            Number of this process.
+        world_size (`int`, *optional*, defaults to `1`):
+            Number of processes that write shards; part of the fingerprint.
+
+    Raises:
+        `ValueError`: The folder holds records made with other settings, or a shard is damaged before its end.
+    """
+
+    def __init__(
+        self, folder: str | Path, name: str, fingerprint: dict[str, Any], rank: int = 0, world_size: int = 1
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is outside 0..{world_size - 1} (world_size {world_size})")
+        self.folder = Path(folder)
+        self.name = name
+        self.world_size = world_size
+        self.path = shard_path(self.folder, name, rank, world_size)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._check_settings({**fingerprint, "world_size": world_size})
+        records, num_bytes, self.num_chunks = _read_shard(self.path) if self.path.exists() else ([], 0, 0)
+        if self.path.exists() and num_bytes < self.path.stat().st_size:
+            os.truncate(self.path, num_bytes)
+        self.records: list[dict[str, Any]] = records
+
+    def _check_settings(self, settings: dict[str, Any]) -> None:
+        path = self.folder / f"{self.name}.json"
+        # Compared after a JSON round trip: tuples and integer keys must not look like a change.
+        wanted = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **settings}))
+        if not path.exists():
+            if any(self.folder.glob(f"{self.name}-*-of-*.jsonl")):
+                raise ValueError(
+                    f"{self.folder} holds {self.name} shards but no {path.name}, so what they were made with is "
+                    "unknown: delete the folder or choose another one"
+                )
+            # Every process writes the same content; the rename keeps a reader from seeing half a file.
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        changed = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
+        if changed:
+            listing = "; ".join(f"{key}: stored {stored.get(key)!r}, now {wanted.get(key)!r}" for key in changed)
+            raise ValueError(
+                f"{self.folder} holds {self.name} made with other settings ({listing}). Restore the settings to "
+                "resume, choose another folder, or delete this one to start over"
+            )
+
+    def append(self, records: Sequence[dict[str, Any]]) -> None:
+        """
+        Writes one chunk and syncs it to disk.
+
+        Args:
+            records (`Sequence[dict[str, Any]]`):
+                JSON-serialisable records; an empty chunk is not written.
+        """
+        if not records:
+            return
+        marks = {"chunk": self.num_chunks, "of": len(records)}
+        lines = "".join(json.dumps({**marks, **record}, ensure_ascii=False) + "\n" for record in records)
+        with open(self.path, "ab") as file:
+            file.write(lines.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        self.num_chunks += 1
+        self.records.extend(records)
+
+    def remaining(self, rows: Iterable[int]) -> list[int]:
+        """The `rows` without a record in this shard (records carry their `row`), in their order."""
+        done = {record["row"] for record in self.records}
+        return [row for row in rows if row not in done]
+
+
+class RolloutStore(ChunkStore):
+    """
+    [`ChunkStore`] of [`Rollout`]s.
+
+    Args:
+        folder (`str` or `Path`):
+            Folder of the shards; created if needed.
+        fingerprint (`dict[str, Any]`):
+            Model, dataset and sampling settings; see `trl_r1v2.sampling.model_fingerprint` and `dataset_fingerprint`.
+        rank (`int`, *optional*, defaults to `0`):
+            Number of this process.
+        world_size (`int`, *optional*, defaults to `1`):
+            Number of processes that write shards.
+        name (`str`, *optional*, defaults to `"rollouts"`):
+            Name of the shards, where a folder holds several kinds of rollouts.
+
+    Example:
+
+    ```python
+    >>> store = RolloutStore("rollouts", {"model": "my-model", "num_samples": 8})
+    >>> remaining = store.remaining(rows=range(100))
+    >>> store.append_rollouts(sample_responses(..., rows=remaining))
+    >>> rollouts = RolloutStore.merge("rollouts", rows=range(100), num_samples=8)
+    ```
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        fingerprint: dict[str, Any],
+        rank: int = 0,
+        world_size: int = 1,
+        name: str = "rollouts",
+    ) -> None:
+        super().__init__(folder, name, fingerprint, rank=rank, world_size=world_size)
+
+    def append_rollouts(self, rollouts: Sequence[Rollout]) -> None:
+        """Writes one chunk of rollouts and syncs it to disk."""
+        self.append([asdict(rollout) for rollout in rollouts])
+
+    @staticmethod
+    def merge(folder: str | Path, rows: Iterable[int], num_samples: int, name: str = "rollouts") -> list[Rollout]:
+        """
+        Reads the shards of all processes.
+
+        Args:
+            folder (`str` or `Path`):
+                Folder of the shards.
+            rows (`Iterable[int]`):
+                Dataset rows that must be there.
+            num_samples (`int`):
+                Responses that each row must have.
+            name (`str`, *optional*, defaults to `"rollouts"`):
+                Name of the shards.
+
+        Returns:
+            `list[Rollout]`: All rollouts, ordered by row and sample.
+
+        Raises:
+            `ValueError`: A shard, a row or a sample is missing, or there are some that were not asked for.
+        """
+        rollouts = [Rollout(**record) for record in merge_shards(folder, name)]
+        rollouts.sort(key=lambda rollout: (rollout.row, rollout.sample))
+        found = Counter((rollout.row, rollout.sample) for rollout in rollouts)
+        wanted = {(row, sample) for row in rows for sample in range(num_samples)}
+        missing = sorted(wanted - found.keys())
+        surplus = sorted(key for key, count in found.items() if count > 1 or key not in wanted)
+        if missing:
+            raise ValueError(
+                f"{folder} lacks {len(missing)} of {len(wanted)} rollouts; the first is sample {missing[0][1]} of row "
+                f"{missing[0][0]}. Run the same command again to sample what is missing"
+            )
+        if surplus:
+            raise ValueError(
+                f"{folder} holds {len(surplus)} rollouts twice or unasked for; the first is sample {surplus[0][1]} of "
+                f"row {surplus[0][0]}. Sample into an empty folder"
+            )
+        return rollouts
+
+
+def shard_path(folder: Path, name: str, rank: int, world_size: int) -> Path:
+    """Path of the shard that process `rank` writes."""
+    return folder / f"{name}-{rank:05d}-of-{world_size:05d}.jsonl"
+
+
+def merge_shards(folder: str | Path, name: str) -> list[dict[str, Any]]:
+    """
+    Reads the finished chunks of every process.
+
+    Args:
+        folder (`str` or `Path`):
+            Folder of the shards.
+        name (`str`):
+            What the records are, e.g. `"rollouts"`.
+
+    Returns:
+        `list[dict[str, Any]]`: The records, shard by shard.
+
+    Raises:
+        `ValueError`: There is no `<name>.json` or a shard is damaged before its end.
+    """
+    folder = Path(folder)
+    settings_path = folder / f"{name}.json"
+    if not settings_path.exists():
+        raise ValueError(f"{folder} holds no {name}: {settings_path.name} is missing")
+    world_size = json.loads(settings_path.read_text(encoding="utf-8"))["world_size"]
+    records = []
+    for rank in range(world_size):
+        path = shard_path(folder, name, rank, world_size)
+        # A process that had no rows wrote no shard; whether rows are missing is the caller's check.
+        if path.exists():
+            records.extend(_read_shard(path)[0])
+    return records
+
+
+def _read_shard(path: Path) -> tuple[list[dict[str, Any]], int, int]:
+    """The records of the finished chunks, the bytes they take up, and their number."""
+    lines = path.read_bytes().split(b"\n")
+    records, chunk, position, num_bytes, num_chunks = [], [], 0, 0, 0
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            record = json.loads(line)
+            mark, length = record.pop("chunk"), record.pop("of")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if number < len(lines) - 1 or lines[-1]:
+                raise ValueError(
+                    f"{path}, line {number}: not a record ({error}). The file was changed after it was written: "
+                    "delete it to sample its rows again"
+                ) from error
+            break
+        position += len(line) + 1
+        if mark != num_chunks:
+            raise ValueError(
+                f"{path}, line {number}: chunk {mark} where chunk {num_chunks} was expected. The file was changed "
+                "after it was written: delete it to sample its rows again"
+            )
+        chunk.append(record)
+        if len(chunk) == length:
+            records.extend(chunk)
+            chunk, num_bytes, num_chunks = [], position, num_chunks + 1
+    return records, num_bytes, num_chunks

@@ -1,0 +1,297 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+
+"""
+What `filter-prompts` and `pairs` share: their common arguments, and sampling and scoring over all processes.
+
+Every process holds the whole model and answers its own rows; the processes meet at files. Nothing here decides what
+becomes of the scored responses.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from trl.trainer.utils import create_model_from_path
+
+from .dataset_folder import load_prompts
+from .fingerprints import content_fingerprint, dataset_fingerprint, model_fingerprint
+from .generation import sample_to_store
+from .prompts import encode_prompts, read_prompt
+from .rollouts import ChunkStore, Rollout, RolloutStore, merge_shards
+from .scoring import load_reward_functions, score_to_store, total_score
+
+
+ROLLOUT_FOLDER = "rollouts"
+# Processes wait for the slowest one, whose last prompts may take long; the default would end the run.
+WAIT_LIMIT = timedelta(days=7)
+
+
+@dataclass
+class SamplingArguments:
+    """
+    Arguments of commands that sample responses and score them.
+    """
+
+    dataset_name: str = field(
+        metadata={"help": "Prompts: a folder or file that `datasets` can load, or a name on the Hub."}
+    )
+    output_dir: str = field(metadata={"help": "Folder for the result, the rollouts and the scores."})
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Policy to sample from: a `save_pretrained` folder or a name on the Hub."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
+    dataset_split: str = field(default="train", metadata={"help": "Split of the dataset."})
+    max_prompts: int | None = field(default=None, metadata={"help": "Use this many prompts from the start."})
+    dtype: str = field(
+        default="auto",
+        metadata={
+            "help": "Type of the weights; `auto` takes the checkpoint's.",
+            "choices": ["auto", "bfloat16", "float16", "float32"],
+        },
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention of transformers, e.g. `sdpa` or `flash_attention_2`."}
+    )
+    use_cpu: bool = field(default=False, metadata={"help": "Stay on the CPU where there is an accelerator."})
+    num_samples: int = field(default=8, metadata={"help": "Responses to sample for each prompt."})
+    max_new_tokens: int = field(default=1024, metadata={"help": "Longest response, in tokens."})
+    temperature: float = field(default=1.0, metadata={"help": "Sampling temperature."})
+    top_p: float = field(default=1.0, metadata={"help": "Nucleus mass of the sampling, in (0, 1]."})
+    batch_size: int = field(default=64, metadata={"help": "Responses that a process generates and scores at once."})
+    seed: int = field(default=0, metadata={"help": "Seed of the sampling and of every later choice."})
+    reward_funcs: list[str] = field(
+        default_factory=lambda: ["trl_r1v2.rewards.accuracy_reward"],
+        metadata={"help": "Dotted paths of the reward functions."},
+    )
+    reward_weights: list[float] | None = field(
+        default=None, metadata={"help": "Weight of each reward function in the score; 1 by default."}
+    )
+    judge_func: str | None = field(
+        default=None,
+        metadata={
+            "help": "Dotted path of the reward function that tells right from wrong; the first of `reward_funcs` by "
+            "default. One that is not among them is called for the verdict and stays out of the score."
+        },
+    )
+    judge_threshold: float = field(
+        default=0.5, metadata={"help": "A response is right if the judge's score is at least this (ours)."}
+    )
+    plots: bool = field(default=True, metadata={"help": "Draw the histograms (needs matplotlib)."})
+
+    def __post_init__(self):
+        for name in ("num_samples", "max_new_tokens", "batch_size", "max_prompts"):
+            value = vars(self)[name]
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` is {value}, but must be at least 1")
+        if self.temperature <= 0:
+            raise ValueError(f"`temperature` is {self.temperature}, but must be above 0")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"`top_p` is {self.top_p}, but must be in (0, 1]")
+        if not self.reward_funcs:
+            raise ValueError("`reward_funcs` is empty: name at least one reward function")
+        if self.reward_weights is not None and len(self.reward_weights) != len(self.reward_funcs):
+            raise ValueError(
+                f"`reward_weights` has {len(self.reward_weights)} entries for {len(self.reward_funcs)} reward "
+                "functions: give one weight a function"
+            )
+
+    @property
+    def judge(self) -> str:
+        """Path of the function that tells right from wrong."""
+        return self.judge_func or self.reward_funcs[0]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each reward function in the score."""
+        return dict(zip(self.reward_funcs, self.reward_weights or [1.0] * len(self.reward_funcs), strict=True))
+
+
+@dataclass(frozen=True)
+class ScoredRollout:
+    """
+    A rollout with what the reward functions made of it.
+
+    Args:
+        rollout ([`Rollout`]):
+            The response.
+        scores (`dict[str, float | None]`):
+            Score by reward function; `None` where it gave none.
+        score (`float` or `None`):
+            Weighted sum of the scores.
+        right (`bool` or `None`):
+            The judge's verdict; `None` where it gave none.
+    """
+
+    rollout: Rollout
+    scores: dict[str, float | None]
+    score: float | None
+    right: bool | None
+
+
+def start_processes(args: SamplingArguments) -> PartialState:
+    """This process's place among all; processes wait for each other up to a week."""
+    return PartialState(cpu=args.use_cpu, timeout=WAIT_LIMIT)
+
+
+def check_output_dir(args: SamplingArguments, command: str) -> None:
+    """
+    Keeps one command from overwriting the result of another.
+
+    Raises:
+        `ValueError`: The folder's `summary.json` was written by another command.
+    """
+    summary = Path(args.output_dir) / "summary.json"
+    if summary.is_file():
+        written_by = json.loads(summary.read_text(encoding="utf-8"))["command"]
+        if written_by != command:
+            raise ValueError(
+                f"`output_dir` {args.output_dir} holds the result of `{written_by}`: choose another folder"
+            )
+
+
+def load_dataset_of(args: SamplingArguments) -> Dataset:
+    """The prompts that the arguments name."""
+    return load_prompts(args.dataset_name, args.dataset_config, args.dataset_split, args.max_prompts)
+
+
+def load_policy(
+    args: SamplingArguments, device: torch.device
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | ProcessorMixin]:
+    """
+    Loads the policy and its processor or tokenizer.
+
+    Raises:
+        `ValueError`: No model is named.
+    """
+    if args.model_name_or_path is None:
+        raise ValueError("sampling needs a policy: set `model_name_or_path`")
+    model = create_model_from_path(
+        args.model_name_or_path, dtype=args.dtype, device_map=None, attn_implementation=args.attn_implementation
+    )
+    return model.to(device), AutoProcessor.from_pretrained(args.model_name_or_path)
+
+
+def sampling_settings(args: SamplingArguments) -> dict[str, Any]:
+    """The arguments of [`sample_responses`] among the arguments."""
+    return {
+        "num_samples": args.num_samples,
+        "max_new_tokens": args.max_new_tokens,
+        "temperature": args.temperature,
+        "top_p": args.top_p,
+        "batch_size": args.batch_size,
+        "seed": args.seed,
+    }
+
+
+def sample_over_processes(
+    args: SamplingArguments, dataset: Dataset, model, processing_class, state: PartialState
+) -> list[Rollout]:
+    """
+    Samples what is not yet in `<output_dir>/rollouts`, each process its own rows.
+
+    Returns:
+        `list[Rollout]`: The rollouts of all processes, ordered by row and sample.
+    """
+    folder = Path(args.output_dir) / ROLLOUT_FOLDER
+    first = encode_prompts(processing_class, [read_prompt(dataset, 0, processing_class)])
+    settings = sampling_settings(args)
+    fingerprint = {
+        "model": model_fingerprint(model),
+        "dataset": dataset_fingerprint(dataset),
+        "num_rows": len(dataset),
+        "first_prompt": content_fingerprint(first["input_ids"].tolist()),
+        **settings,
+    }
+    store = RolloutStore(folder, fingerprint, rank=state.process_index, world_size=state.num_processes)
+    rows = range(state.process_index, len(dataset), state.num_processes)
+    sample_to_store(store, model, processing_class, dataset, rows, progress=state.is_local_main_process, **settings)
+    state.wait_for_everyone()
+    return RolloutStore.merge(folder, range(len(dataset)), args.num_samples)
+
+
+def score_over_processes(
+    args: SamplingArguments,
+    dataset: Dataset,
+    rollouts: Sequence[Rollout],
+    state: PartialState,
+    name: str = "scores",
+    extra_funcs: Sequence[str] = (),
+) -> list[ScoredRollout]:
+    """
+    Scores what is not yet in `<output_dir>/rollouts/<name>-*`, each process its own rows.
+
+    Args:
+        args ([`SamplingArguments`]):
+            Reward functions, weights and judge.
+        dataset ([`~datasets.Dataset`]):
+            Dataset that the rollouts' rows refer to.
+        rollouts (`Sequence[Rollout]`):
+            Rollouts of all processes.
+        state ([`~accelerate.PartialState`]):
+            From [`start_processes`].
+        name (`str`, *optional*, defaults to `"scores"`):
+            Name of the score shards.
+        extra_funcs (`Sequence[str]`, *optional*):
+            Further functions to call, whose scores do not count.
+
+    Returns:
+        `list[ScoredRollout]`: In the order of `rollouts`.
+    """
+    functions = reward_functions_of(args, extra_funcs)
+    folder = Path(args.output_dir) / ROLLOUT_FOLDER
+    fingerprint = {
+        "rollouts": content_fingerprint([(r.row, r.sample, r.text, r.completion_ids) for r in rollouts]),
+        "reward_funcs": sorted(functions),
+    }
+    store = ChunkStore(folder, name, fingerprint, rank=state.process_index, world_size=state.num_processes)
+    rows = sorted({rollout.row for rollout in rollouts})
+    own = set(rows[state.process_index :: state.num_processes])
+    score_to_store(
+        store,
+        [rollout for rollout in rollouts if rollout.row in own],
+        dataset,
+        functions,
+        batch_size=args.batch_size,
+        progress=state.is_local_main_process,
+    )
+    state.wait_for_everyone()
+    found = {(record["row"], record["sample"]): record["scores"] for record in merge_shards(folder, name)}
+    scored = []
+    for rollout in rollouts:
+        scores = found[rollout.row, rollout.sample]
+        verdict = scores[args.judge]
+        right = None if verdict is None else verdict >= args.judge_threshold
+        scored.append(ScoredRollout(rollout, scores, total_score(scores, args.weights), right))
+    return scored
+
+
+def reward_functions_of(args: SamplingArguments, extra_funcs: Sequence[str] = ()) -> dict[str, Callable]:
+    """All functions to call, by path: those of the score, the judge, and `extra_funcs`."""
+    return load_reward_functions([*args.reward_funcs, args.judge, *extra_funcs])
+
+
+def score_statistics(scored: Sequence[ScoredRollout]) -> dict[str, Any]:
+    """Counts and means of rollouts and of each reward function, for a JSON summary."""
+    statistics = {
+        "num_responses": len(scored),
+        "num_finished": sum(item.rollout.finished for item in scored),
+        "num_right": sum(item.right is True for item in scored),
+        "num_unjudged": sum(item.right is None for item in scored),
+        "mean_tokens": sum(item.rollout.num_tokens for item in scored) / max(len(scored), 1),
+        "reward_funcs": {},
+    }
+    for path in scored[0].scores if scored else ():
+        values = [item.scores[path] for item in scored if item.scores[path] is not None]
+        statistics["reward_funcs"][path] = {
+            "mean": sum(values) / len(values) if values else None,
+            "num_scored": len(values),
+            "num_unscored": len(scored) - len(values),
+        }
+    return statistics

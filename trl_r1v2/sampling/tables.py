@@ -1,0 +1,102 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+
+"""
+Reading rollouts that exist already: the store of an earlier command, or a table from elsewhere.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from datasets import Dataset, load_dataset
+
+from .fingerprints import dataset_fingerprint
+from .rollouts import Rollout, RolloutStore
+
+
+REQUIRED_COLUMNS = {"row", "text"}
+OPTIONAL_COLUMNS = {"sample", "completion_ids", "num_tokens", "finished"}
+
+
+def read_rollouts(path: str | Path, dataset: Dataset) -> list[Rollout]:
+    """
+    Reads rollouts from a folder of `filter-prompts` or `pairs`, or from a `.jsonl` or `.parquet` file.
+
+    Args:
+        path (`str` or `Path`):
+            The output folder of a command, its `rollouts` folder, or a table with columns `row` (index into the
+            dataset) and `text`, and optionally `sample` (numbered if absent), `finished` (`True` if absent),
+            `completion_ids` and `num_tokens`.
+        dataset ([`~datasets.Dataset`]):
+            The prompts that the rows refer to.
+
+    Returns:
+        `list[Rollout]`: Ordered by row and sample.
+
+    Raises:
+        `ValueError`: There is nothing at `path`, the rollouts belong to other prompts, a column is missing or unknown,
+            or a value is unusable.
+    """
+    path = Path(path)
+    if (path / "rollouts" / "rollouts.json").is_file():
+        path = path / "rollouts"
+    if (path / "rollouts.json").is_file():
+        return _read_store(path, dataset)
+    if path.is_file() and path.suffix in (".jsonl", ".parquet"):
+        return _read_table(path, dataset)
+    raise ValueError(
+        f"{path} holds no rollouts: name the output folder of `filter-prompts` or `pairs`, or a .jsonl or .parquet file"
+    )
+
+
+def _read_store(folder: Path, dataset: Dataset) -> list[Rollout]:
+    settings = json.loads((folder / "rollouts.json").read_text(encoding="utf-8"))
+    found = dataset_fingerprint(dataset)
+    if settings["dataset"] != found:
+        raise ValueError(
+            f"the rollouts in {folder} were sampled from other prompts (fingerprint {settings['dataset']}, "
+            f"{settings['num_rows']} rows) than those given (fingerprint {found}, {len(dataset)} rows): name the same "
+            "dataset, split and `max_prompts`"
+        )
+    return RolloutStore.merge(folder, range(settings["num_rows"]), settings["num_samples"])
+
+
+def _read_table(path: Path, dataset: Dataset) -> list[Rollout]:
+    loader = "parquet" if path.suffix == ".parquet" else "json"
+    table = load_dataset(loader, data_files=str(path), split="train")
+    columns = set(table.column_names)
+    missing, unknown = REQUIRED_COLUMNS - columns, columns - REQUIRED_COLUMNS - OPTIONAL_COLUMNS
+    if missing:
+        raise ValueError(f"{path} lacks the columns {sorted(missing)}; it has {sorted(columns)}")
+    if unknown:
+        raise ValueError(
+            f"{path} has the unknown columns {sorted(unknown)}: rename them to one of "
+            f"{sorted(REQUIRED_COLUMNS | OPTIONAL_COLUMNS)} or drop them"
+        )
+    rollouts, numbered = [], Counter()
+    for line, record in enumerate(table, start=1):
+        row, text = record["row"], record["text"]
+        if not isinstance(row, int) or not 0 <= row < len(dataset):
+            raise ValueError(f"{path}, record {line}: row is {row!r}, but the dataset has rows 0..{len(dataset) - 1}")
+        if not isinstance(text, str):
+            raise ValueError(f"{path}, record {line}: text is {text!r}, but must be a string")
+        ids = record.get("completion_ids") or []
+        sample = record.get("sample")
+        finished = record.get("finished")
+        rollouts.append(
+            Rollout(
+                row=row,
+                sample=numbered[row] if sample is None else sample,
+                text=text,
+                completion_ids=ids,
+                num_tokens=record.get("num_tokens") or len(ids),
+                finished=True if finished is None else finished,
+            )
+        )
+        numbered[row] += 1
+    if not rollouts:
+        raise ValueError(f"{path} has no records")
+    repeated = [key for key, count in Counter((r.row, r.sample) for r in rollouts).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{path}: row {repeated[0][0]} has sample {repeated[0][1]} twice; number or drop `sample`")
+    return sorted(rollouts, key=lambda rollout: (rollout.row, rollout.sample))

@@ -1,0 +1,218 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+
+"""
+`trl-r1v2 filter-prompts`: the offline phase of the Selective Sample Buffer (R1V2).
+
+Samples responses to every prompt with the policy, scores them with the reward functions of the coming GRPO run, and
+writes the prompts with mixed outcomes as a `datasets` folder; optionally also a buffer for the run to start from.
+Training is not covered.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset, load_dataset
+from transformers import ProcessorMixin
+
+from trl_r1v2.cli.parser import RecipeParser
+from trl_r1v2.sampling.dataset_folder import write_dataset_folder
+from trl_r1v2.sampling.histograms import check_plotting, draw_histograms
+from trl_r1v2.sampling.run import (
+    SamplingArguments,
+    ScoredRollout,
+    check_output_dir,
+    load_dataset_of,
+    load_policy,
+    reward_functions_of,
+    sample_over_processes,
+    score_over_processes,
+    score_statistics,
+    start_processes,
+)
+from trl_r1v2.ssb_grpo.prefill import group_advantages, write_prefill
+from trl_r1v2.ssb_grpo.prompt_pool import PoolRules, PromptOutcome, count_fates, pass_rate_histogram
+from trl_r1v2.ssb_grpo.state import SSB_FOLDER
+
+
+ADDED_COLUMNS = ("pass_rate", "num_right", "num_scored", "source_row")
+
+
+@dataclass
+class FilterPromptsArguments(SamplingArguments):
+    """
+    Arguments of `trl-r1v2 filter-prompts`.
+    """
+
+    min_pass_rate: float = field(
+        default=0.0,
+        metadata={"help": "Smallest pass rate kept, inclusive (ours). Prompts without a right response never stay."},
+    )
+    max_pass_rate: float = field(
+        default=1.0,
+        metadata={"help": "Largest pass rate kept, inclusive (ours). Prompts without a wrong response never stay."},
+    )
+    prefill: bool = field(
+        default=False, metadata={"help": "Also write a buffer that `grpo` starts from (`ssb_prefill`)."}
+    )
+    prefill_capacity: int = field(
+        default=1024, metadata={"help": "Samples a process keeps in that buffer, those of largest |advantage|."}
+    )
+    prefill_reference: bool = field(
+        default=False,
+        metadata={
+            "help": "Store reference log-probabilities too: for a run with `beta` > 0 that starts from this policy."
+        },
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        PoolRules(self.min_pass_rate, self.max_pass_rate)
+        if self.num_samples < 2:
+            raise ValueError(f"`num_samples` is {self.num_samples}, but mixed outcomes need at least 2")
+        if self.prefill_capacity < 1:
+            raise ValueError(f"`prefill_capacity` is {self.prefill_capacity}, but must be at least 1")
+
+
+def main(args: FilterPromptsArguments) -> None:
+    # What can be wrong without a model is found before one is loaded.
+    state = start_processes(args)
+    check_output_dir(args, "filter-prompts")
+    if args.plots:
+        check_plotting()
+    reward_functions_of(args)
+    dataset = load_dataset_of(args)
+
+    model, processing_class = load_policy(args, state.device)
+    rollouts = sample_over_processes(args, dataset, model, processing_class, state)
+    scored = score_over_processes(args, dataset, rollouts, state)
+
+    rules = PoolRules(args.min_pass_rate, args.max_pass_rate)
+    groups = [list(group) for _, group in groupby(scored, key=lambda item: item.rollout.row)]
+    outcomes = [PromptOutcome.from_verdicts(group[0].rollout.row, [item.right for item in group]) for group in groups]
+    kept = [outcome for outcome in outcomes if rules.fate(outcome) == "kept"]
+    if state.is_main_process:
+        write_summary(args, rules, outcomes, scored)
+    if not kept:
+        raise ValueError(
+            f"no prompt is left of {len(outcomes)}: {count_fates(outcomes, rules)}. Rollouts and scores are in "
+            f"{args.output_dir}; widen the pass rates, sample more responses, or use other prompts"
+        )
+    if state.is_main_process:
+        write_pool(args, dataset, rules, outcomes, kept)
+    state.wait_for_everyone()
+    if args.prefill:
+        fill_buffer(args, model, processing_class, groups, kept, state)
+    if state.is_main_process:
+        print(f"{len(kept)} of {len(outcomes)} prompts are in {args.output_dir}: load_dataset({args.output_dir!r})")
+        if args.prefill:
+            print(f"Start from their rollouts with `ssb_prefill: {Path(args.output_dir) / SSB_FOLDER}`")
+
+
+def write_summary(
+    args: FilterPromptsArguments,
+    rules: PoolRules,
+    outcomes: Sequence[PromptOutcome],
+    scored: Sequence[ScoredRollout],
+) -> None:
+    """Writes `summary.json` and the histogram of pass rates."""
+    num_bins = min(args.num_samples + 1, 21)
+    counts = pass_rate_histogram(outcomes, num_bins)
+    histogram = {"edges": [index / num_bins for index in range(num_bins + 1)], "counts": counts}
+    num_mixed = sum(0 < outcome.num_right < outcome.num_scored for outcome in outcomes)
+    summary = {
+        "command": "filter-prompts",
+        "num_prompts": len(outcomes),
+        "prompts": count_fates(outcomes, rules),
+        "mixed_share": num_mixed / len(outcomes),
+        "pass_rate_histogram": histogram,
+        **score_statistics(scored),
+        "settings": asdict(args),
+    }
+    folder = Path(args.output_dir)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    if args.plots:
+        panel = {
+            "title": f"{len(outcomes)} prompts, {args.num_samples} responses each",
+            "xlabel": "pass rate",
+            "series": {"prompts": histogram},
+        }
+        draw_histograms(folder / "pass_rates.png", [panel])
+
+
+def write_pool(
+    args: FilterPromptsArguments,
+    dataset: Dataset,
+    rules: PoolRules,
+    outcomes: Sequence[PromptOutcome],
+    kept: Sequence[PromptOutcome],
+) -> None:
+    """Writes the kept prompts with their pass rates."""
+    pool = dataset.select([outcome.row for outcome in kept])
+    # A pool that is filtered again gets the new rates.
+    pool = pool.remove_columns([name for name in ADDED_COLUMNS if name in pool.column_names])
+    pool = pool.add_column("pass_rate", [outcome.pass_rate for outcome in kept])
+    pool = pool.add_column("num_right", [outcome.num_right for outcome in kept])
+    pool = pool.add_column("num_scored", [outcome.num_scored for outcome in kept])
+    pool = pool.add_column("source_row", [outcome.row for outcome in kept])
+    lines = [f"| {fate} | {count} |" for fate, count in count_fates(outcomes, rules).items()]
+    text = (
+        f"Prompts of `{args.dataset_name}` to which `{args.model_name_or_path}` gave right and wrong responses "
+        f"({args.num_samples} each, judged by `{args.judge}`). `source_row` is the row in that dataset.\n\n"
+        "| fate | prompts |\n|---|---|\n" + "\n".join(lines)
+    )
+    if args.plots:
+        text += "\n\n![Pass rates](pass_rates.png)"
+    write_dataset_folder(pool, args.output_dir, "Prompts with mixed outcomes", text)
+
+
+def fill_buffer(
+    args: FilterPromptsArguments,
+    model,
+    processing_class,
+    groups: Sequence[Sequence[ScoredRollout]],
+    kept: Sequence[PromptOutcome],
+    state: PartialState,
+) -> None:
+    """Writes the buffer; its samples refer to the rows of the pool, the training set of the coming run."""
+    pool = load_dataset(args.output_dir, split="train")
+    row_in_pool = {outcome.row: index for index, outcome in enumerate(kept)}
+    groups = [group for group in groups if group[0].rollout.row in row_in_pool]
+    rewards = [[float("nan") if item.score is None else item.score for item in group] for group in groups]
+    advantages = group_advantages(torch.tensor(rewards))
+    samples = [
+        (replace(item.rollout, row=row_in_pool[item.rollout.row]), advantage)
+        for group, values in zip(groups, advantages.tolist(), strict=True)
+        for item, advantage in zip(group, values, strict=True)
+    ][state.process_index :: state.num_processes]
+    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
+    write_prefill(
+        Path(args.output_dir) / SSB_FOLDER,
+        model.eval(),
+        processing_class,
+        pool,
+        [rollout for rollout, _ in samples],
+        [advantage for _, advantage in samples],
+        vocab_size=len(tokenizer),
+        temperature=args.temperature,
+        capacity=args.prefill_capacity,
+        batch_size=args.batch_size,
+        with_reference=args.prefill_reference,
+        seed=args.seed,
+        rank=state.process_index,
+        world_size=state.num_processes,
+        progress=state.is_local_main_process,
+    )
+    state.wait_for_everyone()
+
+
+def make_parser(prog: str | None = None) -> RecipeParser:
+    return RecipeParser((FilterPromptsArguments,), prog=prog)
+
+
+if __name__ == "__main__":
+    main(*make_parser().parse_args_and_config())

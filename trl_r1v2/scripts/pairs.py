@@ -1,0 +1,343 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+
+"""
+`trl-r1v2 pairs`: preference pairs for MPO from scored responses.
+
+Samples responses (or reads those of an earlier command), scores them, and writes pairs in TRL's preference format with
+where they come from. The rules are in `trl_r1v2.mpo.pairs`; training is not covered.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from datasets import Dataset, Value
+from transformers import ProcessorMixin
+
+from trl_r1v2.cli.parser import RecipeParser
+from trl_r1v2.mpo.pairs import (
+    NEGATIVES,
+    Pair,
+    PairRules,
+    PairSet,
+    Response,
+    build_pairs,
+    dropout_sources,
+    pair_with_dropout,
+)
+from trl_r1v2.mpo.pairs_dropout_ntp import blind_prompts, first_half, join_halves
+from trl_r1v2.rewards.answers import final_answer, prompt_opens_think
+from trl_r1v2.sampling.dataset_folder import write_dataset_folder
+from trl_r1v2.sampling.fingerprints import content_fingerprint, model_fingerprint
+from trl_r1v2.sampling.generation import sample_to_store
+from trl_r1v2.sampling.histograms import check_plotting, draw_histograms, histogram
+from trl_r1v2.sampling.prompts import count_images
+from trl_r1v2.sampling.rollouts import Rollout, RolloutStore
+from trl_r1v2.sampling.run import (
+    ROLLOUT_FOLDER,
+    SamplingArguments,
+    ScoredRollout,
+    check_output_dir,
+    load_dataset_of,
+    load_policy,
+    reward_functions_of,
+    sample_over_processes,
+    sampling_settings,
+    score_over_processes,
+    score_statistics,
+    start_processes,
+)
+from trl_r1v2.sampling.tables import read_rollouts
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class PairsArguments(SamplingArguments):
+    """
+    Arguments of `trl-r1v2 pairs`.
+    """
+
+    num_samples: int = field(default=32, metadata={"help": "Responses to sample for each prompt (MMPR: up to 32)."})
+    rollouts: str | None = field(
+        default=None,
+        metadata={
+            "help": "Pair these responses instead of sampling: the output folder of `filter-prompts` or `pairs`, or a "
+            "`.jsonl` or `.parquet` file with columns `row` and `text`."
+        },
+    )
+    max_pairs: int = field(default=15, metadata={"help": "Correctness pairs for each prompt (MMPR: up to 15)."})
+    max_format_pairs: int = field(
+        default=0,
+        metadata={"help": "Pairs for each prompt whose rejected response breaks the format; needs `format_func`."},
+    )
+    drop_contained: bool = field(
+        default=True,
+        metadata={"help": "Drop pairs whose right answer is contained, as a string, in the wrong one (MMPR)."},
+    )
+    chosen_threshold: float | None = field(
+        default=None, metadata={"help": "Smallest score of a chosen response (R1V2, section 4.4, uses 15, 10 and 7)."}
+    )
+    chosen_quantile: float | None = field(
+        default=None, metadata={"help": "The same as a quantile of the scores of all right responses (ours)."}
+    )
+    margin_threshold: float | None = field(
+        default=None,
+        metadata={"help": "Smallest difference of the scores of chosen and rejected (R1V2 leaves it open)."},
+    )
+    margin_quantile: float | None = field(
+        default=None, metadata={"help": "The same as a quantile of the differences of all candidate pairs (ours)."}
+    )
+    max_dropout_pairs: int = field(
+        default=0,
+        metadata={"help": "DropoutNTP pairs for each prompt with images: the second half regenerated without them."},
+    )
+    dropout_unjudged: bool = field(
+        default=False,
+        metadata={"help": "Use finished responses that could not be judged for DropoutNTP too (MMPR's open prompts)."},
+    )
+    dropout_drop_right: bool = field(
+        default=False,
+        metadata={"help": "Drop DropoutNTP pairs whose regenerated response is judged right all the same (ours)."},
+    )
+    format_func: str | None = field(
+        default=None,
+        metadata={
+            "help": "Dotted path of the function that tells kept from broken format (below 0.5); unset: no check."
+        },
+    )
+    think_open: bool | None = field(
+        default=None,
+        metadata={"help": "Whether the chat template opens `<think>`; unset: look at the prompts, as the rewards do."},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        rules = self.rules
+        if rules.max_format_pairs > 0 and self.format_func is None:
+            raise ValueError(
+                f"`max_format_pairs` is {rules.max_format_pairs}, but nothing judges the format: set `format_func`, "
+                "e.g. trl_r1v2.rewards.format_reward"
+            )
+        if self.model_name_or_path is None and (self.rollouts is None or self.max_dropout_pairs > 0):
+            raise ValueError("`model_name_or_path` is unset, but sampling and DropoutNTP need a policy")
+
+    @property
+    def rules(self) -> PairRules:
+        """The rules among the arguments."""
+        return PairRules(**{rule.name: vars(self)[rule.name] for rule in fields(PairRules)})
+
+
+def main(args: PairsArguments) -> None:
+    # What can be wrong without a model is found before one is loaded.
+    state = start_processes(args)
+    check_output_dir(args, "pairs")
+    if args.plots:
+        check_plotting()
+    extra_funcs = [args.format_func] if args.format_func is not None else []
+    reward_functions_of(args, extra_funcs)
+    dataset = load_dataset_of(args)
+    policy = None
+
+    if args.rollouts is not None:
+        rollouts = read_rollouts(args.rollouts, dataset)
+    else:
+        policy = load_policy(args, state.device)
+        rollouts = sample_over_processes(args, dataset, *policy, state)
+    scored = score_over_processes(args, dataset, rollouts, state, extra_funcs=extra_funcs)
+    responses = to_responses(args, dataset, scored)
+    pair_set = build_pairs(responses, args.rules)
+
+    dropout_counts = {}
+    if args.max_dropout_pairs > 0:
+        policy = policy or load_policy(args, state.device)
+        found, dropout_counts = build_dropout_pairs(args, dataset, rollouts, responses, pair_set, policy, state)
+        pair_set.pairs = sorted([*pair_set.pairs, *found], key=lambda pair: pair.chosen.row)
+
+    if state.is_main_process:
+        num_unanswered = len(dataset) - len({rollout.row for rollout in rollouts})
+        write_summary(args, pair_set, responses, scored, dropout_counts, num_unanswered)
+    if not pair_set.pairs:
+        raise ValueError(
+            f"no pair could be built. Prompts: {pair_set.prompts}; responses: {pair_set.responses}; candidate pairs: "
+            f"{pair_set.candidates}. Rollouts and scores are kept in {args.output_dir}: relax the thresholds and run "
+            "again, or sample more responses"
+        )
+    if state.is_main_process:
+        write_pairs(args, dataset, pair_set)
+        print(f"{len(pair_set.pairs)} pairs are in {args.output_dir}: load_dataset({args.output_dir!r})")
+
+
+def to_responses(args: PairsArguments, dataset: Dataset, scored: Sequence[ScoredRollout]) -> list[Response]:
+    """Scored rollouts as the pair rules see them."""
+    prompts = dataset.select_columns("prompt")
+    opens_think = {
+        row: prompt_opens_think(prompts[row]["prompt"]) if args.think_open is None else args.think_open
+        for row in {item.rollout.row for item in scored}
+    }
+    responses = []
+    for item in scored:
+        rollout = item.rollout
+        answer = final_answer(rollout.text, opens_think[rollout.row])
+        form = None if args.format_func is None else item.scores[args.format_func]
+        responses.append(
+            Response(
+                row=rollout.row,
+                sample=rollout.sample,
+                text=rollout.text,
+                score=item.score,
+                right=item.right,
+                answer=None if answer is None else answer.text,
+                finished=rollout.finished,
+                well_formed=form is None or form >= 0.5,
+            )
+        )
+    scores = {response.score for response in responses}
+    if len(scores) == 1:
+        logger.warning(f"every response scored {scores.pop()}: these reward functions cannot tell the responses apart")
+    return responses
+
+
+def build_dropout_pairs(
+    args: PairsArguments,
+    dataset: Dataset,
+    rollouts: Sequence[Rollout],
+    responses: Sequence[Response],
+    pair_set: PairSet,
+    policy: tuple,
+    state: PartialState,
+) -> tuple[list[Pair], dict[str, int]]:
+    """Regenerates the second halves of good responses without the image and pairs the two."""
+    model, processing_class = policy
+    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
+    rollout_of = {(rollout.row, rollout.sample): rollout for rollout in rollouts}
+    with_images = [row for row in {r.row for r in rollouts} if count_images(dataset, row)]
+    good = dropout_sources(responses, with_images, args.rules, pair_set.thresholds["chosen"])
+    halves = [first_half(rollout_of[response.row, response.sample], tokenizer) for response in good]
+    kept = [index for index, half in enumerate(halves) if half]
+    sources, prefixes = [good[index] for index in kept], [halves[index] for index in kept]
+    counts = {"too_short": len(good) - len(kept)}
+    if not sources:
+        return [], counts
+
+    whole = [rollout_of[response.row, response.sample] for response in sources]
+    settings = {**sampling_settings(args), "num_samples": 1}
+    fingerprint = {
+        "model": model_fingerprint(model),
+        "prefixes": content_fingerprint([(r.row, r.sample, ids) for r, ids in zip(whole, prefixes, strict=True)]),
+        **settings,
+    }
+    folder = Path(args.output_dir) / ROLLOUT_FOLDER
+    store = RolloutStore(folder, fingerprint, state.process_index, state.num_processes, name="dropout")
+    sample_to_store(
+        store,
+        model,
+        processing_class,
+        blind_prompts(dataset, [rollout.row for rollout in whole]),
+        range(state.process_index, len(whole), state.num_processes),
+        prefix_ids=dict(enumerate(prefixes)),
+        progress=state.is_local_main_process,
+        **settings,
+    )
+    state.wait_for_everyone()
+    continuations = RolloutStore.merge(folder, range(len(whole)), 1, name="dropout")
+    joined = join_halves(whole, prefixes, continuations, processing_class)
+    extra_funcs = [args.format_func] if args.format_func is not None else []
+    scored = score_over_processes(args, dataset, joined, state, name="dropout_scores", extra_funcs=extra_funcs)
+    pairs, drops = pair_with_dropout(sources, to_responses(args, dataset, scored), args.dropout_drop_right)
+    return pairs, counts | drops
+
+
+def write_summary(
+    args: PairsArguments,
+    pair_set: PairSet,
+    responses: Sequence[Response],
+    scored: Sequence[ScoredRollout],
+    dropout_counts: dict[str, int],
+    num_unanswered: int,
+) -> None:
+    """Writes `summary.json` and the histograms of scores and margins."""
+    by_role = {"right": [], "negative": [], "format": []}
+    for response in responses:
+        role = "negative" if response.role in NEGATIVES else response.role
+        if role in by_role:
+            by_role[role].append(response.score)
+    scores = {role: histogram(values) for role, values in by_role.items()}
+    margins = histogram([pair.margin for pair in pair_set.pairs if pair.margin is not None])
+    kinds = sorted({pair.kind for pair in pair_set.pairs})
+    summary = {
+        "command": "pairs",
+        "num_pairs": len(pair_set.pairs),
+        "pairs": {kind: sum(pair.kind == kind for pair in pair_set.pairs) for kind in kinds},
+        "prompts": {**pair_set.prompts, "no_responses": num_unanswered},
+        "responses": pair_set.responses,
+        "candidates": pair_set.candidates,
+        "dropout_ntp": dropout_counts,
+        "thresholds": pair_set.thresholds,
+        "score_histograms": scores,
+        "margin_histogram": margins,
+        **score_statistics(scored),
+        "settings": asdict(args),
+    }
+    folder = Path(args.output_dir)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    if args.plots:
+        lines = {name: {} if value is None else {"threshold": value} for name, value in pair_set.thresholds.items()}
+        panels = [
+            {"title": "Responses", "xlabel": "score", "series": scores, "lines": lines["chosen"]},
+            {"title": "Pairs", "xlabel": "margin", "series": {"pairs": margins}, "lines": lines["margin"]},
+        ]
+        draw_histograms(folder / "scores.png", panels)
+
+
+def write_pairs(args: PairsArguments, dataset: Dataset, pair_set: PairSet) -> None:
+    """Writes the pairs in TRL's preference format, with the columns that say where each comes from."""
+    pairs, thresholds = pair_set.pairs, pair_set.thresholds
+    kept_columns = [name for name in ("prompt", "images", "image") if name in dataset.column_names]
+    table = dataset.select_columns(kept_columns).select([pair.chosen.row for pair in pairs])
+    conversational = not isinstance(dataset[0]["prompt"], str)
+
+    def completion(response: Response) -> Any:
+        return [{"role": "assistant", "content": response.text}] if conversational else response.text
+
+    columns = {
+        "chosen": [completion(pair.chosen) for pair in pairs],
+        "rejected": [completion(pair.rejected) for pair in pairs],
+        "pair_kind": [pair.kind for pair in pairs],
+        "rejected_role": [pair.rejected.role for pair in pairs],
+        "source_row": [pair.chosen.row for pair in pairs],
+        "chosen_sample": [pair.chosen.sample for pair in pairs],
+        "rejected_sample": [pair.rejected.sample for pair in pairs],
+        "chosen_score": [pair.chosen.score for pair in pairs],
+        "rejected_score": [pair.rejected.score for pair in pairs],
+        "chosen_threshold": [thresholds["chosen"]] * len(pairs),
+        "margin_threshold": [thresholds["margin"]] * len(pairs),
+    }
+    for name, values in columns.items():
+        # A threshold that was not set is a column of nulls, whose type cannot be inferred.
+        feature = Value("float64") if name.endswith(("_score", "_threshold")) else None
+        table = table.add_column(name, values, feature=feature)
+    source = args.rollouts or args.model_name_or_path
+    counted = {"prompt": pair_set.prompts, "response": pair_set.responses, "candidate pair": pair_set.candidates}
+    lines = [f"| {what} | {name} | {count} |" for what, counts in counted.items() for name, count in counts.items()]
+    text = (
+        f"{len(pairs)} preference pairs for prompts of `{args.dataset_name}`, responses from `{source}`, judged by "
+        f"`{args.judge}`. `source_row` is the row in that dataset, `*_sample` the number of the response.\n\n"
+        "| what | became | count |\n|---|---|---|\n" + "\n".join(lines)
+    )
+    if args.plots:
+        text += "\n\n![Scores and margins](scores.png)"
+    write_dataset_folder(table, args.output_dir, "Preference pairs", text)
+
+
+def make_parser(prog: str | None = None) -> RecipeParser:
+    return RecipeParser((PairsArguments,), prog=prog)
+
+
+if __name__ == "__main__":
+    main(*make_parser().parse_args_and_config())
