@@ -31,7 +31,7 @@ logger = get_logger(__name__)
 
 
 class BufferCheckpointMixin:
-    """Extends a GRPO trainer that has a `buffer` and its `pixels`; does nothing while `buffer` is `None`."""
+    """Extends a GRPO trainer that has a `buffer` and its `images`; does nothing while `buffer` is `None`."""
 
     def train(self, resume_from_checkpoint=None, **kwargs):
         """As [`~transformers.Trainer.train`]; `True` resumes from the last checkpoint that is whole."""
@@ -44,7 +44,7 @@ class BufferCheckpointMixin:
         if self.buffer is not None and not self.args.save_only_model:
             checkpoint = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             state = self.buffer.state_dict() | {"trainer": self._trainer_tensors()}
-            pixels = {} if self._images_from_rows else self.pixels.items()
+            pixels = {} if self.images.dataset is not None else self.images.store.items()
             if self.args.should_save:  # a folder of the same step that an earlier run left behind
                 (checkpoint / "trainer_state.json").unlink(missing_ok=True)
                 remove_shards_of_other_world_sizes(checkpoint / SSB_FOLDER, self.accelerator.num_processes)
@@ -93,14 +93,14 @@ class BufferCheckpointMixin:
 
     def _take_over(self, samples: list[Sample], pixels: dict[str, dict[str, torch.Tensor]]) -> None:
         for key, fields in pixels.items():
-            self.pixels.put(key, fields)
+            self.images.store.put(key, fields)
         self.buffer.extend(samples)
-        self._drop_unreferenced_pixels()
+        self._drop_unreferenced_images()
 
     def _fingerprint(self) -> dict[str, Any]:
         return run_fingerprint(
             vocab_size=len(self._tokenizer),
-            dataset=self.train_dataset if self._images_from_rows else None,
+            dataset=self.images.dataset,
             has_reference=self.beta != 0.0,
             has_sampling_ratio=self.use_vllm and self.vllm_importance_sampling_correction,
         )

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
+from datasets import Dataset
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
 
@@ -76,6 +77,45 @@ class PixelStore:
 
     def items(self) -> dict[int | str, dict[str, torch.Tensor]]:
         return dict(self._entries)
+
+
+class PromptImages:
+    """
+    Where the images of buffered samples come from.
+
+    Args:
+        max_bytes (`int`): Largest number of bytes of image tensors in memory.
+        dataset ([`~datasets.Dataset`], *optional*): Where rows can be looked up again. Without one the tensors in
+            memory are the only copy.
+        processing_class ([`~transformers.ProcessorMixin`]): The trainer's processor.
+        chat_template_kwargs (`dict[str, Any]`): The trainer's.
+    """
+
+    def __init__(
+        self, max_bytes: int, dataset: Dataset | None, processing_class, chat_template_kwargs: dict[str, Any]
+    ):
+        self.store = PixelStore(max_bytes)
+        self.dataset = dataset
+        self.processing_class = processing_class
+        self.chat_template_kwargs = chat_template_kwargs
+
+    def remember(self, visual: dict[str, torch.Tensor], row_number: int | None) -> int | str:
+        """Hold a row's visual fields, once a prompt; returns the source by which to ask for them again."""
+        source = content_key(visual) if self.dataset is None else row_number
+        if source not in self.store:
+            self.store.put(source, {name: tensor.to("cpu", copy=True) for name, tensor in visual.items()})
+        return source
+
+    def visual(self, source: int | str) -> dict[str, torch.Tensor]:
+        """Visual fields by source, from memory or from the dataset row."""
+        fields = self.store.get(source)
+        if fields is None:
+            fields = process_row(self.dataset[source], self.processing_class, self.chat_template_kwargs)
+            self.store.put(source, fields)
+        return fields
+
+    def is_lost(self, source: int | str) -> bool:
+        return self.dataset is None and source not in self.store
 
 
 def process_row(example: dict[str, Any], processing_class: Any, chat_template_kwargs: dict[str, Any]):

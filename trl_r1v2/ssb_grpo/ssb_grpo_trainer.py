@@ -20,8 +20,9 @@ from trl.trainer.utils import get_config_model_id, split_pixel_values_by_grid, u
 from .checkpoints import BufferCheckpointMixin
 from .judge import live_groups
 from .metrics import ratio_counts, ratio_metrics, replay_metrics
-from .pixels import PixelStore, content_key, process_row
+from .pixels import PromptImages
 from .prompt_sampler import ROW_NUMBER, PromptHistory, PromptSampler, RowNumberedDataset
+from .refusals import refuse_unsupported
 from .rows import (
     SEQUENCE_FIELDS,
     VISUAL_FIELDS,
@@ -35,10 +36,6 @@ from .rows import (
 )
 from .sample_buffer import BEHAVIOUR_LOGPS, EVICTION_REASONS, Sample, SelectiveSampleBuffer
 from .ssb_grpo_config import SSBGRPOConfig
-
-
-# Processors that pad images to one block a sample, a layout that `rows.py` does not take apart.
-UNSUPPORTED_MODEL_TYPES = ("idefics2", "idefics3", "mllama", "smolvlm")
 
 
 # What float32 makes of the advantage of a reward that is exactly its group's mean.
@@ -123,7 +120,9 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
         self.buffer: SelectiveSampleBuffer | None = None
         if not args.ssb_enabled:
             return
-        self._refuse_unsupported()
+        refuse_unsupported(
+            args, self.model.config.model_type, self.train_dataset, self.environment_factories is not None
+        )
         rank = self.accelerator.process_index
         self.buffer = SelectiveSampleBuffer(
             capacity=args.ssb_capacity,
@@ -136,15 +135,15 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
         )
         # Prompts for extra rounds have to be the same list on every process.
         self._prompt_generator = torch.Generator().manual_seed(args.ssb_seed)
-        self.pixels = PixelStore(args.ssb_pixel_bytes)
         self._has_row_numbers = isinstance(self.train_dataset, Dataset)
         self._prompt_sampler: PromptSampler | None = None
         # Tools, environments and custom rollouts may add images that the dataset row does not have.
-        self._images_from_rows = (
-            self._has_row_numbers
-            and not self.tools
-            and self.environment_factories is None
-            and self.rollout_func is None
+        rows_are_complete = not self.tools and self.environment_factories is None and self.rollout_func is None
+        self.images = PromptImages(
+            args.ssb_pixel_bytes,
+            self.train_dataset if self._has_row_numbers and rows_are_complete else None,
+            self.processing_class,
+            self.chat_template_kwargs,
         )
         if args.ssb_prefill is not None:
             self._prefill(Path(args.ssb_prefill))
@@ -152,42 +151,6 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
     @property
     def _pad_token_id(self) -> int:
         return self._tokenizer.pad_token_id
-
-    def _refuse_unsupported(self) -> None:
-        args = self.args
-        if args.sync_ref_model:
-            raise ValueError(
-                "`sync_ref_model=True` moves the reference model, so the reference log-probabilities stored with "
-                "buffered samples would be stale. Set `sync_ref_model=False` or `ssb_enabled=False`."
-            )
-        if self.model.config.model_type in UNSUPPORTED_MODEL_TYPES:
-            raise ValueError(
-                f"Models of type {self.model.config.model_type!r} pad images to one block a sample, a layout the "
-                "buffer cannot take apart. Set `ssb_enabled=False`."
-            )
-        map_style = isinstance(self.train_dataset, Dataset)
-        if args.ssb_resample_rounds > 0 and (not map_style or self.environment_factories is not None):
-            raise ValueError(
-                "`ssb_resample_rounds` needs prompts it can look up: a map-style training dataset and no "
-                "`environment_factory`. Set `ssb_resample_rounds=0`."
-            )
-        if args.ssb_skip_probability > 0 and not map_style:
-            raise ValueError(
-                "`ssb_skip_probability` needs a map-style training dataset: a stream's prompts cannot be chosen. Set "
-                "`ssb_skip_probability=0`."
-            )
-        local_batch = args.per_device_train_batch_size * args.steps_per_generation
-        if args.ssb_replay == "share" and local_batch % args.num_generations != 0:
-            raise ValueError(
-                f"`ssb_replay='share'` leaves out whole groups, so each process must hold whole groups: "
-                f"`per_device_train_batch_size * steps_per_generation` ({local_batch}) must be divisible by "
-                f"`num_generations` ({args.num_generations})."
-            )
-        if args.ssb_replay == "share" and args.ssb_replay_share * local_batch < args.num_generations:
-            raise ValueError(
-                f"`ssb_replay_share` ({args.ssb_replay_share}) of a process's {local_batch} rows is less than one "
-                f"group of {args.num_generations}, so nothing could be left out. Raise the share or the batch size."
-            )
 
     # ---- Data: rows that say where they come from ----
 
@@ -297,7 +260,7 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
         resampled = self._resample([index for index in dead if index not in replayed], step)
         for index in (*replayed, *resampled):
             uids[index] = -1
-        self._drop_unreferenced_pixels()
+        self._drop_unreferenced_images()
 
         batch = select_rows(rollout.batch, [*range(num_fresh), *[0] * num_left_out])
         batch = self._put(batch, replayed, resampled)
@@ -316,7 +279,7 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
                 "replayed_rows": len(replayed),
                 "resampled_rows": len(resampled),
                 "skipped/masked": num_skipped,
-                "pixel_bytes": self.pixels.num_bytes,
+                "pixel_bytes": self.images.store.num_bytes,
                 **self.buffer.metrics(step),
                 **{f"evicted/{reason}": count for reason, count in evicted.items()},
             }
@@ -355,7 +318,7 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
         samples = []
         for index in usable:
             row = take_row(batch, index, prompt_lengths[index], completion_lengths[index])
-            source = self._remember_images(row, rollout.sources[index])
+            source = self.images.remember(row.visual, rollout.sources[index]) if row.num_images > 0 else None
             samples.append(Sample(row.tokens, row.advantage, step, source, row.num_images))
         uids = [-1] * len(rollout.sources)
         for index, uid in zip(usable, self.buffer.extend(samples), strict=True):
@@ -426,31 +389,17 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
 
     # ---- Images ----
 
-    def _remember_images(self, row: Row, row_number: int | None) -> int | str | None:
-        """Hold the row's pixels once a prompt; returns where to find them again."""
-        if row.num_images == 0:
-            return None
-        source = row_number if self._images_from_rows else content_key(row.visual)
-        if source not in self.pixels:
-            self.pixels.put(source, {name: tensor.to("cpu", copy=True) for name, tensor in row.visual.items()})
-        return source
-
     def _to_row(self, sample: Sample) -> Row:
-        visual = {}
-        if sample.num_images > 0:
-            visual = self.pixels.get(sample.source)
-            if visual is None:
-                example = self.train_dataset[sample.source]
-                visual = process_row(example, self.processing_class, self.chat_template_kwargs)
-                self.pixels.put(sample.source, visual)
+        visual = self.images.visual(sample.source) if sample.num_images > 0 else {}
         return Row(sample.tokens, sample.advantage, visual, sample.num_images)
 
-    def _drop_unreferenced_pixels(self) -> None:
+    def _drop_unreferenced_images(self) -> None:
         samples = self.buffer.samples
-        if not self._images_from_rows:  # the store is the only copy: without its pixels a sample is lost
-            for uid in [uid for uid, s in samples.items() if s.num_images and s.source not in self.pixels]:
-                self.buffer.remove(uid, "pixels")
-        self.pixels.keep_only({sample.source for sample in samples.values()})
+        for uid in [
+            uid for uid, sample in samples.items() if sample.num_images and self.images.is_lost(sample.source)
+        ]:
+            self.buffer.remove(uid, "pixels")
+        self.images.store.keep_only({sample.source for sample in samples.values()})
 
     # ---- Loss: behaviour log-probabilities ----
 
