@@ -2,7 +2,8 @@
 """
 Times `compose_vlm` against `cp` of the same bytes, and measures its peak memory.
 
-Both write to the same disk and end with the data flushed; runs alternate, so that a busy machine slows both.
+Both write to the same disk and end with the data flushed; runs alternate, so that a busy machine slows both. The load
+before each run is recorded, and processor seconds beside seconds, because they depend on it less.
 
 ```shell
 python -m benchmarks.vlm.compose --work_dir scratch --gigabytes 3 --repeats 5 --output benchmarks/vlm/compose.json
@@ -32,11 +33,11 @@ def peak_rss():  # of this program alone; getrusage would count its parent's unt
     return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1])
 
 before = peak_rss()
-start = time.perf_counter()
+start, cpu = time.perf_counter(), time.process_time()
 report = compose_vlm(sys.argv[1] + "/vision", sys.argv[1] + "/llm", sys.argv[2], max_shard_size="1GB", progress=False)
-seconds = time.perf_counter() - start
+seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
 peak = peak_rss()
-print(json.dumps({"seconds": seconds, "rss_before": before, "rss_peak": peak, "bytes": report.shards.bytes_total,
+print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "rss_before": before, "rss_peak": peak, "bytes": report.shards.bytes_total,
                   "largest_shard": report.shards.largest_shard_bytes}))
 """
 
@@ -52,13 +53,14 @@ def run_compose(parts: Path, output: Path) -> dict:
 def run_copy(parts: Path, output: Path) -> dict:
     """`cp` of both parts, file by file, and the flush that compose includes."""
     output.mkdir()
-    start = time.perf_counter()
+    start, before = time.perf_counter(), os.times()
     for file in sorted(parts.glob("*/*.safetensors")):
         target = output / f"{file.parent.name}-{file.name}"
         subprocess.run(["cp", "--reflink=never", str(file), str(target)], check=True)
         with open(target, "rb") as copy:
             os.fsync(copy.fileno())
-    return {"seconds": time.perf_counter() - start}
+    seconds, after = time.perf_counter() - start, os.times()
+    return {"seconds": seconds, "cpu_seconds": sum(after[:4]) - sum(before[:4])}
 
 
 def mean_and_interval(values: list[float]) -> dict:
@@ -98,6 +100,10 @@ def main() -> None:
         "part_bytes": part_bytes,
         "seconds": {
             kind: mean_and_interval([run["seconds"] for run in runs if run["kind"] == kind])
+            for kind in ("cp", "compose")
+        },
+        "cpu_seconds": {
+            kind: mean_and_interval([run["cpu_seconds"] for run in runs if run["kind"] == kind])
             for kind in ("cp", "compose")
         },
         "compose_over_cp": mean_and_interval(pairs),

@@ -13,9 +13,7 @@ from trl_r1v2.scripts.run import main, make_parser
 
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted(
-    path for path in (ROOT / "recipes").rglob("*.yaml") if "accelerate_configs" not in path.parts
-)
+RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if "accelerate_configs" not in path.parts)
 PIPELINES = [path for path in RECIPES if "stages" in read_recipe(path)]
 
 

@@ -231,8 +231,13 @@ def test_verbose_shows_what_the_stage_prints(tmp_path, capfdbinary):
 def test_terminal_shows_one_line_a_stage_with_the_latest_progress(tmp_path):
     import pty
 
-    progress = "import time\nfor share in (10, 60):\n  print(f'{share}% of it', end='\\r', flush=True); time.sleep(0.7)"
-    stages = [{"name": "quick", "command": ["python", "-c", "pass"]}, {"name": "slow", "command": ["python", "-c", progress]}]
+    progress = (
+        "import time\nfor share in (10, 60):\n  print(f'{share}% of it', end='\\r', flush=True); time.sleep(0.7)"
+    )
+    stages = [
+        {"name": "quick", "command": ["python", "-c", "pass"]},
+        {"name": "slow", "command": ["python", "-c", progress]},
+    ]
     recipe = tmp_path / "pipeline.yaml"
     recipe.write_text(yaml.safe_dump({"output_dir": str(tmp_path / "out"), "stages": stages}))
     ours, theirs = pty.openpty()

@@ -33,8 +33,8 @@ GLOBAL_BATCH = 4
 
 
 def config(folder: Path, **settings) -> MPOConfig:
-    """The same global batch for any number of processes."""
-    args = MPOConfig(**training_args(folder, beta=0.5, **settings))
+    """The same global batch for any number of processes; DeepSpeed takes a norm of 0 for 1, so a large one."""
+    args = MPOConfig(**training_args(folder, beta=0.5, max_grad_norm=1e9, **settings))
     args.per_device_train_batch_size = GLOBAL_BATCH // args.world_size
     return args
 

@@ -74,7 +74,7 @@ def is_usable(response):
     return response.right is not None and response.score is not None and not math.isnan(response.score)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(response_sets(), rule_sets())
 def test_every_pair_keeps_every_rule(responses, rules):
     pair_set = build_pairs(responses, rules)
@@ -102,7 +102,7 @@ def test_every_pair_keeps_every_rule(responses, rules):
         assert count <= (rules.max_pairs if kind == "correctness" else rules.max_format_pairs)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(response_sets(), rule_sets())
 def test_nothing_is_lost_without_a_reason(responses, rules):
     pair_set = build_pairs(responses, rules)

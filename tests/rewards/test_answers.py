@@ -49,6 +49,12 @@ def test_final_answer(text, expected):
     assert (found.text if found else None) == expected
 
 
+def test_a_text_that_repeats_unclosed_boxes_is_read_in_linear_time():
+    """Quadratic scanning of this text takes minutes."""
+    assert final_answer(r"\boxed{" * 50_000) is None
+    assert final_answer(r"\boxed{7} " + r"\boxed{" * 20).text == "7"
+
+
 def test_a_prompt_that_opened_the_reasoning_leaves_an_unclosed_completion_without_answer():
     assert final_answer("still thinking 5").text == "still thinking 5"
     assert final_answer("still thinking 5", think_open=True) is None

@@ -30,7 +30,7 @@ def sandbox():
 
 @pytest.fixture(scope="module")
 def reward(sandbox):
-    return CodeReward(sandbox, seconds=4.0, num_workers=2)
+    return CodeReward(sandbox, seconds=30.0, num_workers=2)
 
 
 def block(source):
@@ -51,7 +51,7 @@ def sandboxed_processes():
     return found
 
 
-def attempt(sandbox, source, seconds=4.0):
+def attempt(sandbox, source, seconds=60.0):
     """Run a hostile program, then show that nothing of it is left and that an honest one still works."""
     run = sandbox.run_program(source, "ping", seconds)
     assert sandboxed_processes() == []
@@ -198,13 +198,12 @@ def test_signals_cannot_leave(sandbox):
     source = f"""
         import os, signal
         print(os.getpid(), os.getppid(), flush=True)
-        for pid in (1, {os.getpid()}):
+        for pid in (1, {os.getpid()}, -1):
             print(attempt(os.kill, pid, signal.SIGKILL), flush=True)
-        os.kill(-1, signal.SIGTERM)
-        print('alive')
     """
-    # Pids of a namespace of its own, whose first process ignores the signals of its children.
-    assert attempt(sandbox, code(source)).stdout.splitlines() == [b"2 1", b"None", b"ProcessLookupError", b"alive"]
+    # Pids of a namespace of its own, whose first process ignores the signal, and where nobody else is.
+    expected = [b"2 1", b"None", b"ProcessLookupError", b"ProcessLookupError"]
+    assert attempt(sandbox, code(source)).stdout.splitlines() == expected
 
 
 @needs_bwrap
@@ -438,7 +437,8 @@ def first(stack): return stack.items[0]
 def fail(kind): raise {'key': KeyError('k'), 'own': type('Own', (Exception,), {})('o')}[kind]
 """
     tests = [
-        "assert same(1, 2.5, 'x', None, True, b'b', 1j, k=(1, [2, {3: {4}}], frozenset({5}))) == ((1, 2.5, 'x', None, True, b'b', 1j), {'k': (1, [2, {3: {4}}], frozenset({5}))})",
+        "value = (1, 2.5, 'x', None, True, b'b', 1j, (1, [2, {3: {4}}], frozenset({5})), range(3))\n"
+        "assert same(*value, k=value) == (value, {'k': value})",
         "items = [3, 1, 2]\nassert sort(items) is None\nassert items == [1, 2, 3]",
         "mapping = {}\ngrow(mapping, (1, 2))\nassert mapping == {(1, 2): 1}",
         "assert count('aab') == {'a': 2, 'b': 1}",
@@ -446,7 +446,7 @@ def fail(kind): raise {'key': KeyError('k'), 'own': type('Own', (Exception,), {}
         "stack = Stack(7)\nstack.push(8).push(9)\nassert stack.top() == 9 and stack.size == 0 and first(stack) == 7",
         "try:\n    fail('key')\n    raise SystemExit\nexcept KeyError:\n    pass",
         "import math\nassert math.isnan(same(float('nan'))[0][0]) and same(float('inf')) == ((math.inf,), {})",
-        # These must fail: another type, an object that is not data, a function as argument, an exception of the solution's own.
+        # These must fail: another type, an object that is not data, a function as argument, an own exception.
         "assert same(1) == [[1], {}]",
         "assert Stack(7) == Stack(7)",
         "same(lambda: 0)",
@@ -485,12 +485,21 @@ def test_forms_of_tests(reward):
 
 
 @needs_bwrap
-def test_time_of_one_completion_is_bounded(sandbox):
-    reward = CodeReward(sandbox, seconds=1.0, completion_seconds=2.0)
-    start = time.monotonic()
+def test_time_of_one_completion_is_bounded(sandbox, monkeypatch):
+    """Inputs that are not reached in time fail without being run."""
+    granted, run_program = [], sandbox.run_program
+
+    def recorded(source, stdin, seconds):
+        granted.append(seconds)
+        return run_program(source, stdin, seconds)
+
+    monkeypatch.setattr(sandbox, "run_program", recorded)
+    reward = CodeReward(sandbox, seconds=0.7, completion_seconds=1.5)
     tests = {"inputs": [""] * 50, "outputs": ["1"] * 50}
-    assert reward(completions=[block("print(1)\nwhile True: pass")], tests=[tests]) == [0.0]
-    assert time.monotonic() - start < 30
+    assert reward(completions=[block("print(1, flush=True)\nwhile True: pass")], tests=[tests]) == [0.0]
+    assert 1 <= len(granted) <= 3
+    assert granted[0] == 0.7
+    assert sum(granted) <= 1.5 + 0.7
 
 
 @needs_bwrap
@@ -556,7 +565,15 @@ def test_last_python_block():
 
 
 def test_free_names():
-    source = "import math as m\nfrom os import path\ndef check(candidate, *rest):\n    total = 0\n    for item in rest:\n        total += candidate(item) + f(len(rest)) + m.pi\n    assert Solution().g(path)\n"
+    source = """
+import math as m
+from os import path
+def check(candidate, *rest):
+    total = 0
+    for item in rest:
+        total += candidate(item) + f(len(rest)) + m.pi
+    assert Solution().g(path)
+"""
     assert free_names(source) == {"f", "Solution"}
 
 

@@ -182,7 +182,7 @@ def test_columns_that_a_gated_component_logs_keep_one_value_a_row():
     log = Log()
     reward = HybridReward({"accuracy": Scripted("rule"), "model": Component(talkative, when="right")})
     assert call(reward, log) == [1.5, 0.0, None, 1.5]
-    assert log.columns["note"] == ["RIGHT", None, None, "RIGHT AGAIN"]
+    assert log.columns["hybrid/model/note"] == ["RIGHT", None, None, "RIGHT AGAIN"]
 
 
 def test_state_survives_json_and_gives_the_same_values():
@@ -302,6 +302,7 @@ def test_from_config():
     sigmoid = 1 / (1 + math.exp(-0.5))
     assert values == {
         "maths": 1.0,
+        "maths/answer": "5",
         "format": 1.0,
         "step_completeness": pytest.approx(1 / 3),
         "repetition": -0.5,  # two bigrams, one distinct

@@ -166,3 +166,14 @@ def test_stock_trl_grpo_with_a_dotted_path(text_model_path, tmp_path):
     assert list(rows["hybrid/accuracy"]) == [0.0] * 4  # the prompt opened the reasoning; nothing closed it
     assert list(rows["hybrid/format"]) == [0.0] * 4
     assert list(rows["r1v2_reward"]) == [0.0] * 4
+
+
+def test_the_same_reward_inside_and_beside_the_hybrid_reward(run, tmp_path):
+    """TRL appends to columns of equal names; ours stay apart, or its table could not be built."""
+    from trl_r1v2.rewards import CosineLengthReward, accuracy_reward
+
+    hybrid = HybridReward({"accuracy": accuracy_reward, "length": CosineLengthReward(max_length=6)})
+    run([accuracy_reward, hybrid], max_steps=1, save_strategy="no")
+    rows = table(tmp_path, 1)
+    assert list(rows["accuracy_reward/answer"]) == list(rows["hybrid/accuracy/answer"])
+    assert list(rows["hybrid/accuracy"]) == list(rows["accuracy_reward"])

@@ -83,6 +83,25 @@ def test_accuracy_where_the_prompt_opens_the_reasoning():
     assert AccuracyReward(think_open=True)(completions=completions, solution=["5", "5"]) == [0.0, 1.0]
 
 
+def test_what_reaches_math_verify_is_latex_as_it_was_written():
+    """Simplifications of the string comparison, such as infinity for a symbol, would be lost on math-verify."""
+    pool = ScriptedPool(*[Outcome(True, "verified")] * 3)
+    AccuracyReward(pool=pool)(
+        completions=[r"\boxed{(-\infty, \tfrac{6}{2})}", r"\boxed{$\left(x\right)$}", r"so $x \to y$ it is $x+y$"],
+        solution=[r"$(-\infty, 3)$", r"\boxed{x \rightarrow y}", "y+x"],
+    )
+    assert pool.asked[0] == [
+        (r"$(-\infty, 3)$", r"\boxed{(-\infty, \tfrac{6}{2})}"),
+        (r"$x \rightarrow y$", r"\boxed{\left(x\right)}"),
+        ("$y+x$", r"so $x \to y$ it is $x+y$"),
+    ]
+
+
+def test_open_intervals_are_compared_by_math_verify():
+    completions = [r"\boxed{(-\infty, \frac{6}{2})}", r"\boxed{(-\infty, 4)}"]
+    assert accuracy_reward(completions=completions, solution=[r"(-\infty, 3)"] * 2) == [1.0, 0.0]
+
+
 def test_accuracy_names_the_missing_column():
     with pytest.raises(ValueError, match=r"needs the dataset column 'gold'.*\['solution'\]"):
         AccuracyReward(solution_column="gold")(completions=["1"], solution=["1"])

@@ -4,10 +4,10 @@
 import torch
 from reference import BeforeStep
 from row_losses import RefRow, row_logps, step_loss
-from runs import make_trainer, spread_reward
 from trl import GRPOTrainer
 from trl.trainer import grpo_trainer
 
+from runs import make_trainer, spread_reward
 from trl_r1v2 import SSBGRPOTrainer
 
 
@@ -67,15 +67,15 @@ class Probe:
         steps: Per optimizer step, the rows of each backward pass.
     """
 
-    def __init__(self, monkeypatch):
-        self.monkeypatch = monkeypatch
+    def __init__(self, monkeypatch, stock=GRPOTrainer):
+        self.monkeypatch, self.stock = monkeypatch, stock
         self.fresh, self.used, self.drawn, self.steps, self.rows = [], [], [], [], []
         self.book, self.errors, self.pending = {}, [], []
         self.callback = BeforeStep(self.check_step)
 
     def attach(self, trainer):
         self.trainer = trainer
-        patch, stock = self.monkeypatch.setattr, GRPOTrainer._generate_and_score_completions
+        patch, stock = self.monkeypatch.setattr, self.stock._generate_and_score_completions
         generate, draw = trainer._generate_and_score_completions, trainer.buffer.draw
         extend, loss = trainer.buffer.extend, trainer._compute_loss
 
@@ -108,10 +108,10 @@ class Probe:
 
         def recording_loss(model, inputs):
             if trainer.model.training:
-                self.pending.append(trainer._step % trainer.args.steps_per_generation)
+                self.pending.append((len(self.rows) - 1, trainer._step % trainer.args.steps_per_generation))
             return loss(model, inputs)
 
-        patch(GRPOTrainer, "_generate_and_score_completions", recording_stock)
+        patch(self.stock, "_generate_and_score_completions", recording_stock)
         patch(trainer, "_generate_and_score_completions", recording_generate)
         patch(trainer.buffer, "draw", recording_draw)
         patch(trainer.buffer, "extend", recording_extend)
@@ -121,10 +121,16 @@ class Probe:
 
     # ---- Rows, recomputed ----
 
-    def logps(self, prompt, completion, visual, model=None):
+    def logps(self, prompt, completion, visual):
         with torch.no_grad():
-            model = self.trainer.model if model is None else model
-            return row_logps(model, prompt, completion, visual, self.trainer.temperature)
+            return row_logps(self.trainer.model, prompt, completion, visual, self.trainer.temperature)
+
+    def reference_logps(self, prompt, completion, visual):
+        if self.trainer.ref_model is None:  # an adapter's reference is the model without it
+            with self.trainer.model.disable_adapter():
+                return self.logps(prompt, completion, visual)
+        with torch.no_grad():
+            return row_logps(self.trainer.ref_model, prompt, completion, visual, self.trainer.temperature)
 
     def entry(self, sample) -> RefRow:
         """What the book says of a sample, from the latest stock output it was taken from."""
@@ -150,7 +156,7 @@ class Probe:
             ratio = ratio[index, : len(completion)].clone()
         reference = None
         if self.trainer.beta:
-            reference = self.logps(prompt, completion, visual, self.reference_model())
+            reference = self.reference_logps(prompt, completion, visual)
         return RefRow(
             prompt,
             completion,
@@ -161,9 +167,6 @@ class Probe:
             reference,
             ratio,
         )
-
-    def reference_model(self):
-        return self.trainer.ref_model
 
     def expected_rows(self) -> list[RefRow]:
         """The rows of the latest generation, from TRL's output and the book alone; checks them against the batch."""
@@ -205,16 +208,19 @@ class Probe:
 
     def check_step(self, step):
         args = self.trainer.args
-        size = len(self.rows[-1]) // args.steps_per_generation
-        micro_batches = [self.rows[-1][place * size : (place + 1) * size] for place in self.pending]
+        micro_batches = []
+        for generation, place in self.pending:
+            rows = self.rows[generation]
+            num_tokens = sum(int(row.mask.sum()) for row in rows)
+            assert int(self.used[generation]["num_items_in_batch"]) == num_tokens
+            size = len(rows) // args.steps_per_generation
+            micro_batches.append((rows[place * size : (place + 1) * size], num_tokens))
         self.pending = []
         self.steps.append(micro_batches)
         model = self.trainer.model
         weights = [weight for weight in model.parameters() if weight.grad is not None]
         actual = torch.cat([weight.grad.flatten() for weight in weights])
-        num_tokens = sum(int(row.mask.sum()) for row in self.rows[-1])
-        assert int(self.used[-1]["num_items_in_batch"]) == num_tokens
-        loss = step_loss(model, micro_batches, args, num_tokens)
+        loss = step_loss(model, micro_batches, args)
         if not loss.requires_grad:
             expected = torch.zeros_like(actual)
         else:
@@ -227,6 +233,21 @@ class Probe:
             )
         self.errors.append(((actual - expected).norm() / expected.norm().clamp(min=1e-6)).item())
 
+    def assert_buffer(self):
+        """Everything held carries the log-probabilities of the policy that sampled it, and of the reference."""
+        samples = self.trainer.buffer.samples
+        assert samples
+        for uid, sample in samples.items():
+            row = self.book[uid]
+            wanted = {"old_per_token_logps": row.behaviour, "ref_per_token_logps": row.reference}
+            for name, expected in wanted.items():
+                if expected is not None:
+                    actual = sample.tokens[name]
+                    # Tokens that are not trained on may be attended to differently.
+                    torch.testing.assert_close(
+                        actual[row.mask.bool()], expected[row.mask.bool()], atol=1e-4, rtol=1e-4
+                    )
+
     @property
     def num_replayed(self) -> list[int]:
         return [int(used["ssb_is_replayed"].sum()) for used in self.used]
@@ -237,9 +258,9 @@ class Probe:
         assert max(self.errors) < tolerance, self.errors
 
 
-def probed(monkeypatch, path, output_dir, dataset, reward, cls=SSBGRPOTrainer, **settings):
+def probed(monkeypatch, path, output_dir, dataset, reward, cls=SSBGRPOTrainer, stock=GRPOTrainer, **settings):
     """A trainer without gradient clipping or shuffling, and the probe that follows it."""
-    probe = Probe(monkeypatch)
+    probe = Probe(monkeypatch, stock)
     trainer = make_trainer(
         cls,
         path,

@@ -64,21 +64,22 @@ def token_losses(row: RefRow, logps: torch.Tensor, args) -> torch.Tensor:
         losses = losses * row.engine_ratio
     if args.beta:
         difference = row.reference - logps
-        losses = losses + args.beta * (difference.exp() - difference - 1)
+        kl = difference.exp() - difference - 1
+        losses = losses + args.beta * kl * (ratio if args.use_bias_correction_kl else 1.0)
     return losses * row.mask
 
 
-def step_loss(model, micro_batches: list[list[RefRow]], args, num_tokens_in_generation: int) -> torch.Tensor:
+def step_loss(model, micro_batches: list[tuple[list[RefRow], int]], args) -> torch.Tensor:
     """
     Loss of one optimizer step of one process.
 
     Args:
-        micro_batches (`list[list[RefRow]]`): The rows of each backward pass of the step.
-        num_tokens_in_generation (`int`): Tokens trained on in the whole generation batch.
+        micro_batches (`list[tuple[list[RefRow], int]]`):
+            For each backward pass of the step its rows, and the tokens trained on in their whole generation batch.
     """
     total = torch.zeros(())
     num_backwards = len(micro_batches)
-    for rows in micro_batches:
+    for rows, num_tokens_in_generation in micro_batches:
         sums, means = [], []
         for row in rows:
             if row.mask.any():

@@ -209,6 +209,11 @@ def test_other_settings_or_prompts_are_refused(tmp_path, text_prompts, text_mode
     ):
         with pytest.raises(ValueError, match=message):
             filter_prompts.main(arguments(tmp_path, text_prompts, text_model_path, plots=False, **change))
+    # Other columns leave the rollouts valid, but not their scores.
+    changed = load_dataset("parquet", data_files=text_prompts, split="train").map(lambda row: {"kind": "mixed"})
+    changed.to_parquet(tmp_path / "changed.parquet")
+    with pytest.raises(ValueError, match="holds scores made with other settings .dataset: "):
+        filter_prompts.main(arguments(tmp_path, str(tmp_path / "changed.parquet"), text_model_path, plots=False))
 
 
 def test_no_mixed_prompt_is_an_error_with_the_counts(tmp_path, text_prompts, text_model_path):

@@ -146,6 +146,21 @@ def test_adapter_outside_peft_is_refused_unless_asked_for(folder, tmp_path):
     assert all(".lora_" in name for name in changed if component_of(name) == "llm")
 
 
+def test_weights_of_resting_peft_adapters_stay_frozen(folder):
+    both = dict(LORA, modules_to_save=["multi_modal_projector"])
+    model = get_peft_model(AutoModelForImageTextToText.from_pretrained(folder), LoraConfig(**both))
+    model.add_adapter("other", LoraConfig(**both))
+    names = set_trainable(model, "llm+adapter").trained_names
+    assert names and all(".default." in name for name in names)
+
+    model = get_peft_model(AutoModelForImageTextToText.from_pretrained(folder), LoraConfig(**LORA))
+    model.add_adapter("other", LoraConfig(**both))
+    names = set_trainable(model, "llm+adapter", unsaved_ok=True).trained_names
+    adapter = [name for name in names if component_of(name) == "adapter"]
+    assert len(adapter) == 6 and all(".original_module." in name for name in adapter)
+    assert all(".default." in name for name in names if component_of(name) == "llm")
+
+
 def test_frozen_adapter_in_rl_is_refused_unless_forced(folder):
     model = AutoModelForImageTextToText.from_pretrained(folder)
     with pytest.raises(ValueError, match="frozen adapter collapses.*allow_frozen_adapter=True"):

@@ -265,7 +265,10 @@ def test_interrupted_run_resumes_byte_for_byte(tmp_path, parts, monkeypatch):
         compose(parts.root / "vision", parts.root / "llm", tmp_path / "killed", **settings)
     monkeypatch.undo()
     assert not (tmp_path / "killed" / "config.json").exists()
-    (tmp_path / "killed" / reference.shards.shards[0]).write_bytes(b"damaged")
+    first = tmp_path / "killed" / reference.shards.shards[0]
+    damaged = bytearray(first.read_bytes())
+    damaged[-5] ^= 1
+    first.write_bytes(damaged)
     report = compose(parts.root / "vision", parts.root / "llm", tmp_path / "killed", **settings)
     assert report.shards.num_shards_kept == 1  # of two finished ones, one was damaged
     assert folder_bytes(tmp_path / "killed") == folder_bytes(tmp_path / "whole")
@@ -305,6 +308,24 @@ def test_patch_grids_that_cannot_be_shuffled_are_refused(tmp_path, parts, overri
     tiny_parts.save_vision(tmp_path / "vision", **overrides)
     with pytest.raises(ValueError, match=message):
         compose(tmp_path / "vision", parts.root / "llm", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(downsample_ratio=0.0), "downsample_ratio is 0.0"),
+        (dict(downsample_ratio=2.0), "downsample_ratio is 2.0"),
+        (dict(downsample_ratio=0.3), "1/n for a whole n"),
+        (dict(min_patches=3, max_patches=2), "min_patches is 3 and max_patches 2"),
+        (dict(max_patches=0), "max_patches 0"),
+        (dict(dtype="int8"), "dtype is 'int8'"),
+        (dict(max_shard_size="big"), "is no size"),
+    ],
+)
+def test_settings_out_of_bounds_are_refused(tmp_path, parts, settings, message):
+    with pytest.raises(ValueError, match=message):
+        compose(parts.root / "vision", parts.root / "llm", tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
 
 
 def edited(source: Path, target: Path, tensors=None, config=None) -> Path:

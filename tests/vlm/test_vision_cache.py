@@ -235,6 +235,18 @@ def test_least_recently_used_features_leave_first(model):
         assert cache.num_bytes == 0
 
 
+def test_counted_bytes_are_the_bytes_held(model):
+    """A kept tile must not keep the whole batch it was encoded in alive."""
+    tower = find_tower(model)
+    one = tower(tiles(1)).last_hidden_state.nbytes
+    with VisionCache(max_bytes=2 * one).installed(model) as cache:
+        tower(tiles(5))
+        storages = {
+            t.untyped_storage().data_ptr(): t.untyped_storage() for e in cache._entries.values() for t in e.features
+        }
+        assert sum(storage.nbytes() for storage in storages.values()) == cache.num_bytes == 2 * one
+
+
 def test_reference_with_equal_weights_shares_and_another_does_not(folder, model):
     twin = AutoModelForImageTextToText.from_pretrained(folder).requires_grad_(False)
     other = AutoModelForImageTextToText.from_pretrained(folder).requires_grad_(False)

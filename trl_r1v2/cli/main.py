@@ -41,12 +41,15 @@ COMMANDS = {
     "run": Command("run", "Pipelines", "run the stages of a pipeline recipe in order, resuming after the last finished one"),
     "compose": Command("compose", "Build", "vision tower, adapter and language model → one InternVL checkpoint"),
     "convert": Command("convert", "Build", "published checkpoint layout ↔ transformers' own"),
+    "align": Command("align", "Train", "supervised start of a composed model on demonstrations", True),
     "filter-prompts": Command("filter_prompts", "Train", "keep the prompts that the model answers right and wrong", True),
     "pairs": Command("pairs", "Train", "sample and score responses, and build preference pairs for MPO", True),
     "grpo": Command("grpo", "Train", "GRPO with the Selective Sample Buffer", True),
     "evaluate": Command("evaluate", "Measure", "greedy accuracy, Pass@1 over k runs, format and hallucination rate"),
     "report": Command("report", "Measure", "one HTML page with tables and plots from evaluations and training logs"),
+    "serve-reward": Command("serve_reward", "Serve", "a scalar reward model over HTTP, for the hybrid reward"),
     "digits-data": Command("digits_data", "Demo", "write the digit tasks, made from real scans"),
+    "digits-parts": Command("digits_parts", "Demo", "train the digit model's tower and language model from scratch"),
 }  # fmt: skip
 
 _USUAL_ORDER = ("compose", "align", "filter-prompts", "pairs", "mpo", "grpo", "evaluate", "report")

@@ -128,6 +128,9 @@ def run_stage(argv: list[str], log_path: Path, lock: int, tick: Callable[[], Non
 def _stop(process: subprocess.Popen) -> None:
     """End the process and everything in its session's group, gently first."""
     for signal_number, seconds in _STOP_SECONDS:
+        if signal.getsignal(signal_number) is signal.SIG_IGN:
+            # a run in the background is started to ignore SIGINT, and its stages inherit that
+            continue
         try:
             os.killpg(process.pid, signal_number)
             process.wait(timeout=seconds)

@@ -1,6 +1,6 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-The three parts of the digit demo's vision-language model: tokenizer, reasoning language model, vision tower.
+The parts of the digit tasks' vision-language model: a reasoning language model with its tokenizer, a vision tower.
 
 Scope: native `transformers` classes trained from scratch in seconds on a CPU, each in the layout of its large
 counterpart (ChatML and `<think>` as QwQ, RMS norm and normalised queries and keys as InternViT-6B).
@@ -27,16 +27,10 @@ from .digits import SCAN_SIZE
 
 
 END_OF_TEXT, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-# ChatML; the content of a turn is a string, or a list of text parts.
+# ChatML
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
-    {{- '<|im_start|>' + message['role'] + '\\n' -}}
-    {%- if message['content'] is string -%}
-        {{- message['content'] -}}
-    {%- else -%}
-        {%- for part in message['content'] -%}{{- part['text'] -}}{%- endfor -%}
-    {%- endif -%}
-    {{- '<|im_end|>\\n' -}}
+    {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
@@ -94,6 +88,9 @@ def new_language_model(tokenizer: PreTrainedTokenizerFast, hidden_size: int, num
         tokenizer ([`~transformers.PreTrainedTokenizerFast`]): Gives the vocabulary and the special ids.
         hidden_size (`int`): Width; a multiple of 32, the width of a head.
         num_layers (`int`): Depth.
+
+    Returns:
+        [`~transformers.Qwen2ForCausalLM`]: In training mode.
     """
     config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -104,7 +101,7 @@ def new_language_model(tokenizer: PreTrainedTokenizerFast, hidden_size: int, num
         num_key_value_heads=hidden_size // 32,
         max_position_embeddings=512,
         tie_word_embeddings=False,
-        initializer_range=0.06,
+        initializer_range=0.06,  # about 1/sqrt(fan in) at this width
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
@@ -119,6 +116,9 @@ def new_vision_tower(hidden_size: int, num_layers: int) -> InternVLVisionModel:
     Args:
         hidden_size (`int`): Width; a multiple of 32, the width of a head.
         num_layers (`int`): Depth.
+
+    Returns:
+        [`~transformers.InternVLVisionModel`]: In training mode.
     """
     config = InternVLVisionConfig(
         hidden_size=hidden_size,
@@ -131,7 +131,7 @@ def new_vision_tower(hidden_size: int, num_layers: int) -> InternVLVisionModel:
         image_size=SCAN_SIZE,
         patch_size=SCAN_SIZE // 4,
         initializer_range=0.1,
-        layer_scale_init_value=1.0,
+        layer_scale_init_value=1.0,  # two layers need no damping; InternViT-6B's 45 start from 0.1
     )
     return InternVLVisionModel(config)
 
@@ -208,7 +208,9 @@ def train_language_model(
         `float`: The last step's loss (nats a token).
     """
     rows = list(dataset)
-    prompts = tokenizer.apply_chat_template([row["prompt"] for row in rows], add_generation_prompt=True, tokenize=False)
+    prompts = tokenizer.apply_chat_template(
+        [row["prompt"] for row in rows], add_generation_prompt=True, tokenize=False
+    )
     whole = tokenizer.apply_chat_template([row["prompt"] + row["completion"] for row in rows], tokenize=False)
     encoded = tokenizer(whole, padding=True, padding_side="right", return_tensors="pt")
     prompt_lengths = torch.tensor([len(ids) for ids in tokenizer(prompts)["input_ids"]])

@@ -36,7 +36,7 @@ _CONCLUSIONS = {
 }
 _NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
-_CLAIM = re.compile(r"\b(?:I see|I read|[Ll]ooks like)((?:,? ?(?:and |an? )?\d+)+)")
+_CLAIM = re.compile(r"\b(?:I see|I read|looks like)(?: the digits?)?((?:,? (?:and )?(?:an? )?\d+)+)", re.IGNORECASE)
 
 
 def is_hasty(question: str) -> bool:
@@ -114,8 +114,8 @@ def named_digits(completion: str) -> list[int]:
     """
     The numbers that the reasoning claims to see, in order.
 
-    Only the text before `</think>` counts (all of it where the tag is missing), and only phrases that claim a reading
-    (`I see …`, `I read …`, `Looks like …`): operands and results of the arithmetic are not readings.
+    Only the text before `</think>` counts (all of it where the tag is missing), and only numbers in figures behind a
+    phrase that claims a reading (`I see …`, `I read …`, `Looks like …`): operands and results are not readings.
 
     Example:
     ```python

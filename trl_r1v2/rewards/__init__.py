@@ -15,6 +15,7 @@ _PUBLIC_NAMES = {
     "Component": "hybrid",
     "CosineLengthReward": "rules_text",
     "FormatReward": "rules",
+    "HTTPRewardModel": "reward_http",
     "HybridReward": "hybrid",
     "LanguageConsistencyReward": "rules_text",
     "Raw": "calibration",

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 # A longer "answer" is not an answer; the bound also keeps the comparison cheap. Ours.
 MAX_ANSWER_CHARS = 1000
+# A text that repeats an unclosed box for ever must not cost the square of its length. Ours.
+MAX_BOXES = 64
 
 _STATED_RE = re.compile(r"\b(?:answer|option|choice)\b\s*(?:is|are|:|=)\s*:?\s*([^\n]+)", re.IGNORECASE)
 _TAG_RE = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
@@ -99,11 +101,12 @@ def split_reasoning(text: str, think_open: bool = False) -> tuple[str | None, st
 
 def _braced(text: str, start: int) -> str | None:
     """
-    Content of the brace group that opens at `text[start]`; `None` if it never closes. Escaped braces do not count.
+    Content of the brace group that opens at `text[start]`; `None` if it does not close within the length of an answer.
+    Escaped braces do not count.
     """
     depth = 0
     index = start
-    while index < len(text):
+    while index < min(len(text), start + MAX_ANSWER_CHARS + 2):
         char = text[index]
         if char == "\\":
             index += 2
@@ -116,8 +119,11 @@ def _braced(text: str, start: int) -> str | None:
 
 
 def last_boxed(text: str) -> tuple[int, str] | None:
-    r"""Position and content of the last complete `\boxed{...}` (or `\fbox{...}`), nested braces included."""
-    for match in reversed(list(re.finditer(r"\\f?boxed\s*\{", text))):
+    r"""
+    Position and content of the last complete `\boxed{...}` (or `\fbox{...}`), nested braces included, among the last
+    `MAX_BOXES`.
+    """
+    for match in reversed(list(re.finditer(r"\\f?boxed\s*\{", text))[-MAX_BOXES:]):
         content = _braced(text, match.end() - 1)
         if content is not None:
             return match.start(), content.strip()

@@ -90,17 +90,21 @@ class Verdict(enum.Enum):
     UNVERIFIABLE = "unverifiable"  # the gold answer is empty or prose
 
 
+def strip_delimiters(text: str) -> str:
+    """Remove one pair of math delimiters around the whole text."""
+    for left, right in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
+        if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
+            return text[len(left) : -len(right)].strip()
+    return text
+
+
 def strip_latex(text: str) -> str:
     """
     Remove what changes the look of an answer but not its value: math delimiters, text wrappers, spacing, markdown
     bold.
     """
-    text = text.strip().strip("*").strip()
-    for left, right in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
-        if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
-            text = text[len(left) : -len(right)]
-            break
-    text = text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac").replace(r"\left", "").replace(r"\right", "")
+    text = strip_delimiters(text.strip().strip("*").strip())
+    text = re.sub(r"\\(?:left|right)(?![A-Za-z])", "", text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac"))
     text = (
         text.replace(r"\%", "%")
         .replace(r"\$", "$")

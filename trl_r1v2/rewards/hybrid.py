@@ -182,7 +182,7 @@ class HybridReward:
         }
         log_extra = extras["log_extra"]
         if log_extra is not None:
-            extras = {**extras, "log_extra": _full_column(log_extra, rows, num_rows)}
+            extras = {**extras, "log_extra": _column_logger(log_extra, f"{self.prefix}/{key}", rows, num_rows)}
         returned = component.reward(**selected, **{name: value for name, value in extras.items() if value is not None})
         if len(returned) != len(rows):
             raise ValueError(
@@ -265,14 +265,17 @@ class HybridReward:
                 raise ValueError(f"Component {key!r}: {error}") from error
 
 
-def _full_column(log_extra, rows: list[int], num_rows: int):
-    """A `log_extra` for a component that sees some rows: TRL wants one value for every local row."""
+def _column_logger(log_extra, label: str, rows: list[int], num_rows: int):
+    """
+    The `log_extra` of a component: puts its columns under its own name, since the same reward may also run outside of
+    this one and TRL appends to equal columns, and gives each local row a value, as TRL wants.
+    """
 
     def log(column: str, values: list):
         full = [None] * num_rows
         for row, value in zip(rows, values, strict=True):
             full[row] = value
-        log_extra(column, full)
+        log_extra(f"{label}/{column.rpartition('/')[2]}", full)
 
     return log
 

@@ -59,6 +59,20 @@ def _reward_model(**options):
     return _call(RewardModelReward.from_pretrained, options, "reward_model")
 
 
+def _http_reward_model(
+    url: str,
+    batch_size: int = 32,
+    timeout: float = 600.0,
+    patience: float = 120.0,
+    part: str = "full",
+    drop_images: bool = False,
+):
+    from .reward_http import HTTPRewardModel
+    from .reward_model import RewardModelReward
+
+    return RewardModelReward(HTTPRewardModel(url, batch_size, timeout, patience), part, drop_images)
+
+
 _FACTORIES = {
     "accuracy": _accuracy,
     "format": FormatReward,
@@ -71,6 +85,7 @@ _FACTORIES = {
     "think_answer_consistency": ThinkAnswerConsistencyReward,
     "code": _code,
     "reward_model": _reward_model,
+    "http_reward_model": _http_reward_model,
 }
 
 

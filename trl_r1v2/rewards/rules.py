@@ -11,7 +11,7 @@ import re
 from collections import Counter
 
 from .answers import Answer, completion_text, final_answer, gold_text, prompt_opens_think
-from .comparison import Verdict, compare, strip_latex
+from .comparison import Verdict, compare, strip_delimiters
 from .verifier import VerifierPool, default_pool
 
 
@@ -29,10 +29,11 @@ def think_is_open(prompts, num_rows: int, setting: bool | None) -> list[bool]:
 
 def _for_math_verify(answer: Answer, gold: str) -> tuple[str, str]:
     """The pair as math-verify reads it; prose goes in unwrapped, so that it looks for an expression inside."""
+    gold = strip_delimiters(gold)
     wanted = gold if "$" in gold else f"${gold}$"
     if not answer.anchored and _PROSE_RE.search(answer.text):
         return wanted, answer.text
-    return wanted, rf"\boxed{{{answer.text}}}"
+    return wanted, rf"\boxed{{{strip_delimiters(answer.text)}}}"
 
 
 class AccuracyReward:
@@ -129,7 +130,7 @@ class AccuracyReward:
         if Verdict.RIGHT in verdicts:
             return 1.0, []
         pairs = [
-            _for_math_verify(answer, strip_latex(gold))
+            _for_math_verify(answer, gold)
             for gold, verdict in zip(golds, verdicts, strict=True)
             if verdict is Verdict.ASK
         ]

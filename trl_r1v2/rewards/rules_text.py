@@ -146,11 +146,13 @@ class CosineLengthReward:
         self.accuracy = accuracy or AccuracyReward()
         self.__name__ = name
 
-    def __call__(self, completions, completion_ids, prompts=None, **kwargs) -> list[float | None]:
+    def __call__(
+        self, completions, completion_ids, prompts=None, log_extra=None, log_metric=None, **kwargs
+    ) -> list[float | None]:
+        # Without the loggers: an accuracy reward beside this one already fills their columns.
+        rights = self.accuracy(completions=completions, prompts=prompts, **kwargs)
         rewards = []
-        for correct, ids in zip(
-            self.accuracy(completions=completions, prompts=prompts, **kwargs), completion_ids, strict=True
-        ):
+        for correct, ids in zip(rights, completion_ids, strict=True):
             if correct is None:
                 rewards.append(None)
                 continue

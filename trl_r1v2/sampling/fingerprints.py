@@ -8,6 +8,7 @@ They are no checksums: a change that leaves every probed value as it was goes un
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 import torch
 from datasets import Dataset
@@ -36,23 +37,24 @@ def model_fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def dataset_fingerprint(dataset: Dataset) -> str:
+def dataset_fingerprint(dataset: Dataset, columns: Sequence[str] = ("prompt",)) -> str:
     """
-    Digest of the column names, of every prompt, and of the files of up to 64 evenly spaced rows' images.
+    Digest of some columns, and of the files of up to 64 evenly spaced rows' images.
 
     Args:
         dataset ([`~datasets.Dataset`]):
-            Dataset with column `prompt`, and `images` or `image` where it has images.
+            Dataset with images, if any, in column `images` or `image`.
+        columns (`Sequence[str]`, *optional*, defaults to `("prompt",)`):
+            Columns to read as a whole.
 
     Returns:
         `str`: 16 hexadecimal digits; the same for the same content, wherever it is loaded from.
     """
-    digest = hashlib.sha256(json.dumps(sorted(dataset.column_names)).encode())
+    digest = hashlib.sha256()
     # The arrow storage holds encoded images and paths: nothing is decoded.
     storage = dataset.with_format("arrow")
-    for batch in storage.select_columns("prompt").iter(batch_size=1000):
-        for prompt in batch["prompt"].to_pylist():
-            digest.update(json.dumps(prompt, sort_keys=True, default=repr).encode())
+    for batch in storage.select_columns(sorted(columns)).iter(batch_size=1000):
+        digest.update(json.dumps(batch.to_pylist(), sort_keys=True, default=repr).encode())
     step = max(1, len(dataset) // NUM_PROBES)
     for column in [name for name in ("images", "image") if name in dataset.column_names]:
         probed = storage.select_columns(column).select(range(0, len(dataset), step))

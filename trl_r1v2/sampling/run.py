@@ -246,7 +246,10 @@ def score_over_processes(
     """
     functions = reward_functions_of(args, extra_funcs)
     folder = Path(args.output_dir) / ROLLOUT_FOLDER
+    # A reward function may read any column.
+    columns = [name for name in dataset.column_names if name not in ("images", "image")]
     fingerprint = {
+        "dataset": dataset_fingerprint(dataset, columns),
         "rollouts": content_fingerprint([(r.row, r.sample, r.text, r.completion_ids) for r in rollouts]),
         "reward_funcs": sorted(functions),
     }

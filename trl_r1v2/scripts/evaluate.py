@@ -233,9 +233,9 @@ def print_metrics(metrics: dict, folder: Path) -> None:
     from rich.table import Table
 
     table = Table(title=f"{metrics['label']}: {metrics['num_rows']} rows of {metrics['settings']['dataset_split']}")
-    table.add_column("task")
-    for heading in ("rows", "greedy", "Pass@1", "95 % interval", "format", "hallucination", "tokens"):
-        table.add_column(heading, justify="right")
+    table.add_column("task", no_wrap=True)
+    for heading in ("rows", "greedy", "Pass@1", "(95 %)", "format", "halluc.", "tokens"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for task, modes in metrics["tasks"].items():
         main_mode = modes.get("sampled", modes["greedy"])
         cells = [_percent(modes["greedy"]["accuracy"]), _percent(modes.get("sampled", {}).get("accuracy"))]

@@ -32,7 +32,7 @@ from trl_r1v2.mpo.pairs import (
 from trl_r1v2.mpo.pairs_dropout_ntp import blind_prompts, first_half, join_halves
 from trl_r1v2.rewards.answers import final_answer, prompt_opens_think
 from trl_r1v2.sampling.dataset_folder import write_dataset_folder
-from trl_r1v2.sampling.fingerprints import content_fingerprint, model_fingerprint
+from trl_r1v2.sampling.fingerprints import content_fingerprint, dataset_fingerprint, model_fingerprint
 from trl_r1v2.sampling.generation import sample_to_store
 from trl_r1v2.sampling.histograms import check_plotting, draw_histograms, histogram
 from trl_r1v2.sampling.prompts import count_images
@@ -229,6 +229,7 @@ def build_dropout_pairs(
     settings = {**sampling_settings(args), "num_samples": 1}
     fingerprint = {
         "model": model_fingerprint(model),
+        "dataset": dataset_fingerprint(dataset),
         "prefixes": content_fingerprint([(r.row, r.sample, ids) for r, ids in zip(whole, prefixes, strict=True)]),
         **settings,
     }

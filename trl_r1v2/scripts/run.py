@@ -8,6 +8,8 @@ Stages that are finished are skipped; after a change of a recipe, that stage and
 prints is in `<output_dir>/logs/<stage>.log`, the recipe it was given in `<output_dir>/recipes/<stage>.yaml`.
 """
 
+import multiprocessing
+import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,9 +77,8 @@ class PipelineParser(RecipeParser):
 
 
 def main(run_args: RunArguments):
-    from trl_r1v2.cli.pipeline_state import check_owner, claim_folder, plan
-    from trl_r1v2.cli.pipeline_view import PipelineView
-    from trl_r1v2.cli.stage_process import Stopped, folder_lock, stop_signals
+    from trl_r1v2.cli.pipeline_state import check_owner, plan
+    from trl_r1v2.cli.stage_process import Stopped, stop_signals
 
     folder = Path(run_args.output_dir)
     stages = resolve_stages(run_args.stages, run_args.output_dir, run_args.recipe_path.parent, run_args.overrides)
@@ -86,21 +87,47 @@ def main(run_args: RunArguments):
     if run_args.dry_run:
         report_dry_run(steps)
         return
-    problems = check_steps([step for step in steps if step.runs])
-    if problems:
-        raise RecipeError("\n  ".join(problems))
-    claim_folder(folder, run_args.pipeline_name, str(run_args.recipe_path), [stage.name for stage in stages])
-    with folder_lock(folder) as lock, stop_signals():
-        try:
-            with PipelineView(steps, folder, run_args.verbose) as view:
-                failure = run_steps(steps, folder, view, lock)
-        except Stopped as stopped:
-            print(f"{stopped}; the same command goes on with the stage that was stopped.", file=sys.stderr)
-            raise SystemExit(128 + stopped.signal_number) from None
+    try:
+        with stop_signals():
+            failure = carry_out(run_args, steps, folder)
+    except Stopped as stopped:
+        print(f"{stopped}; the same command goes on with the stage that was stopped.", file=sys.stderr)
+        raise SystemExit(128 + stopped.signal_number) from None
     if failure:
         print(failure, file=sys.stderr)
         raise SystemExit(1)
     print(f"Done; the stages' output is in {folder}.")
+
+
+def carry_out(run_args: RunArguments, steps, folder: Path) -> str | None:
+    """
+    Check the stages that run, take the folder, and run them.
+
+    Args:
+        run_args ([`RunArguments`]):
+            Name of the pipeline and what to show.
+        steps (`list[Step]`):
+            Plan.
+        folder (`Path`):
+            Output folder of the pipeline.
+
+    Returns:
+        `str` or `None`: What to tell the user when a stage failed.
+
+    Raises:
+        RecipeError: A stage could not start, or the folder is taken.
+    """
+    from trl_r1v2.cli.pipeline_state import claim_folder
+    from trl_r1v2.cli.pipeline_view import PipelineView
+    from trl_r1v2.cli.stage_process import folder_lock
+
+    problems = check_apart([step for step in steps if step.runs])
+    if problems:
+        raise RecipeError("\n  ".join(problems))
+    names = [step.stage.name for step in steps]
+    claim_folder(folder, run_args.pipeline_name, str(run_args.recipe_path), names)
+    with folder_lock(folder) as lock, PipelineView(steps, folder, run_args.verbose) as view:
+        return run_steps(steps, folder, view, lock)
 
 
 def check_steps(steps) -> list[str]:
@@ -122,6 +149,14 @@ def check_steps(steps) -> list[str]:
             message = str(error)
             problems.append(message if message.startswith("stage ") else f"{step.stage.place}: {message}")
     return problems
+
+
+def check_apart(steps) -> list[str]:
+    """[`check_steps`] in a process that ends afterwards: parsers import what training does, which a run need not hold."""
+    if not steps:
+        return []
+    with multiprocessing.get_context("spawn").Pool(1, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        return pool.apply(check_steps, (steps,))
 
 
 def report_dry_run(steps) -> None:

@@ -152,9 +152,9 @@ def set_trainable(
         )
     names = dict(model.named_parameters())
     components = {name: component_of(name) for name in names}
-    tuner, originals = _peft_names(model)
-    has_tuner = {components[name] for name in tuner}
-    outside = sorted(chosen - has_tuner) if tuner else []
+    active, resting = _peft_names(model)
+    has_tuner = {components[name] for name in active}
+    outside = sorted(chosen - has_tuner) if active else []
     if outside and not unsaved_ok:
         raise ValueError(
             f"the PEFT model has no trainable copy of {' and '.join(outside)}: it would train, but PEFT checkpoints "
@@ -164,7 +164,7 @@ def set_trainable(
     trained_names = []
     for name, parameter in names.items():
         component = components[name]
-        belongs = name in tuner if component in has_tuner else name not in originals
+        belongs = name in active if component in has_tuner else name not in resting
         parameter.requires_grad_(component in chosen and belongs)
         if parameter.requires_grad:
             trained_names.append(name)
@@ -183,28 +183,24 @@ def _module_of(component: str) -> str:
 
 
 def _peft_names(model: torch.nn.Module) -> tuple[set[str], set[str]]:
-    """Names of the active tuner weights and saved copies, and of the originals those copies replace."""
-    tuner: set[str] = set()
-    originals: set[str] = set()
+    """Names of the tuner weights and saved copies that belong to PEFT's active adapters, and of those that do not."""
+    active: set[str] = set()
+    resting: set[str] = set()
     if not is_peft_available():
-        return tuner, originals
+        return active, resting
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
     if not isinstance(model, PeftModel):
-        return tuner, originals
-    active = set(model.active_adapters)
+        return active, resting
+    in_use = set(model.active_adapters)
     for root, module in model.named_modules():
-        if isinstance(module, BaseTunerLayer):
-            holders = module.adapter_layer_names
-        elif isinstance(module, ModulesToSaveWrapper):
-            holders = ("modules_to_save",)
-            originals |= {f"{root}.original_module.{name}" for name, _ in module.original_module.named_parameters()}
-        else:
+        if not isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)):
             continue
         for name, _ in module.named_parameters():
+            # such as lora_A.default.weight and modules_to_save.default.linear_1.bias
             holder, _, rest = name.partition(".")
-            if holder in holders and rest.split(".")[0] in active:
-                tuner.add(f"{root}.{name}")
-    return tuner, originals
+            if holder in module.adapter_layer_names:
+                (active if rest.split(".")[0] in in_use else resting).add(f"{root}.{name}")
+    return active, resting

@@ -144,6 +144,11 @@ def build_processor(
     deviation of the vision folder's `preprocessor_config.json`, or ImageNet's when there is none.
     `InternVLProcessor` always asks for tiles, so `max_patches=1` is what "no tiling" means.
     """
+    if not 1 <= min_patches <= max_patches:
+        raise ValueError(
+            f"min_patches is {min_patches} and max_patches {max_patches}; they must be at least 1, and the first no "
+            "larger than the second."
+        )
     side = square(vision_config.image_size, "vision image_size")
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     own = vision_folder / "preprocessor_config.json"

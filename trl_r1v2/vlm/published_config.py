@@ -169,8 +169,8 @@ def image_seq_length(vision: InternVLVisionConfig, downsample_ratio: float) -> i
             mix rows without a word).
     """
     image, patch = square(vision.image_size, "vision image_size"), square(vision.patch_size, "vision patch_size")
-    factor = round(1 / downsample_ratio)
-    if factor < 1 or factor * downsample_ratio != 1:
+    factor = round(1 / downsample_ratio) if 0 < downsample_ratio <= 1 else 0
+    if factor * downsample_ratio != 1:
         raise ValueError(f"downsample_ratio is {downsample_ratio}; it must be 1/n for a whole n (0.5 in InternVL).")
     if image % patch:
         raise ValueError(f"image_size {image} is not a multiple of patch_size {patch}.")

@@ -196,8 +196,7 @@ class VisionCache:
     def _encode(self, known: _Tower, pixel_values: torch.Tensor, rows: list[int], kwargs: dict) -> list[_Entry]:
         """Run the tower on `rows`; without any, on one tile whose features are not kept."""
         batch = pixel_values[rows or [0]]
-        # Features made in inference mode could not be saved for the adapter's backward.
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.no_grad():
             output = known.own_forward(batch, **{**kwargs, "return_dict": True})
         layout, tensors = _lay_out(output, len(batch))
         self.num_encoded += len(rows)

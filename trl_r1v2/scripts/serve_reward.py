@@ -1,0 +1,71 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+
+"""
+`trl-r1v2 serve-reward`: a scalar reward model over HTTP, for `type: http_reward_model` of the hybrid reward.
+
+Loads the model and serves it until interrupted. Authentication and several models are not covered.
+"""
+
+from dataclasses import dataclass, field
+
+from trl_r1v2.cli.parser import RecipeParser
+
+
+@dataclass
+class ServeRewardArguments:
+    """
+    Arguments of `trl-r1v2 serve-reward`.
+    """
+
+    reward_model_name_or_path: str = field(
+        default="",
+        metadata={"help": "Folder or Hub repository: Skywork-VL-Reward's layout, or a classifier with one label."},
+    )
+    revision: str | None = field(default=None, metadata={"help": "Hub revision."})
+    host: str = field(
+        default="127.0.0.1",
+        metadata={"help": "Address to listen on. There is no authentication: choose a private one."},
+    )
+    port: int = field(default=8000, metadata={"help": "Port to listen on; 0 takes a free one."})
+    dtype: str = field(default="auto", metadata={"help": "Weights' dtype; `auto` takes the checkpoint's."})
+    device: str | None = field(default=None, metadata={"help": "Device; by default the first GPU, else the CPU."})
+    batch_size: int = field(default=8, metadata={"help": "Conversations in one forward pass."})
+    max_tokens: int | None = field(
+        default=None, metadata={"help": "Conversations with more tokens, image tokens included, are not scored."}
+    )
+
+    def __post_init__(self):
+        if not self.reward_model_name_or_path:
+            raise ValueError("`reward_model_name_or_path` is empty, but must name the reward model to serve")
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"`port` is {self.port}, but must lie in [0, 65535]")
+        if self.batch_size < 1:
+            raise ValueError(f"`batch_size` is {self.batch_size}, but must be at least 1")
+
+
+def main(args: ServeRewardArguments) -> None:
+    from trl_r1v2.rewards.reward_http import RewardServer
+    from trl_r1v2.rewards.reward_model import RewardModel
+
+    model = RewardModel.from_pretrained(
+        args.reward_model_name_or_path,
+        dtype=args.dtype,
+        device=args.device,
+        revision=args.revision,
+        batch_size=args.batch_size,
+        max_tokens=args.max_tokens,
+    )
+    with RewardServer(model, args.host, args.port) as server:
+        print(f"{args.reward_model_name_or_path} is served at http://{args.host}:{server.server_port}", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print(f"Stopped after {server.num_scored} scores.", flush=True)
+
+
+def make_parser(prog: str | None = None) -> RecipeParser:
+    return RecipeParser((ServeRewardArguments,), prog=prog)
+
+
+if __name__ == "__main__":
+    main(*make_parser().parse_args_and_config())
