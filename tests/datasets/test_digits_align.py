@@ -114,7 +114,7 @@ def test_an_aligned_run_is_resumed(recipe, tmp_path):
     assert main(["align", "--config", str(resumed)]) == 0
     models = [AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32) for path in (whole, parts)]
     for (name, one), other in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
-        torch.testing.assert_close(one, other, msg=name)
+        torch.testing.assert_close(one, other, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_data_without_completions_is_refused(recipe, tmp_path, capsys):

@@ -112,12 +112,12 @@ def test_the_models_have_the_layout_of_their_large_counterparts(tokenizer):
 
 
 def test_vision_tower_learns_to_classify():
-    """Two shapes that differ in place only; classes are balanced, so chance is one half."""
+    """Lying and standing bars; classes are balanced, so chance is one half."""
     images, labels = [], []
     for index in range(40):
         image = Image.new("L", (28, 28))
-        x, y = (4, 4 + index % 5) if index % 2 else (18, 18 - index % 5)
-        image.paste(200 + index % 50, (x, y, x + 6, y + 6))
+        place = 3 + index // 2
+        image.paste(200, (0, place, 28, place + 2) if index % 2 else (place, 0, place + 2, 28))
         images.append(image)
         labels.append(index % 2)
     dataset = Dataset.from_dict({"image": images, "label": labels})
@@ -154,7 +154,7 @@ def test_command_writes_both_parts_and_keeps_what_is_there(data_folder, tmp_path
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "llm")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "llm")
     assert model.config.vocab_size == len(tokenizer)
-    assert AutoModel.from_pretrained(tmp_path / "vision").config.image_size == (28, 28)
+    assert AutoModel.from_pretrained(tmp_path / "vision").config.patch_size == [7, 7]
     assert AutoImageProcessor.from_pretrained(tmp_path / "vision").crop_to_patches
     measured = json.loads((tmp_path / "vision" / "part.json").read_text())["measured"]
     assert 0 <= measured["validation_accuracy"] <= 1

@@ -150,6 +150,15 @@ def precomputed_in_memory(folder: Path) -> dict:
     return {"error": None}
 
 
+def sharded_without_images(folder: Path) -> dict:
+    trainer, _ = image_trainer(folder, frozen=False, num_images=[0] * 8)
+    try:
+        trainer.train()
+    except ValueError as error:
+        return {"error": str(error)}
+    return {"error": None}
+
+
 def uneven_last_batch(folder: Path) -> dict:
     try:
         text_trainer(folder, accelerator_config={"even_batches": False})
@@ -171,6 +180,7 @@ SCENARIOS = {
         unequal,
         uneven_last_batch,
         precomputed_in_memory,
+        sharded_without_images,
     )
 }
 

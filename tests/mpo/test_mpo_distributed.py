@@ -70,7 +70,8 @@ def in_shards(tmp_path_factory):
     (folder / "fsdp2.yaml").write_text(FSDP2)
     launcher = ["accelerate.commands.launch", "--config_file", str(folder / "fsdp2.yaml")]
     launcher += ["--main_process_port", str(free_port())]
-    return run_two(launcher, folder, ["text", "interrupted", "sharded_images", "sharded_frozen_images"])
+    scenarios = ["text", "interrupted", "sharded_images", "sharded_frozen_images", "sharded_without_images"]
+    return run_two(launcher, folder, scenarios)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,11 @@ def test_frozen_tower_encodes_once_in_two_processes(in_two, alone):
 @pytest.mark.parametrize("scenario", ["text", "interrupted", "sharded_images", "sharded_frozen_images"])
 def test_fsdp2_is_one_process(scenario, in_shards, alone):
     assert_same_run(in_shards[scenario], alone(scenario))
+
+
+def test_fsdp2_refuses_a_micro_batch_that_skips_the_tower(in_shards):
+    for found in in_shards["sharded_without_images"]:
+        assert "a micro-batch of rows without images" in found["error"]
 
 
 def test_fsdp2_recognizes_equal_towers_in_their_shards(in_shards, alone):

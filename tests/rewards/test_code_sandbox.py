@@ -7,7 +7,6 @@ import signal
 import socket
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -280,7 +279,8 @@ def test_limits_cannot_be_raised_and_privileges_not_regained(sandbox):
 
 
 @needs_bwrap
-def test_a_batch_of_hostile_and_honest_programs(reward):
+def test_a_batch_of_hostile_and_honest_programs(sandbox):
+    reward = CodeReward(sandbox, seconds=10.0, num_workers=2)
     hostile = [
         "while True: pass",
         "import os\nwhile True: os.fork()",

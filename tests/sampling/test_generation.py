@@ -170,6 +170,13 @@ def test_chunks_do_not_depend_on_what_ran_before(vlm, processor, prompts):
     assert [len(chunk) for chunk in sample_chunks(vlm, processor, prompts, seed=3, **settings)] == [4, 4, 2]
 
 
+def test_chunks_draw_differently(vlm, processor):
+    """The same prompt in several chunks does not get the same responses again."""
+    same = Dataset.from_dict({"prompt": [question("a+b?")] * 4})
+    rollouts = sample_responses(vlm, processor, same, num_samples=2, max_new_tokens=5, batch_size=2, progress=False)
+    assert len({tuple(rollout.completion_ids) for rollout in rollouts}) == 8
+
+
 def test_more_samples_than_the_batch_holds(vlm, processor, prompts):
     rollouts = sample_responses(
         vlm, processor, prompts, num_samples=7, max_new_tokens=3, batch_size=3, rows=[1, 2], progress=False

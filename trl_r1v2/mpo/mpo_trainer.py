@@ -19,15 +19,17 @@ from accelerate.utils import is_peft_model
 from datasets import Dataset, DatasetDict
 from datasets.fingerprint import Hasher
 from transformers import ProcessorMixin
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import DPOTrainer
 from trl.trainer.utils import get_config_model_id, hash_module
+
+from trl_r1v2.vlm.native_checkpoint import NativeCheckpointMixin
 
 from .collator import TRUNCATED, MPODataCollator, MPOVisionDataCollator
 from .image_sharing import PairImageSharing
 from .losses import MPOWeights, PairLogps, mpo_losses
 from .mpo_config import MPOConfig
-from .native_checkpoint import NativeCheckpointMixin
 from .reward_shift import RewardShift, load_reward_shift, save_reward_shift
 
 
@@ -219,6 +221,7 @@ class MPOTrainer(NativeCheckpointMixin, DPOTrainer):
     def _compute_loss(self, model, inputs, return_outputs):
         inputs = dict(inputs)
         truncated = inputs.pop(TRUNCATED, None)
+        self._check_images_for_sharding(inputs)
         forwards = []
 
         def policy(**kwargs):
@@ -255,6 +258,15 @@ class MPOTrainer(NativeCheckpointMixin, DPOTrainer):
         # TRL's part is the MoE auxiliary loss, or 0.
         loss = losses.loss + other_losses
         return (loss, outputs) if return_outputs else loss
+
+    def _check_images_for_sharding(self, inputs: dict[str, Any]) -> None:
+        is_sharded = self.is_fsdp_enabled or is_deepspeed_zero3_enabled()
+        if is_sharded and self._is_vision_dataset and "pixel_values" not in inputs:
+            raise ValueError(
+                "a micro-batch of rows without images skips the vision tower, whose sharded parameters the other processes "
+                "wait for. Raise `per_device_train_batch_size` so that every micro-batch has an image, leave such rows "
+                "out, or train with DDP or ZeRO-2."
+            )
 
     @torch.no_grad()
     def _update_reward_shift(self, chosen_rewards: torch.Tensor, rejected_rewards: torch.Tensor) -> None:

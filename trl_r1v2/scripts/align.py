@@ -40,7 +40,11 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args):
     from ..cli.loading import resolve_checkpoint
     from ..datasets.checks import check_columns
     from ..vlm.activation import set_trainable
+    from ..vlm.native_checkpoint import NativeCheckpointMixin
     from .grpo import load_datasets
+
+    class AlignTrainer(NativeCheckpointMixin, SFTTrainer):
+        """[`~trl.SFTTrainer`] whose checkpoints of vision-language models can be resumed. The rest is inherited."""
 
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
     train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, reward_funcs=[])
@@ -54,7 +58,7 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args):
         "dtype": model_args.dtype,
         **(training_args.model_init_kwargs or {}),
     }
-    trainer = SFTTrainer(
+    trainer = AlignTrainer(
         model=model_args.model_name_or_path,
         args=training_args,
         train_dataset=train_dataset,

@@ -153,8 +153,8 @@ def check_steps(steps) -> list[str]:
 
 def check_apart(steps) -> list[str]:
     """[`check_steps`] in a process that ends afterwards: parsers import what training does, which a run need not hold."""
-    if not steps:
-        return []
+    if not any(isinstance(step.stage.command, str) for step in steps):
+        return check_steps(steps)
     with multiprocessing.get_context("spawn").Pool(1, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         return pool.apply(check_steps, (steps,))
 

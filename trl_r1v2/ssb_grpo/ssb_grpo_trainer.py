@@ -17,6 +17,8 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
+from trl_r1v2.vlm.native_checkpoint import NativeCheckpointMixin
+
 from .checkpoints import BufferCheckpointMixin
 from .judge import live_groups
 from .metrics import ratio_counts, ratio_metrics, replay_metrics
@@ -66,7 +68,7 @@ class _Rollout:
         return self.is_informative & _loss_mask(self.batch).any(dim=1).cpu()
 
 
-class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
+class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
     """
     Trainer for Group Relative Policy Optimization with the Selective Sample Buffer (SSB).
 

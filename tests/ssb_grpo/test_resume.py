@@ -1,0 +1,301 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""A resumed run is the uninterrupted one, bit for bit; and what resuming refuses or skips."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from probes import fated, logged
+
+from runs import (
+    SSBGRPOTrainer,
+    assert_identical,
+    image_dataset,
+    losses,
+    make_trainer,
+    mixed_dataset,
+    text_dataset,
+)
+from trl_r1v2.ssb_grpo.state import BufferStateError, Shard, find_shards, load_shard, save_shard
+
+
+# Half of the prompts are dead whenever they come up.
+FATES = {row: float(row % 2) for row in range(0, 12, 2)}
+
+
+def build(path, folder, dataset, fates=FATES, **settings):
+    trainer = make_trainer(
+        SSBGRPOTrainer, path, folder, dataset, fated(fates), **({"save_strategy": "steps", "save_steps": 1} | settings)
+    )
+    trainer.draws = []
+    draw = trainer.buffer.draw
+
+    def recording_draw(num_samples, step):
+        samples = draw(num_samples, step)
+        trainer.draws.append((step, [sample.uid for sample in samples]))
+        return samples
+
+    trainer.buffer.draw = recording_draw
+    return trainer
+
+
+def assert_same_buffer(first, second):
+    ours, theirs = first.buffer.state_dict(), second.buffer.state_dict()
+    assert torch.equal(ours["generator"], theirs["generator"])
+    assert (ours["next_uid"], ours["num_evicted"]) == (theirs["next_uid"], theirs["num_evicted"])
+    assert [s.uid for s in ours["samples"]] == [s.uid for s in theirs["samples"]]
+    for one, other in zip(ours["samples"], theirs["samples"], strict=True):
+        plain = [(s.advantage, s.step, s.source, s.num_images, s.uses) for s in (one, other)]
+        assert plain[0] == plain[1]
+        assert one.tokens.keys() == other.tokens.keys()
+        assert all(torch.equal(tensor, other.tokens[name]) for name, tensor in one.tokens.items())
+
+
+# ---- Exactly the same run ----
+
+
+def streaming(dataset):
+    return dataset.to_iterable_dataset()
+
+
+RUNS = {
+    # name: data, settings, steps to resume from, number of steps
+    "text": (text_dataset, {}, (2,), 5),
+    "accumulation": (text_dataset, {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}, (3,), 5),
+    "later_epochs": (lambda: text_dataset(6), {}, (3, 4), 7),
+    "images": (image_dataset, {"ssb_pixel_bytes": 20_000}, (3,), 5),
+    "mixed_stream": (lambda: streaming(mixed_dataset()), {}, (3,), 5),
+    "small_store": (
+        lambda: streaming(image_dataset()),
+        {"ssb_pixel_bytes": 60_000, "shuffle_dataset": False},
+        (3,),
+        6,
+    ),
+    "num_iterations": (text_dataset, {"num_iterations": 2}, (4,), 8),
+    "extra_rounds": (text_dataset, {"ssb_resample_rounds": 1, "ssb_capacity": 2}, (2,), 4),
+    "skipped_prompts": (lambda: text_dataset(6), {"ssb_skip_probability": 0.9}, (4, 6), 9),
+    "fresh_mode": (text_dataset, {"ssb_mode": "fresh", "ssb_age_decay": 1.0, "ssb_max_uses": 1}, (3,), 5),
+    "reference": (text_dataset, {"beta": 0.2}, (2,), 4),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_resumed_equals_uninterrupted(name, text_model_path, internvl_path, tmp_path):
+    make_data, settings, resume_steps, num_steps = RUNS[name]
+    path = internvl_path if name in ("images", "mixed_stream", "small_store") else text_model_path
+    whole = build(path, tmp_path / "whole", make_data(), max_steps=num_steps, **settings)
+    whole.train()
+    assert sum(logged(whole, "ssb/replayed_rows")) > 0
+    if name == "small_store":
+        assert sum(logged(whole, "ssb/evicted/pixels")) > 0
+    if name == "extra_rounds":
+        assert sum(logged(whole, "ssb/resampled_rows")) > 0
+    if name == "skipped_prompts":
+        assert logged(whole, "ssb/skipped_prompts")[-1] > 0
+    for step in resume_steps:
+        resumed = build(path, tmp_path / f"from_{step}", make_data(), max_steps=num_steps, **settings)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+        assert len(losses(resumed)) == num_steps
+        assert_identical(whole, resumed)
+        assert_same_buffer(whole, resumed)
+        assert resumed.draws and resumed.draws == [draw for draw in whole.draws if draw[0] >= step]
+        for figure in ("ssb/replayed_rows", "ssb/size", "ssb/ratio_mean", "ssb/evicted/uses"):
+            assert logged(whole, figure) == logged(resumed, figure)
+
+
+# ---- What is skipped, refused or spread ----
+
+
+@pytest.fixture(scope="module")
+def finished(text_model_path, tmp_path_factory):
+    """A run of four steps with a checkpoint of every step."""
+    folder = tmp_path_factory.mktemp("finished")
+    trainer = build(text_model_path, folder, text_dataset())
+    trainer.train()
+    return folder
+
+
+@pytest.fixture
+def run_folder(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def resumed_step(path, folder, dataset=None, **settings):
+    """Step that `resume_from_checkpoint=True` goes on from."""
+    trainer = build(path, folder, text_dataset() if dataset is None else dataset, max_steps=5, **settings)
+    first = []
+    generate = trainer._generate_and_score_completions
+    trainer._generate_and_score_completions = lambda inputs: (
+        first.append(trainer.state.global_step),
+        generate(inputs),
+    )[1]
+    trainer.train(resume_from_checkpoint=True)
+    return first[0], trainer
+
+
+DAMAGE = {
+    "no_trainer_state": lambda checkpoint: (checkpoint / "trainer_state.json").unlink(),
+    "half_a_trainer_state": lambda checkpoint: truncate(checkpoint / "trainer_state.json"),
+    "no_manifest": lambda checkpoint: next((checkpoint / "ssb").glob("*.json")).unlink(),
+    "no_buffer": lambda checkpoint: shutil.rmtree(checkpoint / "ssb"),
+    "nothing": lambda checkpoint: (shutil.rmtree(checkpoint), checkpoint.mkdir()),
+}
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_partial_checkpoints_are_skipped(damage, run_folder, text_model_path):
+    DAMAGE[damage](run_folder / "checkpoint-4")
+    shutil.rmtree(run_folder / "checkpoint-3")
+    for name in ("checkpoint-best", "checkpoint-12-old", "checkpoint-"):  # a user's own names are nobody's business
+        (run_folder / name).mkdir()
+    step, trainer = resumed_step(text_model_path, run_folder)
+    assert step == 2 and len(losses(trainer)) == 5
+
+
+def test_the_last_whole_checkpoint_is_taken(run_folder, text_model_path):
+    shutil.copytree(run_folder / "checkpoint-4", run_folder / "checkpoint-10")  # by number, not by name
+    (run_folder / "checkpoint-10" / "trainer_state.json").unlink()
+    assert resumed_step(text_model_path, run_folder)[0] == 4
+
+
+def test_no_whole_checkpoint_is_an_error(tmp_path, text_model_path):
+    with pytest.raises(ValueError, match="No whole checkpoint"):
+        resumed_step(text_model_path, tmp_path / "nowhere")
+
+
+def test_a_kill_during_saving_leaves_a_partial_checkpoint(run_folder, text_model_path, monkeypatch):
+    """The buffer is there before `trainer_state.json`, and an earlier run's `trainer_state.json` goes first."""
+    trainer = build(text_model_path, run_folder, text_dataset(), max_steps=4)
+
+    def killed(*args):
+        assert find_shards(run_folder / "checkpoint-4" / "ssb")
+        assert not (run_folder / "checkpoint-4" / "trainer_state.json").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "_save_optimizer_and_scheduler", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(resume_from_checkpoint=str(run_folder / "checkpoint-3"))
+    assert resumed_step(text_model_path, run_folder)[0] == 3
+
+
+def test_empty_starts_without_samples_but_with_the_rest(run_folder, text_model_path):
+    """Also when the run was told to begin with a prefilled buffer."""
+    for settings in ({}, {"ssb_prefill": str(run_folder / "checkpoint-2" / "ssb")}):
+        trainer = build(text_model_path, run_folder, text_dataset(), max_steps=5, ssb_resume="empty", **settings)
+        trainer.train(resume_from_checkpoint=str(run_folder / "checkpoint-4"))
+        assert trainer.draws[0] == (4, []) and len(trainer.buffer) == logged(trainer, "ssb/size")[-1]
+        assert {sample.step for sample in trainer.buffer.samples.values()} <= {4}
+
+
+def spread(checkpoint, world_size):
+    """Rewrite a checkpoint's buffer as if several processes had written it."""
+    [shard] = find_shards(checkpoint / "ssb")
+    manifest = json.loads(shard.manifest.read_text())
+    state, pixels = load_shard(shard, manifest["fingerprint"])
+    samples = state["samples"]
+    shard.manifest.unlink(), shard.tensors.unlink()
+    for rank in range(world_size):
+        part = state | {"samples": samples[rank::world_size]}
+        save_shard(Shard(checkpoint / "ssb", rank, world_size), part, manifest["fingerprint"], pixels)
+    return samples
+
+
+def test_another_number_of_processes_is_refused_or_resharded(run_folder, text_model_path):
+    checkpoint = run_folder / "checkpoint-4"
+    samples = spread(checkpoint, 3)
+    trainer = build(text_model_path, run_folder, text_dataset(), max_steps=5)
+    with pytest.raises(BufferStateError, match="process 0 of 1 in .*'reshard'"):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+
+    for settings in ({}, {"ssb_prefill": str(run_folder / "checkpoint-2" / "ssb")}):
+        trainer = build(text_model_path, run_folder, text_dataset(), max_steps=4, ssb_resume="reshard", **settings)
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+        held = sorted((s.advantage, s.step, s.uses, s.tokens["completion_ids"].tolist()) for s in samples)
+        ours = trainer.buffer.samples.values()
+        assert sorted((s.advantage, s.step, s.uses, s.tokens["completion_ids"].tolist()) for s in ours) == held
+        assert trainer.buffer.num_bytes == sum(s.num_bytes for s in samples)
+
+
+def test_writing_over_a_checkpoint_of_more_processes_leaves_one_set(run_folder, text_model_path):
+    """Else neither an exact resume nor a reshard could ever read the folder again."""
+    spread(run_folder / "checkpoint-4", 2)
+    trainer = build(text_model_path, run_folder, text_dataset(), max_steps=4)
+    trainer.train(resume_from_checkpoint=str(run_folder / "checkpoint-3"))
+    assert [shard.world_size for shard in find_shards(run_folder / "checkpoint-4" / "ssb")] == [1]
+    assert resumed_step(text_model_path, run_folder)[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("dataset", "settings", "named"),
+    [
+        (lambda: text_dataset(11), {}, "dataset_rows: 12 in the file, 11 now"),
+        (lambda: text_dataset(12).shuffle(seed=1), {}, "dataset_prompts"),
+        (text_dataset, {"beta": 0.1}, "reference_logps: False in the file, True now"),
+    ],
+)
+def test_another_run_is_refused(dataset, settings, named, run_folder, text_model_path):
+    trainer = build(text_model_path, run_folder, dataset(), max_steps=5, **settings)
+    with pytest.raises(BufferStateError, match=f"{named}.*ssb_resume='empty'"):
+        trainer.train(resume_from_checkpoint=str(run_folder / "checkpoint-4"))
+
+
+def test_prefilled_samples_count_their_age_from_this_run(run_folder, text_model_path, tmp_path):
+    """Steps of the run that wrote them would make them younger than new."""
+    folder = run_folder / "checkpoint-4" / "ssb"
+    [shard] = find_shards(folder)
+    stored, _ = load_shard(shard, json.loads(shard.manifest.read_text())["fingerprint"])
+    assert max(sample.step for sample in stored["samples"]) == 3
+    trainer = build(
+        text_model_path, tmp_path / "next", text_dataset(), dict.fromkeys(range(12), 1.0), ssb_prefill=str(folder)
+    )
+    assert len(trainer.buffer) == len(stored["samples"])
+    trainer.train()
+    assert logged(trainer, "ssb/age_max") == [0, 1, 2, 3]
+    assert logged(trainer, "ssb/replayed_rows")[0] == 8
+
+
+@pytest.mark.parametrize("settings", [{"save_only_model": True}, {"ssb_enabled": False}])
+def test_no_buffer_is_written(settings, text_model_path, tmp_path):
+    trainer = make_trainer(
+        SSBGRPOTrainer,
+        text_model_path,
+        tmp_path,
+        text_dataset(),
+        fated({}),
+        max_steps=1,
+        save_steps=1,
+        **({"save_strategy": "steps"} | settings),
+    )
+    trainer.train()
+    assert (tmp_path / "checkpoint-1" / "config.json").exists() and not (tmp_path / "checkpoint-1" / "ssb").exists()
+
+
+# ---- kill -9 ----
+
+
+@pytest.mark.slow
+def test_kills_at_random_points_of_saving(text_model_path, tmp_path):
+    """Twenty SIGKILLs inside saving; the run that goes on after each ends as the one that was never killed."""
+    script = Path(__file__).with_name("kill_while_saving.py")
+    output = subprocess.run(
+        [sys.executable, str(script), text_model_path, str(tmp_path), "20"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert output.returncode == 0, output.stdout[-2000:] + output.stderr[-4000:]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert len(report["kills"]) == 20 and all(kill["signal"] == 9 for kill in report["kills"])
+    assert any(kill["was_partial"] for kill in report["kills"]), "no kill hit a half-written checkpoint"
+    assert report["losses_equal"] and report["parameters_equal"]
