@@ -14,6 +14,11 @@ _PUBLIC_NAMES = {
     "SSBGRPOConfig": "trl_r1v2.ssb_grpo.ssb_grpo_config",
     "SSBGRPOTrainer": "trl_r1v2.ssb_grpo.ssb_grpo_trainer",
     "SelectiveSampleBuffer": "trl_r1v2.ssb_grpo.sample_buffer",
+    "MPOConfig": "trl_r1v2.mpo.mpo_config",
+    "MPOTrainer": "trl_r1v2.mpo.mpo_trainer",
+    "HybridReward": "trl_r1v2.rewards.hybrid",
+    "compose_vlm": "trl_r1v2.vlm.compose",
+    "set_trainable": "trl_r1v2.vlm.activation",
 }
 
 __all__ = ["__version__", *_PUBLIC_NAMES]
