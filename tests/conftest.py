@@ -1,7 +1,10 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """Tiny models built from configs: no test needs a network, and every model trains in milliseconds."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 
 # Before torch is imported: two cores are shared by the main and the data-loading threads.
@@ -9,6 +12,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CI", "1")  # keeps TRL's telemetry silent
+
+# Never the user's own cache of data sets.
+_DATASETS_CACHE = tempfile.mkdtemp(prefix="trl_r1v2-datasets-")
+os.environ["HF_DATASETS_CACHE"] = _DATASETS_CACHE
+atexit.register(shutil.rmtree, _DATASETS_CACHE, ignore_errors=True)
 
 import pytest  # noqa: E402
 from tiny_models import build_internvl, build_qwen2  # noqa: E402

@@ -51,10 +51,20 @@ def serial(pairs: list[tuple[str, str]]) -> list[bool]:
     ]
 
 
-def timed(function, *args):
-    start = time.perf_counter()
-    result = function(*args)
-    return time.perf_counter() - start, result
+def cpu_seconds(pool: VerifierPool) -> float:
+    """CPU time so far of this process and the pool's workers: unlike wall-clock time, hardly changed by other load."""
+    total = time.process_time()
+    for worker in pool._workers:
+        fields = Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime
+    return total
+
+
+def timed(pool: VerifierPool, function, pairs) -> tuple[float, float, list]:
+    """Wall-clock seconds, CPU seconds and result."""
+    start, cpu_start = time.perf_counter(), cpu_seconds(pool)
+    result = function(pairs)
+    return time.perf_counter() - start, cpu_seconds(pool) - cpu_start, result
 
 
 def main():
@@ -68,15 +78,15 @@ def main():
 
     rng = random.Random(args.seed)
     pool = VerifierPool(num_workers=args.workers, timeout=60.0, batch_timeout=600.0)
-    warm_up = make_pairs(8 * args.workers, rng)
+    warm_up = make_pairs(64 * args.workers, rng)
     serial(warm_up)
     pool.verify(warm_up)
     rounds = []
     for number in range(args.rounds):
         pairs = make_pairs(args.pairs, rng)
         distinct = list(dict.fromkeys(pairs))
-        pooled_seconds, outcomes = timed(pool.verify, distinct)
-        serial_seconds, verdicts = timed(serial, distinct)
+        pooled_seconds, pooled_cpu, outcomes = timed(pool, pool.verify, distinct)
+        serial_seconds, serial_cpu, verdicts = timed(pool, serial, distinct)
         if [outcome.verdict for outcome in outcomes] != verdicts:
             raise RuntimeError("The pool and the serial run disagree; the timing is void.")
         rounds.append(
@@ -85,6 +95,8 @@ def main():
                 "right": sum(verdicts),
                 "serial_seconds": serial_seconds,
                 "pooled_seconds": pooled_seconds,
+                "serial_cpu_seconds": serial_cpu,
+                "pooled_cpu_seconds": pooled_cpu,
                 "load_average": os.getloadavg()[0],
             }
         )
@@ -105,6 +117,8 @@ def main():
         / sum(entry["serial_seconds"] for entry in rounds),
         "pooled_pairs_per_second": sum(entry["pairs"] for entry in rounds)
         / sum(entry["pooled_seconds"] for entry in rounds),
+        "cpu_cost_ratio": sum(entry["pooled_cpu_seconds"] for entry in rounds)
+        / sum(entry["serial_cpu_seconds"] for entry in rounds),
         "rounds": rounds,
         "environment": {
             "cpus": len(os.sched_getaffinity(0)),
