@@ -69,5 +69,7 @@ def test_paired_difference_is_students_interval_of_the_changes():
     assert difference.value == pytest.approx((after - before).mean(), abs=1e-12)
     assert (difference.low, difference.high) == pytest.approx((reference.low, reference.high), abs=1e-12)
     assert paired_difference([0.0], [1.0]).low is None
+    # four rows that did not change leave the spread unknown rather than zero
+    assert paired_difference([0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 1.0, 0.0]).high is None
     with pytest.raises(ValueError, match="must be equal"):
         paired_difference([0.0], [0.0, 1.0])

@@ -83,7 +83,11 @@ def write_evaluation(
 
 @pytest.fixture
 def run_dir(tmp_path) -> Path:
-    folder = tmp_path / "run"
+    return build_run(tmp_path / "run")
+
+
+def build_run(folder: Path) -> Path:
+    """A pipeline's folder with two evaluations, a training log, and the report stage at work."""
     (folder / "stages").mkdir(parents=True)
     (folder / "data").mkdir()
     rows = [
@@ -162,14 +166,21 @@ def write_report(run_dir: Path, *args: str) -> tuple[Page, dict]:
     return Page((out / "report.html").read_text()), json.loads((out / "summary.json").read_text())
 
 
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> tuple[Path, Page, dict]:
+    """A run's folder, its page and its summary, for tests that only read."""
+    folder = build_run(tmp_path_factory.mktemp("report") / "run")
+    return folder, *write_report(folder, "--title", "A <title>", "--notes", "First & last.", "Second.")
+
+
 def at(summary, path):
     for key in path:
         summary = summary[key]
     return summary
 
 
-def test_every_figure_of_the_page_is_in_the_summary(run_dir):
-    page, summary = write_report(run_dir)
+def test_every_figure_of_the_page_is_in_the_summary(report):
+    _, page, summary = report
     assert len(page.figures) > 100
     for path, value, text in page.figures:
         assert at(summary, path) == value, path
@@ -192,8 +203,8 @@ def test_every_figure_of_the_page_is_in_the_summary(run_dir):
         assert json.dumps(path) in shown, path
 
 
-def test_the_summary_equals_the_inputs(run_dir):
-    _, summary = write_report(run_dir)
+def test_the_summary_equals_the_inputs(report):
+    run_dir, _, summary = report
     for index, folder in enumerate(("before", "after")):
         metrics = json.loads((run_dir / folder / "metrics.json").read_text())
         assert {key: summary["evaluations"][index][key] for key in metrics} == metrics
@@ -210,10 +221,10 @@ def test_the_summary_equals_the_inputs(run_dir):
     assert (run["num_steps"], run["num_tokens"]) == (6, 6000.0)
 
 
-def test_changes_are_paired_by_row(run_dir):
+def test_changes_are_paired_by_row(report):
     import pandas as pd
 
-    _, summary = write_report(run_dir)
+    run_dir, _, summary = report
     tables = [pd.read_parquet(run_dir / folder / "records.parquet") for folder in ("before", "after")]
     before, after = (table[table["mode"] == "sampled"].groupby("row").accuracy.mean() for table in tables)
     odd = before.index % 2 == 1
@@ -224,8 +235,8 @@ def test_changes_are_paired_by_row(run_dir):
         assert [found[key] for key in ("value", "low", "high")] == pytest.approx(expected)
 
 
-def test_page_stands_alone_and_text_is_escaped(run_dir):
-    page, summary = write_report(run_dir, "--title", "A <title>", "--notes", "First & last.", "Second.")
+def test_page_stands_alone_and_text_is_escaped(report):
+    _, page, summary = report
     assert page.sources and all(source.startswith("data:image/") for source in page.sources)
     assert "A <title>" in page.text and "First & last." in page.text and "Second." in page.text
     example = summary["examples"][0]
@@ -233,8 +244,8 @@ def test_page_stands_alone_and_text_is_escaped(run_dir):
     assert summary["notes"] == ["First & last.", "Second."]
 
 
-def test_plots_are_written_beside_the_page(run_dir):
-    page, _ = write_report(run_dir)
+def test_plots_are_written_beside_the_page(report):
+    run_dir, _, _ = report
     names = {path.stem for path in (run_dir / "report" / "plots").glob("*.png")}
     assert names == {"accuracy", "reward", "effective_rows", "dead_groups", "buffer", "completion_length"}
     for path in (run_dir / "report" / "plots").glob("*.png"):

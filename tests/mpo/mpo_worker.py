@@ -24,6 +24,7 @@ from mpo_tiny import (
     text_pairs,
     training_args,
 )
+from torch.distributed.tensor import DTensor
 
 from trl_r1v2.mpo.mpo_config import MPOConfig
 from trl_r1v2.mpo.mpo_trainer import MPOTrainer
@@ -75,8 +76,9 @@ def image_trainer(folder: Path, frozen: bool, num_images: list[int], **settings)
 
 def full_state(trainer: MPOTrainer) -> dict[str, list]:
     """All parameters, gathered from whatever shards them."""
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    return {name: value.double().flatten().tolist() for name, value in (state or {}).items()}
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) or {}
+    state = {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
+    return {name: value.double().flatten().tolist() for name, value in state.items()}
 
 
 def report(trainer: MPOTrainer, **more) -> dict:

@@ -1,8 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-What several scripts do with the values of a recipe: datasets, dotted names, reward functions, checkpoints.
+What several scripts do with the values of a recipe: datasets, dotted names, reward functions, models, checkpoints.
 
-Does not cover models, which `transformers` and the trainers load. Imports `datasets` and trl only when called.
+Does not cover the models of trainers, which load them themselves. Imports `datasets` and trl only when called.
 """
 
 import difflib
@@ -155,6 +155,34 @@ def load_reward_funcs(names: list[str] | None, reward_model: str | None = None) 
     if not reward_funcs:
         raise RecipeError("there is no reward: set `reward_funcs` or `reward_model_name_or_path`.")
     return reward_funcs
+
+
+def load_model(path: str, **kwargs):
+    """
+    Load a model to run it: a whole checkpoint, or a folder of PEFT adapters, which are merged into their base model.
+
+    Args:
+        path (`str`):
+            Folder or Hub name of a model, or a folder with `adapter_config.json`.
+        **kwargs:
+            Arguments of `from_pretrained`.
+
+    Returns:
+        [`~transformers.PreTrainedModel`]: The model, of the class that its configuration names.
+
+    Raises:
+        RecipeError: The folder holds adapters and peft is not installed.
+    """
+    from trl.trainer.utils import create_model_from_path
+
+    if not (Path(path) / "adapter_config.json").is_file():
+        return create_model_from_path(path, **kwargs)
+    try:
+        from peft import PeftConfig, PeftModel
+    except ImportError as error:
+        raise RecipeError(f"{path} holds PEFT adapters: `pip install trl_r1v2[peft]`.") from error
+    base = create_model_from_path(PeftConfig.from_pretrained(path).base_model_name_or_path, **kwargs)
+    return PeftModel.from_pretrained(base, path).merge_and_unload()
 
 
 def resolve_checkpoint(value: str | bool | None, output_dir: str) -> str | None:

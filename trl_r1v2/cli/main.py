@@ -44,6 +44,7 @@ COMMANDS = {
     "align": Command("align", "Train", "supervised start of a composed model on demonstrations", True),
     "filter-prompts": Command("filter_prompts", "Train", "keep the prompts that the model answers right and wrong", True),
     "pairs": Command("pairs", "Train", "sample and score responses, and build preference pairs for MPO", True),
+    "mpo": Command("mpo", "Train", "Mixed Preference Optimization: preference, quality and generation loss", True),
     "grpo": Command("grpo", "Train", "GRPO with the Selective Sample Buffer", True),
     "evaluate": Command("evaluate", "Measure", "greedy accuracy, Pass@1 over k runs, format and hallucination rate"),
     "report": Command("report", "Measure", "one HTML page with tables and plots from evaluations and training logs"),

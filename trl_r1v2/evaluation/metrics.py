@@ -97,7 +97,8 @@ class Difference:
         value (`float`):
             Mean change, in [-1, 1].
         low (`float` or `None`):
-            Lower end of the 95 % interval (Student's t over rows); `None` for a single row.
+            Lower end of the 95 % interval (Student's t over rows); `None` where all rows changed by the same amount, which
+            says nothing about its spread.
         high (`float` or `None`):
             Upper end.
         num_rows (`int`):
@@ -131,7 +132,7 @@ def paired_difference(before: np.ndarray | Sequence, after: np.ndarray | Sequenc
         raise ValueError(f"shapes {before.shape} and {after.shape} must be equal, one value a row.")
     change = after - before
     value, num_rows = float(change.mean()), len(change)
-    if num_rows == 1:
-        return Difference(value, None, None, 1)
+    if np.ptp(change) == 0:
+        return Difference(value, None, None, num_rows)
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, num_rows - 1) * change.std(ddof=1) / math.sqrt(num_rows))
     return Difference(value, value - half, value + half, num_rows)

@@ -183,6 +183,13 @@ def _task_name(task: str) -> str:
     return "all tasks" if task == "all" else task
 
 
+def _step_axis(axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("optimizer step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
 def _percent_axis(axes, label: str) -> None:
     axes.set_ylim(-3, 103)
     axes.set_yticks(range(0, 101, 20))
@@ -200,7 +207,7 @@ def draw_reward(figure, steps) -> None:
             x, mean - spread, mean + spread, color=BLUE, alpha=0.12, linewidth=0, label="± 1 standard deviation"
         )
     _line(axes, x, reward, BLUE, "mean reward")
-    axes.set_xlabel("optimizer step")
+    _step_axis(axes)
     axes.set_ylabel("reward of a response")
     figure.legend(loc="outside upper left", ncols=2)
 
@@ -213,7 +220,7 @@ def draw_effective(figure, steps) -> None:
     _line(axes, x, 100 * after, BLUE, "with replay")
     _line(axes, x, 100 * before, ORANGE, "the same batches without replay", "--")
     _percent_axis(axes, "effective rows (% of a batch)")
-    axes.set_xlabel("optimizer step")
+    _step_axis(axes)
     figure.legend(loc="outside upper left", ncols=2)
 
 
@@ -223,7 +230,7 @@ def draw_dead_groups(figure, steps) -> None:
     x, dead = _series(steps, "dead_groups")
     _line(axes, x, 100 * dead, ORANGE, "dead groups")
     _percent_axis(axes, "dead groups (% of fresh groups)")
-    axes.set_xlabel("optimizer step")
+    _step_axis(axes)
 
 
 def draw_buffer(figure, steps) -> None:
@@ -238,7 +245,7 @@ def draw_buffer(figure, steps) -> None:
     lower.plot(x, mean, color=BLUE, label="mean")
     lower.set_ylim(0, max(1.0, largest.max()) * 1.45)
     lower.set_ylabel("age (steps)")
-    lower.set_xlabel("optimizer step")
+    _step_axis(lower)
     lower.legend(loc="upper right", ncols=2)
     figure.align_ylabels()
 
@@ -252,7 +259,7 @@ def draw_length(figure, steps) -> None:
         axes.fill_between(x, shortest, longest, color=GREEN, alpha=0.13, linewidth=0, label="shortest to longest")
     _line(axes, x, mean, GREEN, "mean")
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("optimizer step")
+    _step_axis(axes)
     axes.set_ylabel("completion length (tokens)")
     figure.legend(loc="outside upper left", ncols=2)
 
@@ -262,7 +269,7 @@ def draw_loss(figure, steps) -> None:
     axes = figure.subplots()
     x, loss = _series(steps, "loss")
     _line(axes, x, loss, GREY, "loss")
-    axes.set_xlabel("optimizer step")
+    _step_axis(axes)
     axes.set_ylabel("loss")
 
 
@@ -279,7 +286,7 @@ _ACCURACY_TEXT = (
     "Accuracy by task",
     "Points are the measured accuracy, bars the 95 % interval.",
 )
-_SMOOTHED = " Pale: as logged; strong: moving mean."
+_SMOOTHED = " With 30 or more logged steps: pale as logged, strong the moving mean."
 _TRAINING_PLOTS = (
     _TrainingPlot("reward", "Reward", "Mean reward of the sampled responses." + _SMOOTHED, ("reward",), draw_reward),
     _TrainingPlot(

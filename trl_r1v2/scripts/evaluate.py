@@ -24,7 +24,11 @@ class EvaluateArguments:
     Arguments of `trl-r1v2 evaluate`.
     """
 
-    model_name_or_path: str = field(metadata={"help": "Folder or Hub name of the model and its processor."})
+    model_name_or_path: str = field(
+        metadata={
+            "help": "Folder or Hub name of the model and its processor; a folder of PEFT adapters is merged into its base."
+        }
+    )
     dataset_name: str = field(
         metadata={"help": "Folder or Hub name of the dataset, as `datasets.load_dataset` takes."}
     )
@@ -96,9 +100,8 @@ class EvaluateArguments:
 def main(eval_args: EvaluateArguments):
     import torch
     from transformers import AutoProcessor
-    from trl.trainer.utils import create_model_from_path
 
-    from ..cli.loading import import_by_name
+    from ..cli.loading import import_by_name, load_model
     from ..evaluation.records import GREEDY, SAMPLED, Scorers, score_rollouts, summarize, write_records
     from ..sampling import dataset_fingerprint, model_fingerprint
 
@@ -115,7 +118,7 @@ def main(eval_args: EvaluateArguments):
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     path, revision = eval_args.model_name_or_path, eval_args.model_revision
     processor = AutoProcessor.from_pretrained(path, revision=revision, padding_side="left")
-    model = create_model_from_path(
+    model = load_model(
         path,
         revision=revision,
         dtype=eval_args.dtype,

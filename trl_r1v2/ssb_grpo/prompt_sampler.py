@@ -136,7 +136,7 @@ class PromptSampler(RepeatSampler):
             "generator": self.generator.get_state(),
         }
         if is_epoch_boundary:
-            state["epoch_start"] = state["generator"]
+            state["epoch_start"] = state["generator"].clone()  # safetensors refuses shared memory
         if self.history is not None:
             state["deaths"] = self.history.deaths.clone()
         return state
