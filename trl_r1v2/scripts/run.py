@@ -97,6 +97,9 @@ def main(run_args: RunArguments):
         print(failure, file=sys.stderr)
         raise SystemExit(1)
     print(f"Done; the stages' output is in {folder}.")
+    for stage in stages:
+        if stage.command == "report":
+            print(f"The report is {Path(stage.recipe['output_dir']) / 'report.html'}.")
 
 
 def carry_out(run_args: RunArguments, steps, folder: Path) -> str | None:
