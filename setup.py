@@ -8,11 +8,13 @@ from setuptools import find_packages, setup
 extras = {
     "demo": ["mlxtend>=0.23,<0.25", "matplotlib>=3.9"],
     "peft": ["peft>=0.17"],
+    "evaluate": ["evaluate>=0.4.5"],
     "deepspeed": ["deepspeed>=0.18.6"],
     "vllm": ["vllm>=0.22,<=0.31"],
     "test": [
         "pytest>=8.3",
         "pytest-timeout>=2.3",
+        "evaluate>=0.4.5",
         "hypothesis>=6.110",
         "peft>=0.17",
         "scikit-learn>=1.5",

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from datasets import Dataset
 from mpo_tiny import (
     image_pairs,
@@ -31,6 +33,20 @@ from trl_r1v2.mpo.mpo_trainer import MPOTrainer
 
 
 GLOBAL_BATCH = 4
+
+
+def allow_fsdp_on_cpu() -> None:
+    """accelerate reads a config for FSDP and, on CPUs, runs DDP all the same: make it do what the config says."""
+    initialize = AcceleratorState.__init__
+
+    def with_fsdp(self, *args, **kwargs):
+        initialize(self, *args, **kwargs)
+        if self.distributed_type == DistributedType.MULTI_CPU and self.__dict__.get("fsdp_plugin") is None:
+            self.fsdp_plugin = kwargs.get("fsdp_plugin")
+        if self.__dict__.get("fsdp_plugin") is not None:
+            self.distributed_type = DistributedType.FSDP
+
+    AcceleratorState.__init__ = with_fsdp
 
 
 def config(folder: Path, **settings) -> MPOConfig:
@@ -85,6 +101,7 @@ def report(trainer: MPOTrainer, **more) -> dict:
     keys = ("loss", "mpo/reward_shift", "mpo/quality_loss", "mpo/chosen_reward", "mpo/generation_loss")
     return {
         "world_size": trainer.accelerator.num_processes,
+        "distributed_type": str(trainer.accelerator.distributed_type.value),
         "shift": trainer.reward_shift.state_dict(),
         "log": {key: logged(trainer, key) for key in keys},
         "parameters": full_state(trainer),
@@ -99,8 +116,10 @@ def text(folder: Path) -> dict:
 
 
 def interrupted(folder: Path) -> dict:
-    text_trainer(folder, save_strategy="steps", save_steps=2).train()
-    resumed = text_trainer(folder)
+    # An optimizer with a state, which FSDP cannot do without; the large epsilon keeps steps proportional to gradients.
+    adam = {"optim": "adamw_torch", "adam_epsilon": 1.0}
+    text_trainer(folder, save_strategy="steps", save_steps=2, **adam).train()
+    resumed = text_trainer(folder, **adam)
     resumed.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
     return report(resumed)
 
@@ -188,6 +207,8 @@ SCENARIOS = {
 
 
 if __name__ == "__main__":
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        allow_fsdp_on_cpu()
     rank = int(os.environ.get("RANK", "0"))
     for name in sys.argv[2:]:
         folder = Path(sys.argv[1]) / name

@@ -21,10 +21,24 @@ distributed_type: FSDP
 fsdp_config:
   fsdp_version: 2
   fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
-  fsdp_transformer_layer_cls_to_wrap: Qwen2DecoderLayer,InternVLVisionLayer
   fsdp_reshard_after_forward: true
   fsdp_state_dict_type: FULL_STATE_DICT
   fsdp_cpu_ram_efficient_loading: false
+mixed_precision: 'no'
+num_machines: 1
+num_processes: 2
+use_cpu: true
+"""
+ZERO = """
+compute_environment: LOCAL_MACHINE
+distributed_type: DEEPSPEED
+deepspeed_config:
+  zero_stage: {stage}
+  zero3_init_flag: false
+  zero3_save_16bit_model: true
+  offload_optimizer_device: none
+  offload_param_device: none
+  gradient_clipping: 1.0e+9
 mixed_precision: 'no'
 num_machines: 1
 num_processes: 2
@@ -72,6 +86,19 @@ def in_shards(tmp_path_factory):
     launcher += ["--main_process_port", str(free_port())]
     scenarios = ["text", "interrupted", "sharded_images", "sharded_frozen_images", "sharded_without_images"]
     return run_two(launcher, folder, scenarios)
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["zero2", "zero3"])
+def in_zero(request, tmp_path_factory):
+    """One launch a scenario: after the first ZeRO-3 trainer of a process, `transformers` shards models as they are made."""
+    pytest.importorskip("deepspeed", reason="needs `pip install trl_r1v2[deepspeed]`")
+    found = {}
+    for scenario in ("interrupted", "sharded_images", "sharded_frozen_images"):
+        folder = tmp_path_factory.mktemp(f"zero{request.param}-{scenario}")
+        (folder / "zero.yaml").write_text(ZERO.format(stage=request.param))
+        launcher = ["accelerate.commands.launch", "--config_file", str(folder / "zero.yaml")]
+        found |= run_two([*launcher, "--main_process_port", str(free_port())], folder, [scenario])
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +160,8 @@ def test_frozen_tower_encodes_once_in_two_processes(in_two, alone):
 
 @pytest.mark.parametrize("scenario", ["text", "interrupted", "sharded_images", "sharded_frozen_images"])
 def test_fsdp2_is_one_process(scenario, in_shards, alone):
+    """The head of the vision-language model included, which stock TRL trains on each process's own rows."""
+    assert in_shards[scenario][0]["distributed_type"] == "FSDP"
     assert_same_run(in_shards[scenario], alone(scenario))
 
 
@@ -146,3 +175,12 @@ def test_fsdp2_recognizes_equal_towers_in_their_shards(in_shards, alone):
     separate = sum(sum(found["tiles"]) for found in in_shards["sharded_images"])
     assert shared == sum(alone("sharded_frozen_images")["tiles"])
     assert separate == sum(alone("sharded_images")["tiles"]) == 2 * shared
+
+
+@pytest.mark.timeout(1500)
+def test_zero_is_one_process(in_zero, alone):
+    for scenario, found in in_zero.items():
+        assert found[0]["distributed_type"] == "DEEPSPEED"
+        assert_same_run(found, alone(scenario))
+    tiles = {scenario: sum(sum(rank["tiles"]) for rank in in_zero[scenario]) for scenario in list(in_zero)[1:]}
+    assert tiles["sharded_images"] == 2 * tiles["sharded_frozen_images"], "equal towers must be recognized"

@@ -31,6 +31,7 @@ from .image_sharing import PairImageSharing
 from .losses import MPOWeights, PairLogps, mpo_losses
 from .mpo_config import MPOConfig
 from .reward_shift import RewardShift, load_reward_shift, save_reward_shift
+from .sharded_head import gather_head_with_forward
 
 
 logger = get_logger(__name__)
@@ -105,6 +106,8 @@ class MPOTrainer(NativeCheckpointMixin, DPOTrainer):
                 "`accelerator_config={'even_batches': False}` leaves the processes with different numbers of pairs in the "
                 "last batch, on which TRL's gathering of per-pair metrics hangs. Set it to True, the default."
             )
+        if self.is_fsdp_enabled:
+            gather_head_with_forward(self.model)
         # TRL is left the forward passes, the auxiliary loss and its metrics; the losses are ours.
         self.loss_types, self.loss_weights = [], []
         if data_collator is None:
