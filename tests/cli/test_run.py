@@ -312,6 +312,8 @@ def test_log_lines_keep_the_latest_state_of_a_progress_bar(tmp_path):
     log.write_bytes(b"start\n 10%\r 50%\r\x1b[32m100%\x1b[0m\nlast\n\n")
     assert log_lines(log, 2) == ["100%", "last"]
     assert log_lines(tmp_path / "absent", 2) == []
+    log.write_text("x" * 1000)
+    assert log_lines(log, 1) == ["x" * 240 + "…"]
 
 
 def test_words_for_durations_and_exits():

@@ -21,7 +21,8 @@ from .recipe import RecipeError
 _POLL_SECONDS = 0.2
 # How long a stage has to end after each signal. A trainer needs a moment to leave its workers.
 _STOP_SECONDS = ((signal.SIGINT, 15.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
-_TAIL_BYTES = 16_384
+_TAIL_BYTES = 65_536
+_LINE_LENGTH = 240
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -158,7 +159,7 @@ def log_lines(log_path: Path, number: int) -> list[str]:
             How many lines.
 
     Returns:
-        `list[str]`: Lines without colour codes; of a progress bar only its latest state.
+        `list[str]`: Lines without colour codes, the long ones cut off; of a progress bar only its latest state.
     """
     if not log_path.is_file():
         return []
@@ -169,7 +170,8 @@ def log_lines(log_path: Path, number: int) -> list[str]:
     for line in text.split("\n"):
         states = [state for state in line.split("\r") if state.strip()]
         if states:
-            lines.append(_ANSI.sub("", states[-1]).rstrip())
+            line = _ANSI.sub("", states[-1]).rstrip()
+            lines.append(line if len(line) <= _LINE_LENGTH else line[:_LINE_LENGTH] + "…")
     return lines[-number:]
 
 
