@@ -220,3 +220,17 @@ def test_through_accelerate_launch(recipe, tmp_path):
     path = recipe(num_processes=1, mixed_precision="no")
     assert main(["grpo", "--config", str(path), "--max_steps", "1"]) == 0
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 1
+
+
+def test_model_folder_that_is_not_there_is_refused(tmp_path):
+    """In one line, where transformers' own message speaks of repository names."""
+
+    from trl_r1v2.cli.loading import check_model_path
+    from trl_r1v2.cli.recipe import RecipeError
+
+    with pytest.raises(RecipeError, match="no such folder. Build it first, or correct `model_name_or_path`"):
+        check_model_path(str(tmp_path / "nowhere"))
+    with pytest.raises(RecipeError, match="`model_name_or_path` is not set"):
+        check_model_path(None)
+    check_model_path(str(tmp_path))
+    check_model_path("Qwen/QwQ-32B")

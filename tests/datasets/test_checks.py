@@ -7,7 +7,8 @@ import pytest
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 
-from trl_r1v2.datasets.checks import DatasetError, check_dataset, parse_check_images, reward_columns
+from trl_r1v2.datasets.checks import DatasetError, check_dataset, parse_check_images
+from trl_r1v2.rewards.columns import reward_columns
 
 
 TEXT = [{"role": "user", "content": "What is it?"}]
@@ -173,3 +174,20 @@ def test_reward_columns_are_what_the_trainer_does_not_provide():
             return []
 
     assert reward_columns([first, "some/model", Second()]) == ["solution", "level"]
+
+
+def test_columns_of_our_own_rewards():
+    """They take columns from keyword arguments, which no signature shows."""
+    from trl_r1v2.rewards import AccuracyReward, HybridReward, accuracy_reward, format_reward, r1v2_reward
+
+    assert reward_columns([accuracy_reward, format_reward]) == ["solution"]
+    assert reward_columns([AccuracyReward(solution_column="gold")]) == ["gold"]
+    assert reward_columns([r1v2_reward]) == ["solution"]
+    hybrid = HybridReward({"accuracy": AccuracyReward("a"), "other": AccuracyReward("b")})
+    assert reward_columns([hybrid]) == ["a", "b"]
+
+
+def test_prompt_that_is_nothing():
+    rows = Dataset.from_dict({"prompt": [[{"role": "user", "content": "x"}], None]})
+    with pytest.raises(DatasetError, match="row 1, column 'prompt': NoneType where text"):
+        check_dataset(rows, name="data", progress=False)

@@ -177,3 +177,8 @@ def test_model_card_cites_the_paper(text_model_path, tmp_path):
     trainer.create_model_card()
     card = (tmp_path / "README.md").read_text()
     assert "2504.16656" in card and "ssb-grpo" in card and "SSB-GRPO" in card
+
+
+def test_misspelt_judge_is_refused_when_the_trainer_is_built(text_model_path, tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'mixed_reward'"):
+        make_trainer(SSBGRPOTrainer, text_model_path, tmp_path, text_dataset(), ssb_judge="mixd_reward")

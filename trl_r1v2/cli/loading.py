@@ -48,6 +48,23 @@ def load_splits(path: str, name: str | None = None, *, streaming: bool = False):
     return load_dataset(path, name=name, streaming=streaming)
 
 
+def check_model_path(path: str | None) -> None:
+    """
+    Refuse a model that can only be a folder and is none, before anything is loaded.
+
+    Args:
+        path (`str`, *optional*):
+            `model_name_or_path` of a recipe. A name with at most one `/` may be one of the Hub.
+
+    Raises:
+        RecipeError: It is not set, or there is no such folder.
+    """
+    if not path:
+        raise RecipeError("`model_name_or_path` is not set: name a folder or a model of the Hub.")
+    if not Path(path).exists() and (path.count("/") > 1 or path.startswith((".", "~", os.sep))):
+        raise RecipeError(f"model {path}: no such folder. Build it first, or correct `model_name_or_path`.")
+
+
 def take_split(splits, split: str, *, entry: str, source: str):
     """
     Take one split of a dataset.

@@ -7,11 +7,10 @@ rows in TRL's formats (`prompt` with `image` or `images`). Does not cover the le
 can be verified. Imports `datasets` and PIL only when called.
 """
 
-import inspect
 import io
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What `GRPOTrainer` itself passes to a reward function; every other parameter is a column.
-_TRAINER_ARGUMENTS = {
-    "prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments",
-}  # fmt: skip
 _STREAMED_ROWS = 100
 _NUM_THREADS = 4
 _ROWS_AT_ONCE = 64
@@ -53,28 +48,6 @@ def parse_check_images(value: str | int) -> str | int:
     if str(value).isdecimal() and int(value) > 0:
         return int(value)
     raise ValueError(f"`check_images` is {value!r} but must be 'all', 'none' or a number of rows above 0.")
-
-
-def reward_columns(reward_funcs: Sequence[Callable | Any]) -> list[str]:
-    """
-    Return the columns that reward functions ask for by name.
-
-    Args:
-        reward_funcs (`Sequence`):
-            Reward functions as `GRPOTrainer` takes them; model names and modules ask for no column.
-
-    Returns:
-        `list[str]`: Parameters without a default that the trainer does not provide itself, in order of appearance.
-    """
-    columns = []
-    for func in reward_funcs:
-        if not callable(func):
-            continue
-        for name, parameter in inspect.signature(func).parameters.items():
-            is_named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-            if is_named and parameter.default is parameter.empty and name not in _TRAINER_ARGUMENTS:
-                columns.append(name)
-    return list(dict.fromkeys(columns))
 
 
 def check_dataset(
@@ -182,6 +155,11 @@ def check_row(row: dict[str, Any], *, place: str) -> list[tuple[str, Any]]:
             )
     elif isinstance(prompt, list):
         _check_placeholders(prompt, len(images), place, column)
+    else:
+        raise DatasetError(
+            f"{place}, column 'prompt': {type(prompt).__name__} where text or a list of messages is expected. Fill in "
+            "the prompt, or remove the row."
+        )
     return [
         (f"{place}, column {column!r}, image {index}{_file_of(image)}", image) for index, image in enumerate(images)
     ]

@@ -145,6 +145,11 @@ class CodeReward:
         self.counts: Counter[str] = Counter()
         self.__name__ = name
 
+    @property
+    def required_columns(self) -> tuple[str, ...]:
+        """Dataset columns without which the reward cannot be computed."""
+        return (self.tests_column,)
+
     def __call__(self, completions, entry_point=None, log_metric=None, **kwargs) -> list[float | None]:
         if self.tests_column not in kwargs:
             raise ValueError(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .calibration import Raw
+from .columns import reward_columns
 
 
 STATE_VERSION = 1
@@ -123,6 +124,11 @@ class HybridReward:
         from .hybrid_config import build_hybrid_reward
 
         return build_hybrid_reward(config)
+
+    @property
+    def required_columns(self) -> tuple[str, ...]:
+        """Dataset columns that the components need."""
+        return tuple(reward_columns([component.reward for component in self.components.values()]))
 
     def _check_gates(self):
         gated = [key for key, component in self.components.items() if component.when != "always"]

@@ -78,6 +78,11 @@ class AccuracyReward:
         self.pool = pool
         self.__name__ = name
 
+    @property
+    def required_columns(self) -> tuple[str, ...]:
+        """Dataset columns without which the reward cannot be computed."""
+        return (self.solution_column,)
+
     def __call__(self, completions, prompts=None, log_extra=None, log_metric=None, **kwargs) -> list[float | None]:
         if self.solution_column not in kwargs:
             raise ValueError(

@@ -146,6 +146,11 @@ class CosineLengthReward:
         self.accuracy = accuracy or AccuracyReward()
         self.__name__ = name
 
+    @property
+    def required_columns(self) -> tuple[str, ...]:
+        """Dataset columns without which the reward cannot be computed."""
+        return self.accuracy.required_columns
+
     def __call__(
         self, completions, completion_ids, prompts=None, log_extra=None, log_metric=None, **kwargs
     ) -> list[float | None]:

@@ -37,7 +37,7 @@ class AlignScriptArguments(ScriptArguments):
 def main(script_args, training_args, model_args, dataset_args, trainable_args):
     from trl import SFTTrainer, get_peft_config, get_quantization_config
 
-    from ..cli.loading import resolve_checkpoint
+    from ..cli.loading import check_model_path, resolve_checkpoint
     from ..datasets.checks import check_columns
     from ..vlm.activation import set_trainable
     from ..vlm.native_checkpoint import NativeCheckpointMixin
@@ -48,6 +48,7 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args):
 
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
     train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, reward_funcs=[])
+    check_model_path(model_args.model_name_or_path)
     for dataset in (train_dataset, eval_dataset):
         if dataset is not None:
             check_columns(dataset, name=str(script_args.dataset_name), columns=["prompt", "completion"])

@@ -172,7 +172,8 @@ def load_rows(eval_args: EvaluateArguments, scorers):
         DatasetError: The dataset cannot be used.
     """
     from ..cli.loading import load_splits, take_split
-    from ..datasets.checks import check_dataset, reward_columns
+    from ..datasets.checks import check_dataset
+    from ..rewards.columns import reward_columns
 
     source, split = eval_args.dataset_name, eval_args.dataset_split
     dataset = take_split(load_splits(source, eval_args.dataset_config), split, entry="dataset_split", source=source)

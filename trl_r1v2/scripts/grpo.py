@@ -35,13 +35,16 @@ class SSBGRPOScriptArguments(GRPOScriptArguments):
 def main(script_args, training_args, model_args, dataset_args, trainable_args):
     from trl import get_peft_config, get_quantization_config
 
-    from ..cli.loading import load_reward_funcs, resolve_checkpoint
+    from ..cli.loading import check_model_path, load_reward_funcs, resolve_checkpoint
+    from ..cli.recipe import RecipeError
     from ..ssb_grpo.ssb_grpo_trainer import SSBGRPOTrainer
+    from ..ssb_grpo.state import BufferStateError
     from ..vlm.activation import set_trainable
 
     reward_funcs = load_reward_funcs(script_args.reward_funcs, script_args.reward_model_name_or_path)
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
     train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, reward_funcs)
+    check_model_path(model_args.model_name_or_path)
     training_args.model_init_kwargs = {
         "revision": model_args.model_revision,
         "trust_remote_code": training_args.trust_remote_code,
@@ -68,7 +71,10 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args):
         trainer.accelerator.print(report)
     if checkpoint:
         trainer.accelerator.print(f"Resuming from {checkpoint}.")
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except BufferStateError as error:
+        raise RecipeError(f"cannot resume: {error}") from error
     trainer.save_state()
     trainer.save_model(training_args.output_dir)
     trainer.accelerator.print(f"Model, processor and trainer_state.json are in {training_args.output_dir}.")
@@ -102,7 +108,8 @@ def load_datasets(script_args, training_args, dataset_args, reward_funcs):
 
     from ..cli.loading import load_splits, take_split
     from ..cli.recipe import RecipeError
-    from ..datasets.checks import check_dataset, reward_columns
+    from ..datasets.checks import check_dataset
+    from ..rewards.columns import reward_columns
 
     if bool(dataset_args.datasets) == bool(script_args.dataset_name):
         raise RecipeError("set either `dataset_name` or `datasets`, not both and not neither.")

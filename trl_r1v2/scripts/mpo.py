@@ -2,7 +2,7 @@
 """
 Mixed Preference Optimization.
 
-    trl-r1v2 mpo --config recipes/digits/mpo.yaml
+    trl-r1v2 mpo --config recipe.yaml
 
 Takes every key of `trl dpo`, MPO's own keys, the choice of the trained components, and the check of the images. The
 dataset has `prompt`, `chosen` and `rejected`, and `images` where there are any, as `trl-r1v2 pairs` writes it; text-only

@@ -1,6 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """What the buffer cannot be combined with, refused when the trainer is built. Values are the config's business."""
 
+import difflib
+
 from datasets import Dataset, IterableDataset
 
 from .ssb_grpo_config import SSBGRPOConfig
@@ -10,8 +12,31 @@ from .ssb_grpo_config import SSBGRPOConfig
 UNSUPPORTED_MODEL_TYPES = ("idefics2", "idefics3", "mllama", "smolvlm")
 
 
+def refuse_misspelt_judge(judge: str, reward_func_names: list[str]) -> None:
+    """
+    Raise for an `ssb_judge` that is nearly the name of a reward function.
+
+    A column that a reward function logs is only known once it has logged it, so other names are left to the first
+    generation.
+
+    Args:
+        judge (`str`): `ssb_judge`.
+        reward_func_names (`list[str]`): Of the run.
+
+    Raises:
+        ValueError: With the name that was probably meant.
+    """
+    known = ["reward", *reward_func_names]
+    close = difflib.get_close_matches(judge, known, n=1, cutoff=0.8)
+    if judge not in known and "/" not in judge and close:
+        raise ValueError(f"`ssb_judge` is {judge!r}: did you mean {close[0]!r}?")
+
+
 def refuse_unsupported(
-    args: SSBGRPOConfig, model_type: str, train_dataset: Dataset | IterableDataset, has_environment: bool
+    args: SSBGRPOConfig,
+    model_type: str,
+    train_dataset: Dataset | IterableDataset,
+    has_environment: bool,
 ) -> None:
     """
     Raise for what cannot be combined with the buffer.

@@ -24,7 +24,7 @@ from .judge import live_groups
 from .metrics import ratio_counts, ratio_metrics, replay_metrics
 from .pixels import PromptImages
 from .prompt_sampler import ROW_NUMBER, PromptHistory, PromptSampler, RowNumberedDataset
-from .refusals import refuse_unsupported
+from .refusals import refuse_misspelt_judge, refuse_unsupported
 from .rows import (
     SEQUENCE_FIELDS,
     VISUAL_FIELDS,
@@ -123,8 +123,12 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
         if not args.ssb_enabled:
             return
         refuse_unsupported(
-            args, self.model.config.model_type, self.train_dataset, self.environment_factories is not None
+            args,
+            self.model.config.model_type,
+            self.train_dataset,
+            self.environment_factories is not None,
         )
+        refuse_misspelt_judge(args.ssb_judge, self.reward_func_names)
         rank = self.accelerator.process_index
         self.buffer = SelectiveSampleBuffer(
             capacity=args.ssb_capacity,
@@ -232,6 +236,9 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
         values = [None] * num_local if values is None else values
         if len(values) != num_local:
             raise ValueError(f"The logged column {judge!r} has {len(values)} values for {num_local} completions.")
+        wrong = next((value for value in values if not isinstance(value, int | float | None)), None)
+        if wrong is not None:
+            raise ValueError(f"`ssb_judge` names the column {judge!r}, which holds {wrong!r} and not numbers.")
         column = torch.tensor(
             [torch.nan if value is None else float(value) for value in values],
             dtype=torch.float32,
