@@ -173,3 +173,32 @@ def test_parse_recipe_raises_instead_of_ending_the_program():
         RecipeParser((Arguments,)).parse_recipe({"output_dir": "x", "max_step": 2}, "here")
     with pytest.raises(RecipeError, match="here: `max_steps` is 0"):
         RecipeParser((Arguments,)).parse_recipe({"output_dir": "x", "max_steps": 0}, "here")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("learning_rate: fast", "`learning_rate: fast` does not fit, the key takes a number"),
+        ("max_steps: many", "`max_steps: many` does not fit, the key takes an integer"),
+        ("shout: maybe", "`shout: maybe` does not fit, the key takes true or false"),
+    ],
+)
+def test_text_that_is_no_number_is_refused_with_the_recipes_name(capsys, tmp_path, line, expected):
+    message = refusal(capsys, tmp_path, f"output_dir: x\n{line}\n")
+    assert f"recipe.yaml: {expected}" in message
+
+
+def test_text_that_is_a_number_is_taken(tmp_path):
+    (arguments,) = parse(tmp_path, "output_dir: x\nlearning_rate: 1e-4\nmax_steps: '12'\nshout: 'yes'\n")
+    assert (arguments.learning_rate, arguments.max_steps, arguments.shout) == (1e-4, 12, True)
+
+
+def test_a_choice_may_be_left_at_its_default_of_none(tmp_path):
+    @dataclass
+    class Optional:
+        backend: str | None = field(default=None, metadata={"help": "Backend.", "choices": ["gloo", "nccl"]})
+
+    path = tmp_path / "recipe.yaml"
+    path.write_text("backend: null\n")
+    (arguments,) = RecipeParser((Optional,)).parse_args_and_config(["--config", str(path)])
+    assert arguments.backend is None

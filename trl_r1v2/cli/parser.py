@@ -150,6 +150,8 @@ class RecipeParser(TrlParser):
             for field in dataclasses.fields(dataclass_type):
                 choices = field.metadata.get("choices")
                 known[field.name] = Literal[tuple(choices)] if choices else hints[field.name]
+                if field.default is None:
+                    known[field.name] = known[field.name] | None
         return known
 
     def _check_recipe(self, recipe: dict[str, Any], place: str) -> list[str]:

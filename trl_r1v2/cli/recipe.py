@@ -201,9 +201,20 @@ def _fits(value: Any, hint: Any, convertible: bool = True) -> bool:
     if hint in (bool, int, float):
         kinds = {bool: bool, int: int, float: int | float}[hint]
         is_kind = isinstance(value, kinds) and (hint is bool or not isinstance(value, bool))
-        return is_kind or (convertible and isinstance(value, str))
+        return is_kind or (convertible and isinstance(value, str) and _reads_as(value, hint))
     if hint is str or (isinstance(hint, type) and issubclass(hint, Enum)):
         return isinstance(value, str)
+    return True
+
+
+def _reads_as(text: str, kind: type) -> bool:
+    """Whether the argument parser will make a number or a truth value of `text`, as in `1e-4`."""
+    if kind is bool:
+        return text.lower() in ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
+    try:
+        kind(text)
+    except ValueError:
+        return False
     return True
 
 

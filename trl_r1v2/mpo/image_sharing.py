@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel
+from transformers import InternVLVisionConfig, PreTrainedModel
 from transformers.models.internvl.modeling_internvl import InternVLModel
 from transformers.utils import ModelOutput, is_peft_available
 from trl.trainer.utils import maybe_gather_lm_head_ctx
@@ -115,10 +115,10 @@ class PairImageSharing:
 
     def __init__(self, policy: PreTrainedModel, reference: PreTrainedModel | None):
         backbone = vision_backbone(policy)
-        if backbone is None:
+        if backbone is None or not isinstance(backbone.config.vision_config, InternVLVisionConfig):
             raise ValueError(
-                f"`share_pair_images=True` supports native InternVL models, but the policy is a {type(policy).__name__} "
-                f"(model type {policy.config.model_type!r}). Set `share_pair_images=False`."
+                "`share_pair_images=True` supports native InternVL models with their own vision tower, but the policy is a "
+                f"{type(policy).__name__} (model type {policy.config.model_type!r}). Set `share_pair_images=False`."
             )
         self.policy_tower = backbone.vision_tower
         reference_backbone = None if reference is None else vision_backbone(reference)

@@ -53,9 +53,9 @@ class MPOTrainer(NativeCheckpointMixin, DPOTrainer):
 
     The changes w.r.t. [`~trl.DPOTrainer`]: the loss; images are encoded once per pair; reference log-probabilities can
     be precomputed for data with images; δ is saved with checkpoints, and weights so that they can be read back; the
-    collators say what they truncated. The forward passes, the MoE auxiliary loss and DPO's metrics are inherited. With `preference_weight=1,
-    quality_weight=0, generation_weight=0, share_pair_images=False` the losses and parameters are those of
-    [`~trl.DPOTrainer`] to the bit.
+    collators say what they truncated. The forward passes, the MoE auxiliary loss and DPO's metrics are inherited. With
+    `preference_weight=1, quality_weight=0, generation_weight=0, share_pair_images=False` the losses and parameters are
+    those of [`~trl.DPOTrainer`] to the bit.
 
     Takes the arguments of [`~trl.DPOTrainer`], with an [`MPOConfig`] as `args`.
 
