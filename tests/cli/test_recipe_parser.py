@@ -76,7 +76,7 @@ def test_config_with_equals_sign(tmp_path):
         ("output_dir: x\n3: y\n", "the key 3 is no text"),
         ("output_dir: x\nmax_steps: 1.5\n", "`max_steps: 1.5` does not fit, the key takes an integer"),
         ("output_dir: x\nmax_steps: 10.0\n", "write 10"),
-        ("output_dir: x\nmax_steps: ten\n", "invalid int value: 'ten'"),
+        ("output_dir: x\nmax_steps: ten\n", "`max_steps: ten` does not fit, the key takes an integer"),
         ("output_dir: x\nsave_strategy: no\n", "YAML reads a bare yes/no/on/off as a boolean"),
         ("output_dir: x\nnames: accuracy\n", "write it as a list: [accuracy]"),
         ("output_dir: x\nweights: [1e-4]\n", "write 1.0e-4"),
@@ -106,7 +106,7 @@ def test_every_unknown_key_is_named_with_the_file(capsys, tmp_path):
         (["other.yaml"], "a recipe is given as `--config FILE`"),
         (["--config", "other.yaml"], "`--config` is given twice"),
         (["--num_processes", "2"], "start it with `accelerate launch` or `trl-r1v2`"),
-        (["--max_steps", "ten"], "invalid int value: 'ten'"),
+        (["--max_steps", "ten"], "`max_steps: ten` does not fit, the key takes an integer"),
     ],
 )
 def test_refused_command_lines(capsys, tmp_path, args, expected):
