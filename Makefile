@@ -42,8 +42,12 @@ style: $(VENV)/installed-quality  ## Fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/installed-demo $(VENV)/installed-peft  ## Run the benchmarks (hours); results go to benchmarks/*/results
-	$(BIN)/python -m benchmarks
+bench: demo  ## Run the benchmarks (hours); raw results go beside the scripts in benchmarks/
+	$(BIN)/python -m benchmarks.ssb.step_overhead --base runs/digits/base --data runs/digits/data
+	$(BIN)/python -m benchmarks.ssb.compare --task digits --base runs/digits/base --data runs/digits/data
+	$(BIN)/python -m benchmarks.mpo.step_time
+	$(BIN)/python benchmarks/rewards/verifier_throughput.py --output benchmarks/rewards/verifier_throughput.json
+	$(BIN)/python -m benchmarks.vlm.compose --work_dir runs/compose_benchmark --output benchmarks/vlm/compose.json
 
 clean:  ## Remove the virtual environment and all runs
 	rm -rf $(VENV) runs
