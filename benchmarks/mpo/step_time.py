@@ -268,9 +268,9 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=5, help="runs of each trainer, paired by seed")
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--batch_size", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=4, help="runs of each trainer, paired by seed")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--run", nargs=3, metavar=("MODEL", "TOWER", "TRAINER"), help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "step_time.json")

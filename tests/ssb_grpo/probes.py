@@ -70,7 +70,7 @@ class Probe:
     def __init__(self, monkeypatch, stock=GRPOTrainer):
         self.monkeypatch, self.stock = monkeypatch, stock
         self.fresh, self.used, self.drawn, self.steps, self.rows = [], [], [], [], []
-        self.book, self.errors, self.pending = {}, [], []
+        self.book, self.born, self.errors, self.pending = {}, {}, [], []
         self.callback = BeforeStep(self.check_step)
 
     def attach(self, trainer):
@@ -103,7 +103,7 @@ class Probe:
             samples = list(samples)
             uids = extend(samples)
             for uid, sample in zip(uids, samples, strict=True):
-                self.book[uid] = self.entry(sample)
+                self.book[uid], self.born[uid] = self.entry(sample), len(self.fresh)
             return uids
 
         def recording_loss(model, inputs):
@@ -175,6 +175,7 @@ class Probe:
         replayed = used["ssb_is_replayed"].nonzero().flatten().tolist()
         in_order = sorted(replayed, key=lambda index: (index < num_fresh, index))
         uid_of = dict(zip(in_order, self.drawn[-1], strict=True))
+        assert all(self.born[uid] < len(self.fresh) for uid in self.drawn[-1]), "a batch was replayed into itself"
         rows = []
         for index in range(num_rows):
             if index in uid_of:

@@ -155,9 +155,18 @@ def test_all_dead_first_batch_with_an_empty_buffer(text_model_path, tmp_path, mo
     probe.assert_gradients(3)
 
 
-def test_the_first_replay_waits_for_an_earlier_batch(text_model_path, tmp_path, monkeypatch):
-    """A batch is never replayed into itself."""
-    trainer, probe = probed(monkeypatch, text_model_path, tmp_path, text_dataset(), fated({1: 0.0}), max_steps=1)
+@pytest.mark.parametrize("num_iterations", [1, 2])
+def test_the_first_replay_waits_for_an_earlier_batch(num_iterations, text_model_path, tmp_path, monkeypatch):
+    """A batch is never replayed into itself, also where its log-probabilities are known before training on it."""
+    trainer, probe = probed(
+        monkeypatch,
+        text_model_path,
+        tmp_path,
+        text_dataset(),
+        fated({1: 0.0}),
+        max_steps=num_iterations,
+        num_iterations=num_iterations,
+    )
     trainer.train()
     assert probe.num_replayed == [0] and len(trainer.buffer) == 4
 
