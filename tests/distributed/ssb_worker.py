@@ -13,7 +13,6 @@ import conftest  # noqa: F401  (environment variables before torch)
 import torch
 from probes import copied, fated, logged
 from reference import BeforeStep
-
 from runs import SSBGRPOTrainer, image_dataset, losses, make_trainer, mixed_dataset, text_dataset
 
 

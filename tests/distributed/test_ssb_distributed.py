@@ -17,9 +17,9 @@ sys.path.append(str(TESTS / "ssb_grpo"))
 
 import ssb_worker  # noqa: E402
 from row_losses import RefRow, row_logps, step_loss  # noqa: E402
+from runs import SSBGRPOTrainer, make_trainer, text_dataset  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText  # noqa: E402
 
-from runs import SSBGRPOTrainer, make_trainer, text_dataset  # noqa: E402
 from trl_r1v2.ssb_grpo.state import BufferStateError  # noqa: E402
 
 

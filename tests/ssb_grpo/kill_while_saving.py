@@ -20,7 +20,6 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import conftest  # noqa: E402, F401  (environment variables before torch)
 from probes import fated  # noqa: E402
-
 from runs import SSBGRPOTrainer, losses, make_trainer, parameters, text_dataset  # noqa: E402
 
 

@@ -4,10 +4,10 @@
 import torch
 from reference import BeforeStep
 from row_losses import RefRow, row_logps, step_loss
+from runs import make_trainer, spread_reward
 from trl import GRPOTrainer
 from trl.trainer import grpo_trainer
 
-from runs import make_trainer, spread_reward
 from trl_r1v2 import SSBGRPOTrainer
 
 

@@ -6,7 +6,6 @@ import torch
 from peft import LoraConfig
 from probes import fated, logged, probed
 from reference import grpo_loss
-
 from runs import (
     GRPOTrainer,
     SSBGRPOTrainer,
@@ -36,6 +35,7 @@ LOSS_TYPES = {
     "sapo": {},
     "luspo": {"importance_sampling_level": "sequence"},
     "vespo": {},
+    "grpo_recomputing_activations": {"loss_type": "grpo", "gradient_checkpointing": True},
     "grpo_with_reference": {"loss_type": "grpo", "beta": 0.3},
     "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 3e-4, "epsilon_high": 4e-4},
 }
@@ -490,6 +490,19 @@ def test_drawing_leaves_the_rollouts_alone(text_model_path, tmp_path):
         trainer.train()
         seen.append(sampled)
     assert seen[0] == seen[1] and len(seen[0]) == 4
+
+
+def test_bf16_autocast(text_model_path, tmp_path):
+    """With learning rate 0 a replayed row's policy is the one that sampled it: ratios of one, up to bf16's rounding."""
+    trainer = make_trainer(
+        SSBGRPOTrainer, text_model_path, tmp_path, text_dataset(), fated(FATES), bf16=True, learning_rate=0.0
+    )
+    trainer.train()
+    assert sum(logged(trainer, "ssb/replayed_rows")) > 0
+    assert all(
+        sample.tokens["old_per_token_logps"].dtype == torch.float32 for sample in trainer.buffer.samples.values()
+    )
+    assert logged(trainer, "ssb/ratio_mean") == pytest.approx([1.0] * len(logged(trainer, "ssb/ratio_mean")), abs=0.05)
 
 
 def test_removed_columns(internvl_path, tmp_path, monkeypatch):

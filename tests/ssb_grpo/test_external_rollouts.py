@@ -6,7 +6,6 @@ import random
 import pytest
 import torch
 from probes import fated, logged, probed
-
 from runs import GRPOTrainer, SSBGRPOTrainer, text_dataset
 
 
@@ -187,3 +186,21 @@ def test_engine_ratio(cls, loss_type, text_model_path, tmp_path, monkeypatch):
     for rows in probe.rows:
         assert all(len(row.engine_ratio) == (1 if cls.sequence_level else len(row.completion_ids)) for row in rows)
         assert not all(torch.all(row.engine_ratio == 1) for row in rows)
+
+
+class NoImagesLeftGRPOTrainer(GRPOTrainer):
+    """Sets a key to `None`, as TRL does with `num_images` when it drops images that were cut off in a tool's answer."""
+
+    def _generate_and_score_completions(self, inputs):
+        return super()._generate_and_score_completions(inputs) | {"num_images": None}
+
+
+class NoImagesLeft(SSBGRPOTrainer, NoImagesLeftGRPOTrainer):
+    pass
+
+
+def test_keys_without_a_value(text_model_path, tmp_path, monkeypatch):
+    trainer, probe = probed(monkeypatch, text_model_path, tmp_path, text_dataset(), fated(FATES), cls=NoImagesLeft)
+    trainer.train()
+    assert probe.num_replayed == [0, 4, 8]
+    probe.assert_gradients(3)

@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from probes import fated, logged
-from transformers import TrainerCallback
-
 from runs import (
     SSBGRPOTrainer,
     assert_identical,
@@ -22,6 +20,8 @@ from runs import (
     mixed_dataset,
     text_dataset,
 )
+from transformers import TrainerCallback
+
 from trl_r1v2.ssb_grpo.state import BufferStateError, Shard, find_shards, load_shard, save_shard
 
 
@@ -82,10 +82,16 @@ RUNS = {
     "skipped_prompts": (lambda: text_dataset(6), {"ssb_skip_probability": 0.9}, (4, 6), 9),
     "fresh_mode": (text_dataset, {"ssb_mode": "fresh", "ssb_age_decay": 1.0, "ssb_max_uses": 1}, (3,), 5),
     "reference": (text_dataset, {"beta": 0.2}, (2,), 4),
+    "workers": (
+        lambda: text_dataset(6),
+        {"ssb_skip_probability": 0.9, "dataloader_num_workers": 2, "dataloader_prefetch_factor": 2},
+        (4, 5),
+        9,
+    ),
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [*list(RUNS)[:-1], pytest.param("workers", marks=pytest.mark.slow)])
 def test_resumed_equals_uninterrupted(name, text_model_path, internvl_path, tmp_path):
     make_data, settings, resume_steps, num_steps = RUNS[name]
     path = internvl_path if name in ("images", "mixed_stream", "small_store") else text_model_path

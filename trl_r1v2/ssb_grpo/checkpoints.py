@@ -33,11 +33,11 @@ logger = get_logger(__name__)
 class BufferCheckpointMixin:
     """Extends a GRPO trainer that has a `buffer` and its `images`; does nothing while `buffer` is `None`."""
 
-    def train(self, resume_from_checkpoint=None, **kwargs):
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """As [`~transformers.Trainer.train`]; `True` resumes from the last checkpoint that is whole."""
         if resume_from_checkpoint is True and self.buffer is not None:
             resume_from_checkpoint = self._last_whole_checkpoint()
-        return super().train(resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _save_checkpoint(self, model, trial):
         # Before TRL's own save: `trainer_state.json`, which it writes last, then vouches for the buffer too.
