@@ -6,8 +6,9 @@ Step time and peak memory on image pairs: `DPOTrainer` with the three MPO losses
 
 Both minimize the same loss here (no reward shift, token mean), which the runs check, so that what differs is how often
 an image is encoded and processed. Every run is a process of its own, stock and ours in turn with the same seed, and the
-ratio is taken pair by pair, which cancels drifts of the machine's speed; the CPU clock does not see other processes.
-Models and images are made on the spot; times do not depend on their content.
+ratio is taken pair by pair, which cancels drifts of the machine's speed. The floating-point operations of a step (matrix
+products and convolutions, as `FlopCounterMode` counts them) are exact where a busy machine blurs its clocks. Models and
+images are made on the spot; times do not depend on their content. Data loading is not in the step.
 """
 
 import argparse
@@ -128,6 +129,7 @@ def forward_operations(model, batch) -> dict[str, int]:
 
 def run(arguments) -> dict:
     import torch
+    from torch.utils.flop_counter import FlopCounterMode
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
@@ -144,13 +146,20 @@ def run(arguments) -> dict:
         "tower": sum(parameter.numel() for parameter in tower.parameters()),
         "llm": sum(parameter.numel() for name, parameter in llm.named_parameters() if "embed" not in name),
     }
-    seconds, tiles = {"wall": [], "cpu": []}, 0
+    seconds, tiles, operations = {"wall": [], "cpu": []}, 0, FlopCounterMode(display=False)
 
     class Clock(TrainerCallback):
+        """Times every step but the last, whose operations are counted instead."""
+
         def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == args.max_steps - 1:
+                operations.__enter__()
             self.wall, self.cpu = time.perf_counter(), time.process_time()
 
         def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == args.max_steps:
+                operations.__exit__(None, None, None)
+                return
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             seconds["wall"].append(time.perf_counter() - self.wall)
@@ -195,6 +204,7 @@ def run(arguments) -> dict:
         peak = torch.cuda.max_memory_allocated()
     return {
         "step_seconds": seconds,
+        "step_operations": operations.get_total_flops(),
         "peak_bytes": peak,
         "tiles_encoded": tiles,
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
@@ -225,7 +235,7 @@ def summarize(pairs: list[dict]) -> dict:
         return statistics.median(found["step_seconds"][clock][2:])  # the first steps allocate
 
     stock, ours = pairs[0]["stock"], pairs[0]["ours"]
-    operations = stock["forward_operations"]
+    forward = stock["forward_operations"]
     for pair in pairs:
         differences = [abs(a - b) for a, b in zip(pair["stock"]["losses"], pair["ours"]["losses"], strict=True)]
         if max(differences) > 1e-3:
@@ -241,7 +251,8 @@ def summarize(pairs: list[dict]) -> dict:
         },
         "peak_bytes": {name: statistics.fmean(pair[name]["peak_bytes"] for pair in pairs) for name in TRAINERS},
         "tiles_encoded": {"stock": stock["tiles_encoded"], "ours": ours["tiles_encoded"]},
-        "tower_share_of_forward_operations": operations["tower"] / operations["whole"],
+        "operations_ratio": stock["step_operations"] / ours["step_operations"],
+        "tower_share_of_forward_operations": forward["tower"] / forward["whole"],
         "parameters": stock["parameters"],
     }
 
