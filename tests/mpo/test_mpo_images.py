@@ -189,23 +189,25 @@ def test_resumed_tower_is_compared_anew(processor, policy, reference, tmp_path):
     assert len(watch.calls["policy"]) == len(watch.calls["reference"]) == 2
 
 
-@pytest.mark.parametrize("adapted_tower", [False, True])
-def test_lora(adapted_tower, processor, policy, tmp_path):
+@pytest.mark.parametrize("tower", ["plain", "adapted", "adapted and frozen"])
+def test_lora(tower, processor, policy, tmp_path):
     """An adapter on the language model leaves the tower shared with the reference; one on the tower does not."""
     language = r".*language_model.*\.(q_proj|v_proj)"
-    target = r".*\.(q_proj|v_proj)" if adapted_tower else language
+    target = language if tower == "plain" else r".*\.(q_proj|v_proj)"
     lora = LoraConfig(r=4, target_modules=target, init_lora_weights=False, task_type="CAUSAL_LM")
     common = training_args(tmp_path, max_steps=4)
     runs = []
     for settings in ({"share_pair_images": False}, {}):
         trainer = make_trainer(MPOTrainer, policy, None, MPOConfig(**common, **settings), processor, peft_config=lora)
+        if tower == "adapted and frozen":
+            freeze_tower(trainer.model.get_base_model())
         watch = TowerWatch(trainer)
         trainer.train()
         runs.append((trainer, watch.num_tiles["policy"]))
     (twice, plain), (once, shared) = runs
     close_runs(once, twice)
     assert abs(logged(once, "rewards/chosen")[0]) > 1e-4
-    assert shared == plain // (2 if adapted_tower else 4)
+    assert shared == plain // (4 if tower == "plain" else 2)
 
 
 def test_model_works_as_usual_outside_the_loss(processor, policy, reference, tmp_path):
@@ -422,7 +424,7 @@ def test_precomputing_loads_the_reference_and_lets_it_go(processor, policy, tmp_
     compute = MPOTrainer.compute_ref_log_probs
 
     def spy(self, model, inputs):
-        loaded.append(weakref.ref(model))
+        loaded.extend([weakref.ref(model), weakref.ref(model.model.vision_tower)])
         return compute(self, model, inputs)
 
     monkeypatch.setattr(MPOTrainer, "compute_ref_log_probs", spy)
@@ -430,7 +432,7 @@ def test_precomputing_loads_the_reference_and_lets_it_go(processor, policy, tmp_
     trainer = MPOTrainer(str(tmp_path / "policy"), args=args, train_dataset=image_pairs([1] * 6))
     assert trainer.ref_model is None and loaded[0]() is not trainer.model
     gc.collect()
-    assert loaded[0]() is None, "the reference must not stay in memory"
+    assert [reference() for reference in loaded[:2]] == [None, None], "the reference must not stay in memory"
     trainer.train()
     assert logged(trainer, "mpo/chosen_reward")[0] == pytest.approx(0.0, abs=1e-5)
     assert len(logged(trainer, "loss")) == 3

@@ -17,19 +17,18 @@ def fields(num_floats):
     return {"pixel_values": torch.zeros(num_floats), "image_sizes": torch.zeros(1, 2, dtype=torch.int64)}
 
 
-operations = st.lists(
-    st.one_of(
-        st.tuples(st.just("put"), st.integers(0, 5), st.integers(0, 12)),
-        st.tuples(st.just("get"), st.integers(0, 5), st.none()),
-        st.tuples(st.just("discard"), st.integers(0, 5), st.none()),
-        st.tuples(st.just("keep_only"), st.sets(st.integers(0, 5)), st.none()),
-    ),
-    max_size=30,
+keys = st.integers(0, 5)
+puts = st.tuples(st.just("put"), keys, st.integers(0, 8))  # 16 to 48 bytes
+gets = st.tuples(st.just("get"), keys, st.none())
+removals = st.one_of(
+    st.tuples(st.just("discard"), keys, st.none()),
+    st.tuples(st.just("keep_only"), st.sets(keys, min_size=4), st.none()),
 )
+operations = st.lists(st.one_of(puts, puts, puts, gets, gets, removals), min_size=5, max_size=30)
 
 
 @settings(max_examples=200, deadline=None)
-@given(operations, st.integers(1, 120))
+@given(operations, st.integers(40, 200))
 def test_store_equals_a_list(script, max_bytes):
     store, model = PixelStore(max_bytes), []  # the list holds (key, bytes), least recently used first
     for operation, key, size in script:

@@ -244,16 +244,17 @@ def test_another_schema_is_refused(shard, monkeypatch):
         load_shard(shard, FINGERPRINT)
 
 
-def test_a_kill_between_the_two_files_leaves_no_whole_shard(shard, monkeypatch):
-    """The manifest is taken away before the tensors change, and comes back last."""
+@pytest.mark.parametrize("part", ["tensors", "manifest"])
+def test_a_kill_before_either_file_leaves_no_whole_shard(part, shard, monkeypatch):
+    """The old manifest is taken away before the tensors change, and the new one comes last."""
     write = state_module._write_atomically
 
-    def killed_before_manifest(path, content):
-        if path == shard.manifest:
+    def killed(path, content):
+        if path == getattr(shard, part):
             raise KeyboardInterrupt
         write(path, content)
 
-    monkeypatch.setattr(state_module, "_write_atomically", killed_before_manifest)
+    monkeypatch.setattr(state_module, "_write_atomically", killed)
     with pytest.raises(KeyboardInterrupt):
         save(shard.folder, filled_buffer(2, seed=8))
     assert not shard.manifest.exists()
