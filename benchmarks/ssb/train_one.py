@@ -14,7 +14,13 @@ from pathlib import Path
 import torch
 import yaml
 from datasets import load_dataset
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+)
 
 from benchmarks.environment import environment
 from trl_r1v2 import SSBGRPOConfig, SSBGRPOTrainer
@@ -47,10 +53,10 @@ class CountingTrainer(SSBGRPOTrainer):
 
 
 class Evaluation(TrainerCallback):
-    """Greedy accuracy on held-out rows every few steps; its own time is not counted as training time."""
+    """Greedy accuracy on held-out rows, often at first; its own time is not counted as training time."""
 
-    def __init__(self, rows, every: int, max_new_tokens: int):
-        self.rows, self.every, self.max_new_tokens = rows, every, max_new_tokens
+    def __init__(self, rows, max_new_tokens: int):
+        self.rows, self.max_new_tokens = rows, max_new_tokens
         self.trainer = None
         self.points = []
         self.seconds = self.cpu_seconds = 0.0
@@ -94,7 +100,8 @@ class Evaluation(TrainerCallback):
         self.evaluate(0)
 
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+        step = state.global_step
+        if step % (10 if step <= 50 else 25) == 0 or step == state.max_steps:
             self.evaluate(state.global_step)
 
 
@@ -119,13 +126,16 @@ def run(arguments) -> dict:
     held_out = load_dataset(arguments.data, split="test").select(range(arguments.eval_rows))
     is_vlm = "images" in train.column_names
     auto = AutoModelForImageTextToText if is_vlm else AutoModelForCausalLM
-    evaluation = Evaluation(held_out, arguments.eval_every, settings["max_completion_length"])
+    evaluation = Evaluation(held_out, settings["max_completion_length"])
     trainer = CountingTrainer(
         model=auto.from_pretrained(arguments.base, dtype=torch.float32),
         reward_funcs=[accuracy_reward, format_reward],
         args=SSBGRPOConfig(**settings),
         train_dataset=train,
-        processing_class=AutoProcessor.from_pretrained(arguments.base, padding_side="left"),
+        # The text model's own tokenizer: `AutoTokenizer` would rebuild it as Qwen2's, with other pieces.
+        processing_class=(AutoProcessor if is_vlm else PreTrainedTokenizerFast).from_pretrained(
+            arguments.base, padding_side="left"
+        ),
         callbacks=[evaluation],
     )
     evaluation.trainer = trainer
@@ -156,7 +166,6 @@ def main():
     parser.add_argument("--data", required=True, help="folder of the data set (splits train and test)")
     parser.add_argument("--recipe", required=True, help="GRPO recipe whose settings are used")
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--eval_every", type=int, default=25)
     parser.add_argument("--eval_rows", type=int, default=400)
     parser.add_argument("--output", type=Path, required=True, help="result file")
     arguments = parser.parse_args()

@@ -179,7 +179,9 @@ def test_gradient_equals_reference(run):
 
 
 def test_captured_logps_equal_an_extra_forward(run):
+    """In float64, so that the padding of a batch, which the extra forward lacks, does not show in the last digits."""
     trainer, recorder, dataset, checks = run
+    trainer.model.double()
     largest_difference = []
 
     def check(step):
@@ -196,8 +198,7 @@ def test_captured_logps_equal_an_extra_forward(run):
     checks.append(check)
     trainer.train()
     assert len(largest_difference) == 12
-    # Different padding, different kernels: float32 round-off on values up to about 10 nats.
-    assert max(largest_difference) < 5e-6
+    assert max(largest_difference) < 1e-6  # stored in float32, as TRL computes them
 
 
 def test_stored_ratio_differs_from_one(run):
