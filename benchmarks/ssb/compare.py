@@ -27,7 +27,8 @@ def main():
     parser.add_argument("--recipe", default="recipes/digits/grpo.yaml")
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--train_rows", type=int, help="only the first so many training rows")
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
 
@@ -44,6 +45,8 @@ def main():
         command = [sys.executable, "-m", "benchmarks.ssb.train_one", "--setting", setting, "--seed", str(seed)]
         command += ["--base", arguments.base, "--data", arguments.data, "--recipe", arguments.recipe]
         command += ["--steps", str(arguments.steps), "--output", str(output)]
+        if arguments.train_rows is not None:
+            command += ["--train_rows", str(arguments.train_rows)]
         log = output.with_suffix(".log")
         with open(log, "w") as file:
             code = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode

@@ -31,6 +31,20 @@ def tokens_to_reach(points: list[dict], accuracy: float) -> float:
     return float("nan")
 
 
+def paired_differences(stock: list[dict], runs: list[dict]) -> dict[str, dict]:
+    """Accuracy minus stock's with the same seed: at the end, and on average over training. Points of 0 to 1."""
+    of_seed = {run["seed"]: [point["accuracy"] for point in run["points"]] for run in stock}
+    pairs = [(of_seed[run["seed"]], [point["accuracy"] for point in run["points"]]) for run in runs]
+    differences = {
+        "final_accuracy": [mine[-1] - theirs[-1] for theirs, mine in pairs],
+        "mean_accuracy": [float(np.mean(mine) - np.mean(theirs)) for theirs, mine in pairs],
+    }
+    return {
+        name: dict(zip(("mean", "half_width_95"), interval(values), strict=True), values=values)
+        for name, values in differences.items()
+    }
+
+
 def load(results: Path) -> dict[str, list[dict]]:
     runs: dict[str, list[dict]] = {}
     for path in sorted(results.glob("*-*.json")):
@@ -61,6 +75,8 @@ def summarise(results: Path) -> dict:
                     float(np.mean([step[f"ssb/{name}"] for step in steps])) for steps in last_quarter
                 ]
         entry = {"num_seeds": len(of_setting)}
+        if setting != "stock":
+            entry["paired_with_stock"] = paired_differences(runs["stock"], of_setting)
         for name, values in figures.items():
             reached = [value for value in values if value == value]
             mean, half_width = interval(reached) if reached else (float("nan"), float("nan"))
@@ -75,9 +91,9 @@ def summarise(results: Path) -> dict:
 
 def table(summary: dict) -> str:
     lines = [
-        "| setting | final accuracy | mean accuracy over training | generated tokens | tokens to stock's final accuracy "
-        "| effective share, last quarter: before → after | CPU seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| setting | final accuracy | minus stock's, same seed | mean accuracy over training | generated tokens "
+        "| tokens to stock's final accuracy | effective share, last quarter: before → after | CPU seconds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for setting, entry in summary["settings"].items():
 
@@ -91,8 +107,12 @@ def table(summary: dict) -> str:
             share = (
                 f"{show('effective_before_last_quarter', 100, 0)} → {show('effective_after_last_quarter', 100, 0)} %"
             )
+        difference = "–"
+        if "paired_with_stock" in entry:
+            final = entry["paired_with_stock"]["final_accuracy"]
+            difference = f"{final['mean'] * 100:+.1f} ± {final['half_width_95'] * 100:.1f}"
         lines.append(
-            f"| {setting} | {show('final_accuracy', 100)} % | {show('mean_accuracy', 100)} % "
+            f"| {setting} | {show('final_accuracy', 100)} % | {difference} | {show('mean_accuracy', 100)} % "
             f"| {show('generated_tokens', 1e-3, 0)} k | {show('tokens_to_target', 1e-3, 0)} k ({reached} seeds) "
             f"| {share} | {show('train_cpu_seconds', 1, 0)} |"
         )
@@ -101,23 +121,24 @@ def table(summary: dict) -> str:
 
 def plot(runs: dict[str, list[dict]], results: Path) -> None:
     colours = dict(zip(runs, plt.get_cmap("tab10").colors, strict=False))
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.2))
     for setting, of_setting in runs.items():
         accuracy = np.array([[point["accuracy"] for point in run["points"]] for run in of_setting]) * 100
-        tokens = np.mean([[point["generated_tokens"] for point in run["points"]] for run in of_setting], axis=0) / 1e3
         half_width = [interval(column)[1] for column in accuracy.T]
         mean = accuracy.mean(axis=0)
-        axes[0].plot(tokens, mean, label=setting, color=colours[setting])
-        axes[0].fill_between(tokens, mean - half_width, mean + half_width, color=colours[setting], alpha=0.12)
-        name = "ssb/effective_after" if setting != "stock" else None
-        if name:
-            after = np.mean([[step[name] for step in run["steps"]] for run in of_setting], axis=0) * 100
-            axes[1].plot(range(1, len(after) + 1), after, label=f"{setting}, after", color=colours[setting])
+        for axis, cost, scale in ((axes[0], "generated_tokens", 1e-3), (axes[1], "train_cpu_seconds", 1.0)):
+            spent = np.mean([[point[cost] for point in run["points"]] for run in of_setting], axis=0) * scale
+            axis.plot(spent, mean, label=setting, color=colours[setting])
+            axis.fill_between(spent, mean - half_width, mean + half_width, color=colours[setting], alpha=0.12)
+        if setting != "stock":
+            after = np.mean([[step["ssb/effective_after"] for step in run["steps"]] for run in of_setting], axis=0)
+            axes[2].plot(range(1, len(after) + 1), after * 100, label=f"{setting}, after", color=colours[setting])
         if setting == "paper":
-            before = np.mean([[s["ssb/effective_before"] for s in run["steps"]] for run in of_setting], axis=0) * 100
-            axes[1].plot(range(1, len(before) + 1), before, "--", label="paper, before", color="0.4")
+            before = np.mean([[step["ssb/effective_before"] for step in run["steps"]] for run in of_setting], axis=0)
+            axes[2].plot(range(1, len(before) + 1), before * 100, "--", label="paper, before", color="0.4")
     axes[0].set(xlabel="generated tokens (thousands)", ylabel="greedy accuracy, held-out (%)")
-    axes[1].set(xlabel="optimizer step", ylabel="effective rows (%)", ylim=(0, 103))
+    axes[1].set(xlabel="CPU seconds of training", ylabel="greedy accuracy, held-out (%)")
+    axes[2].set(xlabel="optimizer step", ylabel="effective rows (%)", ylim=(0, 103))
     for axis in axes:
         axis.legend(frameon=False, fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)

@@ -4,9 +4,9 @@ The comparison's text task: chains of sums, and a small language model that most
 
     python -m benchmarks.ssb.text_task --output runs/chains
     python -m benchmarks.ssb.compare --task chains --base runs/chains/base --data runs/chains/data \
-        --recipe benchmarks/ssb/chains_grpo.yaml
+        --recipe benchmarks/ssb/chains_grpo.yaml --train_rows 240 --steps 90
 
-A question has two to eight operands, so there are easy and hard prompts. The model learns from demonstrations of which a
+A question has two to six operands, so there are easy and hard prompts. The model learns from demonstrations of which a
 part guesses and the others work step by step.
 """
 
@@ -20,9 +20,9 @@ from transformers import set_seed
 from trl_r1v2.datasets.digits_parts import new_language_model, train_language_model, train_tokenizer
 
 
-LENGTHS = (2, 3, 4, 5, 6, 7, 8)
+LENGTHS = (2, 3, 4, 5, 6)
 LARGEST_TOTAL = 19
-GUESS_RATE = 0.3
+GUESS_RATE = 0.6
 
 
 def draw_chain(length: int, rng: random.Random) -> list[int]:
@@ -78,8 +78,8 @@ def main():
     parser.add_argument("--train_rows", type=int, default=4000)
     parser.add_argument("--test_rows", type=int, default=1000)
     parser.add_argument("--demonstrations", type=int, default=8000)
-    parser.add_argument("--reasoning_steps", type=int, default=450, help="optimizer steps on careful work alone")
-    parser.add_argument("--mixed_steps", type=int, default=50, help="optimizer steps with guesses among it")
+    parser.add_argument("--reasoning_steps", type=int, default=800, help="optimizer steps on careful work alone")
+    parser.add_argument("--mixed_steps", type=int, default=120, help="optimizer steps with guesses among it")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     for split, num_rows in (("train", arguments.train_rows), ("test", arguments.test_rows)):

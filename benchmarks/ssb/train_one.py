@@ -34,7 +34,9 @@ SETTINGS = {
     "paper": {"ssb_mode": "paper"},
     "fresh": {"ssb_mode": "fresh"},
     "share": {"ssb_mode": "fresh", "ssb_replay": "share", "ssb_replay_share": 0.5},
-    "resample": {"ssb_mode": "paper", "ssb_resample_rounds": 1},
+    # No replay: dead rows are generated anew for other prompts.
+    "resample": {"ssb_max_replay_fraction": 1e-6, "ssb_resample_rounds": 2},
+    # Tells on prompts that come back, so it needs several epochs (`--train_rows`).
     "skip": {"ssb_mode": "paper", "ssb_skip_probability": 0.8},
 }
 LOGGED = ("ssb/effective_before", "ssb/effective_after", "ssb/dead_groups", "ssb/ratio_clipped", "reward", "step_time")
@@ -123,6 +125,8 @@ def run(arguments) -> dict:
     }
     settings.pop("eval_strategy", None)
     train = load_dataset(arguments.data, split="train")
+    if arguments.train_rows is not None:
+        train = train.select(range(arguments.train_rows))
     held_out = load_dataset(arguments.data, split="test").select(range(arguments.eval_rows))
     is_vlm = "images" in train.column_names
     auto = AutoModelForImageTextToText if is_vlm else AutoModelForCausalLM
@@ -151,6 +155,7 @@ def run(arguments) -> dict:
         "overrides": SETTINGS[arguments.setting],
         "recipe": arguments.recipe,
         "num_steps": arguments.steps,
+        "num_train_rows": len(train),
         "num_eval_rows": len(held_out),
         "environment": environment(),
         "points": evaluation.points,
@@ -166,6 +171,7 @@ def main():
     parser.add_argument("--data", required=True, help="folder of the data set (splits train and test)")
     parser.add_argument("--recipe", required=True, help="GRPO recipe whose settings are used")
     parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--train_rows", type=int, help="only the first so many training rows")
     parser.add_argument("--eval_rows", type=int, default=400)
     parser.add_argument("--output", type=Path, required=True, help="result file")
     arguments = parser.parse_args()
