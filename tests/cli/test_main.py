@@ -2,6 +2,7 @@
 """The table of commands, the help page, and who starts a script."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -66,6 +67,19 @@ def test_help_of_a_command_shows_its_arguments(capsys):
     for argument in ("--ssb_capacity", "--learning_rate", "--check_images", "--reward_funcs"):
         assert argument in page
     assert page.startswith("usage: trl-r1v2 grpo --config recipe.yaml")
+
+
+@pytest.mark.parametrize("command", [["--help"], ["convert", "--help"]])
+def test_a_reader_that_leaves_early_is_no_error(command):
+    """As in `trl-r1v2 convert --help | head -1`, with a reader that has gone before the first line."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "trl_r1v2.cli.main", *command], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert done.returncode == 141  # 128 + SIGPIPE, as the shell reports of programs that the signal ends
+    assert "Traceback" not in done.stderr and "BrokenPipeError" not in done.stderr
 
 
 def test_launch_options_are_refused_for_a_command_of_one_process(capsys, tmp_path):

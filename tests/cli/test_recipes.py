@@ -62,4 +62,20 @@ def single_recipes() -> list:
 def test_every_other_recipe_names_its_command_and_fits_it(path, command, monkeypatch):
     assert command in COMMANDS, f"{path}: a comment has to say `trl-r1v2 <command> --config …`"
     monkeypatch.chdir(ROOT)
+    # a recipe for GPUs is parsed as on one
+    monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: True)
     ResolvedStage(path.stem, command, read_recipe(path), str(path)).check()
+
+
+def test_recipes_named_in_documents_exist_and_belong_to_their_command():
+    found = 0
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        named = re.findall(r"trl-r1v2 +(\S+) +--config (recipes/\S+\.yaml)", page.read_text(encoding="utf-8"))
+        for command, path in named:
+            recipe = ROOT / path
+            assert recipe.is_file(), f"{page.name} names {path}"
+            assert re.search(rf"trl-r1v2 {command} --config", recipe.read_text(encoding="utf-8")), (
+                f"{page.name}: {path}"
+            )
+            found += 1
+    assert found >= 12

@@ -14,6 +14,8 @@ import os
 import sys
 from dataclasses import dataclass
 
+from .terminal import print_page
+
 
 @dataclass(frozen=True)
 class Command:
@@ -44,6 +46,8 @@ COMMANDS = {
     "align": Command("align", "Train", "supervised start of a composed model on demonstrations", True),
     "filter-prompts": Command("filter_prompts", "Train", "keep the prompts that the model answers right and wrong", True),
     "pairs": Command("pairs", "Train", "sample and score responses, and build preference pairs for MPO", True),
+    "calibrate": Command("calibrate", "Train", "sweep reward thresholds over the scored responses of `pairs`"),
+    "reward": Command("reward", "Train", "a scalar reward model that sees the image, from preference pairs", True),
     "mpo": Command("mpo", "Train", "Mixed Preference Optimization: preference, quality and generation loss", True),
     "grpo": Command("grpo", "Train", "GRPO with the Selective Sample Buffer", True),
     "evaluate": Command("evaluate", "Measure", "greedy accuracy, Pass@1 over k runs, format and hallucination rate"),
@@ -51,6 +55,7 @@ COMMANDS = {
     "serve-reward": Command("serve_reward", "Serve", "a scalar reward model over HTTP, for the hybrid reward"),
     "digits-data": Command("digits_data", "Demo", "write the digit tasks, made from real scans"),
     "digits-parts": Command("digits_parts", "Demo", "train the digit model's tower and language model from scratch"),
+    "real-parts": Command("real_parts", "Demo", "pretrained parts from wheels: SmolLM2-135M and DINOv2-S"),
 }  # fmt: skip
 
 _USUAL_ORDER = ("compose", "align", "filter-prompts", "pairs", "mpo", "grpo", "evaluate", "report")
@@ -101,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(help_text())
+        print_page(help_text())
         return 0
     if argv[0] == "--version":
         from trl_r1v2 import __version__
@@ -132,6 +137,7 @@ def run_command(name: str, args: list[str]) -> int:
     from subprocess import CalledProcessError
 
     from trl_r1v2.datasets.checks import DatasetError
+    from trl_r1v2.vlm.errors import CheckpointError
 
     from .recipe import RecipeError
 
@@ -158,7 +164,7 @@ def run_command(name: str, args: list[str]) -> int:
             launch(script, recipe_strings, command_strings, without(args, command_strings))
         else:
             module.main(*outputs)
-    except (RecipeError, DatasetError) as error:
+    except (RecipeError, DatasetError, CheckpointError) as error:
         return _fail(prog, str(error))
     except CalledProcessError as error:
         # the script's own process has already said what went wrong

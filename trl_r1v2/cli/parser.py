@@ -24,6 +24,7 @@ from .recipe import (
     unknown_key_message,
     value_problem,
 )
+from .terminal import print_page
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -141,6 +142,13 @@ class RecipeParser(TrlParser):
     def error(self, message: str):
         """Raise what argparse complains about as a `RecipeError`; `parse_args_and_config` ends the program with it."""
         raise RecipeError(message)
+
+    def print_help(self, file: Any = None):
+        """Print the help, to standard output as a page whose reader may leave early."""
+        if file is None:
+            print_page(self.format_help().removesuffix("\n"))
+        else:
+            super().print_help(file)
 
     def _known_keys(self) -> dict[str, Any]:
         """Names of all fields, with their resolved type hints; a field with choices has them as its hint."""
