@@ -7,7 +7,8 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from ssb_grpo.tiny_qwen_vl import build_qwen_vl
+from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from trl_r1v2.vlm.activation import COMPONENTS, TrainableArguments, component_of, parse_trainable, set_trainable
@@ -188,3 +189,22 @@ def test_unknown_components_are_refused(text):
 def test_models_without_components_are_refused():
     with pytest.raises(ValueError, match="'0.weight' belongs to no known component"):
         set_trainable(torch.nn.Sequential(torch.nn.Linear(2, 2)), "llm")
+
+
+def test_qwen_vl_keeps_its_adapter_in_the_tower(tmp_path):
+    """`visual.merger` maps to the LLM's width: it is the adapter, and the rest of `visual` the tower."""
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(build_qwen_vl(tmp_path))
+    merger = {f"model.visual.merger.{name}" for name, _ in model.model.visual.merger.named_parameters()}
+    tower = {f"model.visual.{name}" for name, _ in model.model.visual.named_parameters()} - merger
+    everything = {name for name, _ in model.named_parameters()}
+    assert set(set_trainable(model, "adapter", rl=True).trained_names) == merger
+    assert set(set_trainable(model, "adapter+vision").trained_names) == merger | tower
+    assert set(set_trainable(model, "llm").trained_names) == everything - merger - tower
+
+    with pytest.raises(ValueError, match=r"modules_to_save=\['merger'\]"):
+        set_trainable(get_peft_model(model, LoraConfig(**LORA)), "llm+adapter")
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path)
+    model = get_peft_model(model, LoraConfig(**LORA, modules_to_save=["merger"]))
+    trained = set_trainable(model, "llm+adapter").trained_names
+    copies = {name for name in trained if ".visual.merger.modules_to_save.default." in name}
+    assert len(copies) == len(merger) and all(".lora_" in name for name in set(trained) - copies)

@@ -17,6 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 
 from trl_r1v2.vlm import shard_writer, tensor_files
 from trl_r1v2.vlm.compose import compose_vlm
+from trl_r1v2.vlm.errors import CheckpointError
 from trl_r1v2.vlm.processor_setup import image_chat_template
 
 
@@ -279,7 +280,7 @@ def test_interrupted_run_resumes_byte_for_byte(tmp_path, parts, monkeypatch):
 def test_full_disk_is_refused_before_writing(tmp_path, parts, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shard_writer.shutil, "disk_usage", lambda path: usage(10**12, 10**12, 1000))
-    with pytest.raises(OSError, match=r"needed and 1,000 are free.*nothing was written"):
+    with pytest.raises(CheckpointError, match=r"needed and 1,000 are free.*nothing was written"):
         compose(parts.root / "vision", parts.root / "llm", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -287,11 +288,11 @@ def test_full_disk_is_refused_before_writing(tmp_path, parts, monkeypatch):
 def test_a_folder_of_something_else_is_not_touched(tmp_path, parts):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="not empty"):
+    with pytest.raises(CheckpointError, match="not empty"):
         compose(parts.root / "vision", parts.root / "llm", tmp_path / "out")
     compose(parts.root / "vision", parts.root / "llm", tmp_path / "other", seed=1)
     before = folder_bytes(tmp_path / "other")
-    with pytest.raises(FileExistsError, match=r"different: \['seed'\]"):
+    with pytest.raises(CheckpointError, match=r"different: \['seed'\]"):
         compose(parts.root / "vision", parts.root / "llm", tmp_path / "other", seed=2)
     assert folder_bytes(tmp_path / "other") == before
 
@@ -306,7 +307,7 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path, parts):
 )
 def test_patch_grids_that_cannot_be_shuffled_are_refused(tmp_path, parts, overrides, message):
     tiny_parts.save_vision(tmp_path / "vision", **overrides)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         compose(tmp_path / "vision", parts.root / "llm", tmp_path / "out")
 
 
@@ -323,7 +324,7 @@ def test_patch_grids_that_cannot_be_shuffled_are_refused(tmp_path, parts, overri
     ],
 )
 def test_settings_out_of_bounds_are_refused(tmp_path, parts, settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         compose(parts.root / "vision", parts.root / "llm", tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
 
@@ -342,21 +343,21 @@ def edited(source: Path, target: Path, tensors=None, config=None) -> Path:
 def test_parts_that_do_not_fit_are_refused_by_name(tmp_path, parts):
     vision, llm = parts.root / "vision", parts.root / "llm"
     missing = edited(vision, tmp_path / "a", lambda t: {k: v for k, v in t.items() if "lambda_1" not in k})
-    with pytest.raises(ValueError, match="2 missing: model.vision_tower.encoder.layer.0.lambda_1, "):
+    with pytest.raises(CheckpointError, match="2 missing: model.vision_tower.encoder.layer.0.lambda_1, "):
         compose(missing, llm, tmp_path / "out")
     extra = edited(llm, tmp_path / "b", lambda t: {**t, "model.extra.weight": torch.ones(2)})
-    with pytest.raises(ValueError, match="1 unknown: model.language_model.extra.weight"):
+    with pytest.raises(CheckpointError, match="1 unknown: model.language_model.extra.weight"):
         compose(vision, extra, tmp_path / "out")
     wide = edited(llm, tmp_path / "c", lambda t: {**t, "model.norm.weight": torch.ones(33)})
-    with pytest.raises(ValueError, match=r"norm.weight \[33\] instead of \[32\]"):
+    with pytest.raises(CheckpointError, match=r"norm.weight \[33\] instead of \[32\]"):
         compose(vision, wide, tmp_path / "out")
     tied = edited(llm, tmp_path / "d", config={"tie_word_embeddings": True})
-    with pytest.raises(ValueError, match="lm_head.weight differs from the embeddings"):
+    with pytest.raises(CheckpointError, match="lm_head.weight differs from the embeddings"):
         compose(vision, tied, tmp_path / "out")
     quantised = edited(llm, tmp_path / "e", config={"quantization_config": {"quant_method": "fp8"}})
-    with pytest.raises(ValueError, match="quantised"):
+    with pytest.raises(CheckpointError, match="quantised"):
         compose(vision, quantised, tmp_path / "out")
-    with pytest.raises(ValueError, match="is a 'qwen2' checkpoint; a tower is read from"):
+    with pytest.raises(CheckpointError, match="is a 'qwen2' checkpoint; a tower is read from"):
         compose(llm, llm, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -365,20 +366,20 @@ def test_broken_files_are_refused(tmp_path, parts):
     vision, llm = parts.root / "vision", parts.root / "llm"
     cut = edited(llm, tmp_path / "cut")
     (cut / "model.safetensors").write_bytes((llm / "model.safetensors").read_bytes()[:-10])
-    with pytest.raises(ValueError, match="not a complete safetensors file"):
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
         compose(vision, cut, tmp_path / "out")
     pickled = edited(llm, tmp_path / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
-    with pytest.raises(FileNotFoundError, match="only pickled weights"):
+    with pytest.raises(CheckpointError, match="only pickled weights"):
         compose(vision, pickled, tmp_path / "out")
     sharded = edited(llm, tmp_path / "sharded")
     (sharded / "model.safetensors").unlink()
     (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
-    with pytest.raises(FileNotFoundError, match="model-1.safetensors"):
+    with pytest.raises(CheckpointError, match="model-1.safetensors"):
         compose(vision, sharded, tmp_path / "out")
     silent = edited(llm, tmp_path / "silent")
     (silent / "chat_template.jinja").unlink()
-    with pytest.raises(FileNotFoundError, match="no chat template"):
+    with pytest.raises(CheckpointError, match="no chat template"):
         compose(vision, silent, tmp_path / "out")
     (tmp_path / "mine.jinja").write_text(tiny_parts.CHAT_TEMPLATE)
     compose(vision, silent, tmp_path / "out", chat_template=str(tmp_path / "mine.jinja"))
@@ -411,5 +412,5 @@ def test_sizes(text, expected):
 
 @pytest.mark.parametrize("text", ["", "5", "-1GB", "0MB", "five GB"])
 def test_sizes_that_are_none(text):
-    with pytest.raises(ValueError, match="is no size"):
+    with pytest.raises(CheckpointError, match="is no size"):
         shard_writer.parse_size(text)

@@ -13,6 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from trl_r1v2.vlm.compose import compose_vlm
 from trl_r1v2.vlm.convert import to_native, to_published
+from trl_r1v2.vlm.errors import CheckpointError
 
 
 IMAGE_WORDS = ("<|video_pad|>", "<img>", "</img>", "<IMG_CONTEXT>")
@@ -165,7 +166,7 @@ def test_composing_from_published_parts(checkpoint, tmp_path):
 )
 def test_settings_the_native_model_cannot_reproduce(tmp_path, changes, message):
     published.save_published(tmp_path / "p", tiny_parts.make_tokenizer(IMAGE_WORDS), **changes)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         to_native(str(tmp_path / "p"), str(tmp_path / "out"), progress=False)
     assert not (tmp_path / "out").exists()
 
@@ -183,7 +184,7 @@ def test_sub_config_traps(tmp_path):
         ]
     ):
         published.save_published(tmp_path / str(index), tokenizer, **changes)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(CheckpointError, match=message):
             to_native(str(tmp_path / str(index)), str(tmp_path / "out"), progress=False)
 
 
@@ -198,16 +199,16 @@ def test_unknown_missing_and_repeated_tensors_are_listed(tmp_path):
     }  # fmt: skip
     for name, (changed, message) in cases.items():
         published.save_published(tmp_path / name, tokenizer, tensors=changed)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(CheckpointError, match=message):
             to_native(str(tmp_path / name), str(tmp_path / "out"), progress=False)
     published.save_published(tmp_path / "twice", tokenizer)
     second = next((tmp_path / "twice").glob("*-00002-of-*"))
     published.save_file({**load_file(second), "mlp1.0.bias": torch.zeros(96)}, second)
-    with pytest.raises(ValueError, match="in both model-00001-of-00002.safetensors and model-00002"):
+    with pytest.raises(CheckpointError, match="in both model-00001-of-00002.safetensors and model-00002"):
         to_native(str(tmp_path / "twice"), str(tmp_path / "out"), progress=False)
 
 
 def test_tokenizer_without_image_tokens_is_refused(tmp_path):
     published.save_published(tmp_path / "p", tiny_parts.make_tokenizer())
-    with pytest.raises(ValueError, match="tokenizer lacks.*<IMG_CONTEXT>"):
+    with pytest.raises(CheckpointError, match="tokenizer lacks.*<IMG_CONTEXT>"):
         to_native(str(tmp_path / "p"), str(tmp_path / "out"), progress=False)

@@ -10,6 +10,7 @@ import tiny_parts
 import yaml
 from transformers import AutoModelForImageTextToText
 
+from trl_r1v2.cli.main import main
 from trl_r1v2.scripts import compose, convert
 from trl_r1v2.vlm.compose import compose_vlm
 
@@ -75,3 +76,44 @@ def test_wrong_arguments_end_the_command(arguments, message, capsys):
     with pytest.raises(SystemExit) as error:
         convert.make_parser().parse_args_and_config(["--checkpoint", "a", "--output_dir", "b", *arguments])
     assert error.value.code == 2 and message in capsys.readouterr().err
+
+
+def refused(capsys, *command: str) -> str:
+    """The one line with which a command ends that cannot be carried out."""
+    assert main([*command]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_mistakes_are_one_line_without_a_traceback(root, tmp_path, capsys):
+    vision, llm, out = str(root / "vision"), str(root / "llm"), str(tmp_path / "out")
+    line = refused(capsys, "compose", "--vision", vision, "--llm", str(tmp_path / "no"), "--output_dir", out)
+    assert (
+        line == f"trl-r1v2 compose: error: llm: {tmp_path / 'no'} has no config.json. Give a local checkpoint folder."
+    )
+    line = refused(capsys, "compose", "--vision", llm, "--llm", llm, "--output_dir", out)
+    assert "is a 'qwen2' checkpoint; a tower is read from" in line
+    line = refused(capsys, "compose", "--vision", vision, "--llm", llm, "--output_dir", out, "--max_shard_size", "big")
+    assert "max_shard_size 'big' is no size" in line
+    template = ("--chat_template", str(tmp_path / "none.jinja"))
+    line = refused(capsys, "compose", "--vision", vision, "--llm", llm, "--output_dir", out, *template)
+    assert f"there is no file {tmp_path / 'none.jinja'}" in line
+    line = refused(capsys, "convert", "--checkpoint", llm, "--output_dir", out)
+    assert "is a 'qwen2' checkpoint; published InternVL checkpoints are" in line
+    line = refused(capsys, "convert", "--checkpoint", llm, "--output_dir", out, "--to", "published")
+    assert "is a 'qwen2' checkpoint, not a native `internvl` one" in line
+    for text, message in (("{", "config.json is no JSON"), ('{"model_type": "abacus"}', "is a 'abacus' checkpoint")):
+        (tmp_path / "config.json").write_text(text)
+        line = refused(capsys, "compose", "--vision", vision, "--llm", str(tmp_path), "--output_dir", out)
+        assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bug_of_ours_keeps_its_traceback(root, tmp_path, monkeypatch):
+    def broken(**arguments):
+        raise ValueError("not the user's fault")
+
+    monkeypatch.setattr(compose, "compose_vlm", broken)
+    arguments = ["--vision", str(root / "vision"), "--llm", str(root / "llm"), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match="not the user's fault"):
+        main(["compose", *arguments])

@@ -16,13 +16,16 @@ from transformers.utils import is_peft_available
 
 COMPONENTS = ("vision", "adapter", "llm")
 
-# Name segments that decide a parameter's component, in transformers' InternVL and LLaVA-like models.
+# Name segments that decide a parameter's component, in transformers' InternVL, LLaVA-like and Qwen-VL models.
 _SEGMENTS = {
     "vision_tower": "vision",
+    "visual": "vision",
     "multi_modal_projector": "adapter",
     "language_model": "llm",
     "lm_head": "llm",
 }
+# Qwen-VL keeps its adapter inside the vision module.
+_ADAPTERS_IN_VISUAL = ("merger", "merger_list", "deepstack_merger_list")
 
 
 @dataclass
@@ -104,12 +107,20 @@ def component_of(name: str) -> str:
     Raises:
         `ValueError`: when the name holds no known component.
     """
-    for segment in name.split("."):
+    return _place(name)[0]
+
+
+def _place(name: str) -> tuple[str, str]:
+    """The component of a parameter, and the module of that component by the name it has in the model."""
+    segments = name.split(".")
+    for segment, inner in zip(segments, [*segments[1:], ""], strict=True):
+        if segment == "visual" and inner in _ADAPTERS_IN_VISUAL:
+            return "adapter", inner
         if segment in _SEGMENTS:
-            return _SEGMENTS[segment]
+            return _SEGMENTS[segment], segment
     raise ValueError(
         f"parameter {name!r} belongs to no known component: set_trainable knows models with a vision_tower, a "
-        "multi_modal_projector and a language_model (InternVL and LLaVA-like ones in transformers)."
+        "multi_modal_projector and a language_model (InternVL and LLaVA-like ones in transformers), and Qwen-VL's."
     )
 
 
@@ -156,10 +167,11 @@ def set_trainable(
     has_tuner = {components[name] for name in active}
     outside = sorted(chosen - has_tuner) if active else []
     if outside and not unsaved_ok:
+        modules = dict(map(_place, reversed(names)))
         raise ValueError(
             f"the PEFT model has no trainable copy of {' and '.join(outside)}: it would train, but PEFT checkpoints "
-            f"would not hold it. Add modules_to_save={[_module_of(name) for name in outside]} to the PEFT config, or "
-            "pass unsaved_ok=True and save the whole model yourself."
+            f"would not hold it. Add modules_to_save={[modules[component] for component in outside]} to the PEFT "
+            "config, or pass unsaved_ok=True and save the whole model yourself."
         )
     trained_names = []
     for name, parameter in names.items():
@@ -176,10 +188,6 @@ def set_trainable(
         raise ValueError(f"the model has no {' and no '.join(empty)} to train.")
     in_order = "+".join(name for name in COMPONENTS if name in chosen)
     return ActivationReport(in_order, trained, frozen, tuple(trained_names))
-
-
-def _module_of(component: str) -> str:
-    return next(segment for segment, name in _SEGMENTS.items() if name == component)
 
 
 def _peft_names(model: torch.nn.Module) -> tuple[set[str], set[str]]:

@@ -10,6 +10,7 @@ caller, never passed through. Configs are `published_config.py`; bytes are `tens
 import re
 from collections.abc import Iterable
 
+from trl_r1v2.vlm.errors import CheckpointError
 from trl_r1v2.vlm.tensor_files import OutputTensor, TensorInfo, copied, joined, rows_of
 
 
@@ -95,7 +96,7 @@ def vision_to_native(info: TensorInfo, name: str, dtype: str | None = None) -> l
     if match:
         rows = info.shape[0]
         if rows % 3:
-            raise ValueError(f"{info.name}: {rows} rows cannot be split into query, key and value.")
+            raise CheckpointError(f"{info.name}: {rows} rows cannot be split into query, key and value.")
         return [
             rows_of(
                 info, VISION_ROOT + template.format(**match.groupdict()), k * rows // 3, (k + 1) * rows // 3, dtype

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     InternVLConfig,
     InternVLForConditionalGeneration,
@@ -21,7 +22,8 @@ from transformers import (
 )
 
 from trl_r1v2.vlm import checkpoint_keys as keys
-from trl_r1v2.vlm.parts import fresh_adapter, local_folder, read_adapter, read_llm, read_vision
+from trl_r1v2.vlm.errors import CheckpointError
+from trl_r1v2.vlm.parts import fresh_adapter, local_folder, read_adapter, read_config, read_llm, read_vision
 from trl_r1v2.vlm.processor_setup import (
     build_processor,
     check_saved_tokenizer,
@@ -120,19 +122,23 @@ def compose_vlm(
         [`ComposeReport`]
 
     Raises:
-        `ValueError`: when the parts do not fit together, with the numbers that differ.
-        `FileNotFoundError`: when a part has no safetensors checkpoint or the LLM no chat template.
-        `FileExistsError`: when `output_dir` holds something else.
-        `OSError`: when the disk is too small; nothing is written then.
+        [`~vlm.errors.CheckpointError`]: when the parts do not fit together (with the numbers that differ), a part has
+            no safetensors checkpoint or the LLM no chat template, `output_dir` holds something else, or the disk is
+            too small; nothing is written then.
     """
     vision_dir, llm_dir = local_folder(vision, "vision"), local_folder(llm, "llm")
     adapter_dir = None if adapter is None else local_folder(adapter, "adapter")
     cast = None if dtype is None else _safetensors_dtype(dtype)
 
     vision_config, vision_tensors = read_vision(vision_dir, cast)
+    kind = read_config(llm_dir).get("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise CheckpointError(f"llm: {llm_dir} is a {kind!r} checkpoint; give a Qwen2, Qwen3 or Llama causal LM.")
     text_config = AutoConfig.from_pretrained(llm_dir)
     if text_config.to_dict().get("quantization_config") is not None:
-        raise ValueError(f"{llm_dir} is quantised: its bytes cannot be composed. Give the unquantised checkpoint.")
+        raise CheckpointError(
+            f"{llm_dir} is quantised: its bytes cannot be composed. Give the unquantised checkpoint."
+        )
     tokenizer, added = load_tokenizer(llm_dir)
     template = chat_template_of(llm_dir, tokenizer, chat_template)
     llm_tensors, dropped = read_llm(llm_dir, text_config, tokenizer, added, cast)
@@ -226,7 +232,7 @@ def in_model_order(tensors: list[OutputTensor], config: InternVLConfig) -> list[
     The tensors in the order of the native model's state dict.
 
     Raises:
-        `ValueError`: listing unknown, missing and repeated names and shapes that differ.
+        [`~vlm.errors.CheckpointError`]: listing unknown, missing and repeated names and shapes that differ.
     """
     with torch.device("meta"):
         model = InternVLForConditionalGeneration(config)
@@ -247,7 +253,7 @@ def in_model_order(tensors: list[OutputTensor], config: InternVLConfig) -> list[
     }
     found = [f"{len(names)} {kind}: {', '.join(names[:8])}" for kind, names in problems.items() if names]
     if found:
-        raise ValueError(f"the tensors do not fit the native InternVL model: {'; '.join(found)}.")
+        raise CheckpointError(f"the tensors do not fit the native InternVL model: {'; '.join(found)}.")
     return [by_name[name] for name in expected]
 
 
@@ -273,16 +279,20 @@ def generation_settings(folder: Path, config: InternVLConfig, tokenizer: PreTrai
 def _safetensors_dtype(dtype: str) -> str:
     allowed = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
     if dtype not in allowed:
-        raise ValueError(f"dtype is {dtype!r}; it must be one of {sorted(allowed)}, or left out to keep the bytes.")
+        raise CheckpointError(
+            f"dtype is {dtype!r}; it must be one of {sorted(allowed)}, or left out to keep the bytes."
+        )
     return DTYPE_NAMES[allowed[dtype]]
 
 
 def chat_template_of(folder: Path, tokenizer: PreTrainedTokenizerBase, path: str | None) -> str:
     """The template in the file `path`, or the tokenizer's own, made to accept images."""
     if path is not None:
+        if not Path(path).is_file():
+            raise CheckpointError(f"chat_template: there is no file {path}.")
         return image_chat_template(Path(path).read_text(encoding="utf-8"), tokenizer.video_token)
     if tokenizer.chat_template is None:
-        raise FileNotFoundError(
+        raise CheckpointError(
             f"{folder}: the tokenizer has no chat template. Pass chat_template=<path of a Jinja file>."
         )
     return image_chat_template(tokenizer.chat_template, tokenizer.video_token)

@@ -22,7 +22,8 @@ from trl_r1v2.vlm.compose import (
     native_config,
     write_native_checkpoint,
 )
-from trl_r1v2.vlm.parts import local_folder, same_bytes
+from trl_r1v2.vlm.errors import CheckpointError
+from trl_r1v2.vlm.parts import local_folder, read_config, same_bytes
 from trl_r1v2.vlm.processor_setup import build_processor, image_token_ids, load_tokenizer
 from trl_r1v2.vlm.published_config import (
     PUBLISHED_CHAT_TYPES,
@@ -92,13 +93,13 @@ def to_native(
         [`~vlm.compose.ComposeReport`]
 
     Raises:
-        `ValueError`: when a setting has no native counterpart, or tensors are unknown, missing or given twice; all
+        [`~vlm.errors.CheckpointError`]: when a setting has no native counterpart, or tensors are unknown, missing or given twice; all
             of them are listed.
     """
     folder = local_folder(checkpoint, "checkpoint")
-    published = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    published = read_config(folder)
     if published.get("model_type") not in PUBLISHED_CHAT_TYPES:
-        raise ValueError(
+        raise CheckpointError(
             f"{folder} is a {published.get('model_type')!r} checkpoint; published InternVL checkpoints are "
             f"{' or '.join(PUBLISHED_CHAT_TYPES)}."
         )
@@ -108,14 +109,14 @@ def to_native(
     stored = read_checkpoint(folder)
     tensors, unknown = keys.published_to_native(stored)
     if unknown:
-        raise ValueError(f"{folder}: {len(unknown)} tensors are in no table: {', '.join(unknown[:8])}.")
+        raise CheckpointError(f"{folder}: {len(unknown)} tensors are in no table: {', '.join(unknown[:8])}.")
     dropped = _tied_head(folder, text_config.tie_word_embeddings, stored)
     tensors = [tensor for tensor in tensors if not (dropped and tensor.name == keys.LM_HEAD)]
 
     tokenizer, added = load_tokenizer(folder)
     # Nothing ever embeds a video token, so it may take a row in reserve; the others must have trained rows.
     if set(added) - {tokenizer.video_token} or max(image_token_ids(tokenizer)) >= text_config.vocab_size:
-        raise ValueError(
+        raise CheckpointError(
             f"{folder}: the tokenizer lacks {added}, and the embeddings have {text_config.vocab_size} rows. A published "
             "InternVL tokenizer holds the image tokens: fetch the tokenizer files again."
         )
@@ -161,20 +162,20 @@ def to_published(
         [`PublishedReport`]
     """
     folder = local_folder(checkpoint, "checkpoint")
-    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    raw = read_config(folder)
     if raw.get("model_type") != "internvl":
-        raise ValueError(f"{folder} is a {raw.get('model_type')!r} checkpoint, not a native `internvl` one.")
+        raise CheckpointError(f"{folder} is a {raw.get('model_type')!r} checkpoint, not a native `internvl` one.")
     base = None
     if reference is not None:
-        base = json.loads((local_folder(reference, "reference") / "config.json").read_text(encoding="utf-8"))
+        base = read_config(local_folder(reference, "reference"))
         if base.get("model_type") not in PUBLISHED_CHAT_TYPES:
-            raise ValueError(
+            raise CheckpointError(
                 f"reference: {reference} is a {base.get('model_type')!r} checkpoint, not a published one."
             )
     config = chat_config_to_published(InternVLConfig.from_pretrained(folder), base)
     tensors, unknown = keys.native_to_published(read_checkpoint(folder))
     if unknown:
-        raise ValueError(f"{folder}: {len(unknown)} tensors are in no table: {', '.join(unknown[:8])}.")
+        raise CheckpointError(f"{folder}: {len(unknown)} tensors are in no table: {', '.join(unknown[:8])}.")
     output = Path(output_dir)
     settings = {"checkpoint": str(folder), "reference": reference, "max_shard_size": max_shard_size}
     writer = ShardWriter(output, plan_shards(tensors, parse_size(max_shard_size)), settings)
@@ -193,7 +194,7 @@ def _tied_head(folder: Path, tied: bool, stored: dict) -> list[str]:
     if not tied or head is None:
         return []
     if not same_bytes(head, stored["language_model.model.embed_tokens.weight"]):
-        raise ValueError(
+        raise CheckpointError(
             f"{folder}: llm_config says the embeddings are tied, but lm_head.weight differs from them. Set "
             "tie_word_embeddings to false in llm_config if the head is the one to keep."
         )

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from accelerate.utils import is_peft_model
 from transformers import PreTrainedModel
 
+from trl_r1v2.vlm.errors import CheckpointError
+
 
 @contextmanager
 def _native_layout(model) -> Iterator[None]:
@@ -49,7 +51,7 @@ class NativeCheckpointMixin:
         elsewhere = {*model.all_tied_weights_keys, *(model._keys_to_ignore_on_save or ())}
         missing = sorted(set(load_result.missing_keys) - elsewhere)
         if missing:
-            raise ValueError(
+            raise CheckpointError(
                 f"the checkpoint lacks {len(missing)} of the model's parameters, {missing[0]!r} for one, so they would keep "
                 "the values they had before. It belongs to another model, or was saved in the layout of published "
                 "checkpoints: start a new run from its weights (`model_name_or_path`) instead of resuming it."

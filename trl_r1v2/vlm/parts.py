@@ -10,6 +10,7 @@ from pathlib import Path
 from transformers import InternVLConfig, InternVLVisionConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from trl_r1v2.vlm import checkpoint_keys as keys
+from trl_r1v2.vlm.errors import CheckpointError
 from trl_r1v2.vlm.published_config import (
     PUBLISHED_CHAT_TYPES,
     PUBLISHED_VISION_TYPE,
@@ -36,13 +37,21 @@ def local_folder(path: str, what: str) -> Path:
     """The folder of a checkpoint; `what` names the argument in the error."""
     folder = Path(path).expanduser().resolve()
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{what}: {folder} has no config.json. Give a local checkpoint folder.")
+        raise CheckpointError(f"{what}: {folder} has no config.json. Give a local checkpoint folder.")
     return folder
+
+
+def read_config(folder: Path) -> dict:
+    """Contents of a checkpoint's `config.json`."""
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{folder}/config.json is no JSON ({error}). Fetch or copy it again.") from error
 
 
 def read_vision(folder: Path, cast: str | None) -> tuple[InternVLVisionConfig, list[OutputTensor]]:
     """Config and tensors of the tower in a native or published tower or whole checkpoint."""
-    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    raw = read_config(folder)
     kind = raw.get("model_type")
     tensors = read_checkpoint(folder)
     if kind in ("internvl_vision", "internvl"):
@@ -55,7 +64,7 @@ def read_vision(folder: Path, cast: str | None) -> tuple[InternVLVisionConfig, l
             if name.startswith(root)
         ]
     if kind not in (PUBLISHED_VISION_TYPE, *PUBLISHED_CHAT_TYPES):
-        raise ValueError(
+        raise CheckpointError(
             f"vision: {folder} is a {kind!r} checkpoint; a tower is read from internvl_vision, internvl, "
             f"{PUBLISHED_VISION_TYPE}, {' or '.join(PUBLISHED_CHAT_TYPES)}."
         )
@@ -68,7 +77,7 @@ def read_vision(folder: Path, cast: str | None) -> tuple[InternVLVisionConfig, l
         if name.startswith(root):
             found = keys.vision_to_native(info, name.removeprefix(root), cast)
             if found is None:
-                raise ValueError(f"vision: {folder} holds {name!r}, which is no InternViT tensor.")
+                raise CheckpointError(f"vision: {folder} holds {name!r}, which is no InternViT tensor.")
             converted += found
     return config, converted
 
@@ -85,7 +94,7 @@ def read_llm(
     dropped = [name for name in tensors if name.endswith("rotary_emb.inv_freq")]
     if config.tie_word_embeddings and keys.LM_HEAD in tensors:
         if not same_bytes(tensors[keys.LM_HEAD], tensors["model.embed_tokens.weight"]):
-            raise ValueError(
+            raise CheckpointError(
                 f"{folder}: tie_word_embeddings is true, but lm_head.weight differs from the embeddings. Set "
                 "tie_word_embeddings to false in its config.json if the head is the one to keep."
             )
@@ -94,7 +103,7 @@ def read_llm(
     num_ids = max(tokenizer.get_vocab().values()) + 1
     first_new = num_ids - len(added)
     if new_ids != list(range(first_new, num_ids)) or first_new > config.vocab_size:
-        raise ValueError(
+        raise CheckpointError(
             f"{folder}: the tokenizer has {first_new} ids for {config.vocab_size} embedding rows, and the image tokens "
             f"got the ids {new_ids}. Tokenizer and model do not belong together."
         )
@@ -154,16 +163,16 @@ def fresh_adapter(config: InternVLConfig, seed: int, dtype: str) -> list[OutputT
 
 def read_adapter(folder: Path, config: InternVLConfig, cast: str | None) -> list[OutputTensor]:
     """The adapter of a whole native or published checkpoint; its sizes are checked with all others."""
-    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    raw = read_config(folder)
     kind = raw.get("model_type")
     if kind not in ("internvl", *PUBLISHED_CHAT_TYPES):
-        raise ValueError(f"adapter: {folder} is a {kind!r} checkpoint; give a native or published InternVL one.")
+        raise CheckpointError(f"adapter: {folder} is a {kind!r} checkpoint; give a native or published InternVL one.")
     if kind in PUBLISHED_CHAT_TYPES:
         check_chat_config(raw)
     ratio = raw.get("downsample_ratio", 0.5)
     activation = raw.get("projector_hidden_act", "gelu")
     if ratio != config.downsample_ratio or activation != config.projector_hidden_act:
-        raise ValueError(
+        raise CheckpointError(
             f"adapter: {folder} was made for downsample_ratio={ratio} and {activation!r}, the composed model has "
             f"{config.downsample_ratio} and {config.projector_hidden_act!r}."
         )
@@ -172,4 +181,19 @@ def read_adapter(folder: Path, config: InternVLConfig, cast: str | None) -> list
         native = keys.adapter_to_native(name) if kind in PUBLISHED_CHAT_TYPES else keys.module_name(name)
         if native is not None and native.startswith(keys.ADAPTER_ROOT):
             found.append(copied(info, native, cast))
+    _check_widths(folder, found, config)
     return found
+
+
+def _check_widths(folder: Path, adapter: list[OutputTensor], config: InternVLConfig) -> None:
+    """Refuse an adapter that leads from another tower's width or to another LLM's."""
+    shapes = {tensor.name: tensor.shape for tensor in adapter}
+    wide = config.vision_config.hidden_size * round(1 / config.downsample_ratio) ** 2
+    needed = (config.text_config.hidden_size, wide)
+    found = shapes.get(f"{keys.ADAPTER_ROOT}linear_1.weight", needed)
+    if tuple(found) != needed:
+        raise CheckpointError(
+            f"adapter: {folder} leads from {found[1]} features a token to an LLM of width {found[0]}; this tower gives "
+            f"{needed[1]} and this LLM has width {needed[0]}. An adapter moves between LLMs of one width, behind the tower "
+            "that it was trained with. Leave `adapter` out for a fresh one and train that with `trl-r1v2 align`."
+        )

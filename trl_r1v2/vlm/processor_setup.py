@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from trl_r1v2.vlm.errors import CheckpointError
 from trl_r1v2.vlm.published_config import image_seq_length, square
 
 
@@ -85,7 +86,7 @@ def load_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, list[str]]:
     unexpected = [token for token in added if token not in tokens.values()]
     missing = [token for token in tokens.values() if token not in tokenizer.get_vocab()]
     if unexpected or missing:
-        raise ValueError(f"{folder}: registering the image tokens added {unexpected} and left out {missing}.")
+        raise CheckpointError(f"{folder}: registering the image tokens added {unexpected} and left out {missing}.")
     return tokenizer, added
 
 
@@ -104,7 +105,7 @@ def check_saved_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> N
     saved = AutoTokenizer.from_pretrained(folder)
     same = saved.get_vocab() == tokenizer.get_vocab()
     if not same or any(saved.encode(text) != tokenizer.encode(text) for text in PROBE_TEXTS):
-        raise ValueError(
+        raise CheckpointError(
             f"{folder}: the tokenizer ({type(tokenizer).__name__}) does not survive saving: it is loaded as "
             f"{type(saved).__name__} and {'encodes text differently' if same else 'has another vocabulary'}. Save the "
             "LLM's tokenizer as a PreTrainedTokenizerFast (`tokenizer.json`) and compose again."
@@ -125,7 +126,9 @@ def image_chat_template(template: str | dict[str, str], video_token: str = IMAGE
     """
     if not isinstance(template, str):
         if "default" not in template:
-            raise ValueError(f"the tokenizer has the chat templates {sorted(template)} and none called 'default'.")
+            raise CheckpointError(
+                f"the tokenizer has the chat templates {sorted(template)} and none called 'default'."
+            )
         template = template["default"]
     return CHAT_PRELUDE.replace("VIDEO_TOKEN", video_token) + template
 
@@ -145,7 +148,7 @@ def build_processor(
     `InternVLProcessor` always asks for tiles, so `max_patches=1` is what "no tiling" means.
     """
     if not 1 <= min_patches <= max_patches:
-        raise ValueError(
+        raise CheckpointError(
             f"min_patches is {min_patches} and max_patches {max_patches}; they must be at least 1, and the first no "
             "larger than the second."
         )

@@ -7,6 +7,8 @@ native counterpart (`drop_path_rate`, `use_flash_attn`) are dropped. Names of te
 
 from transformers import AutoConfig, InternVLConfig, InternVLVisionConfig, PreTrainedConfig
 
+from trl_r1v2.vlm.errors import CheckpointError
+
 
 PUBLISHED_VISION_TYPE = "intern_vit_6b"
 PUBLISHED_CHAT_TYPES = ("internvl_chat", "skywork_chat")
@@ -42,11 +44,11 @@ def vision_config_to_native(published: dict) -> InternVLVisionConfig:
         published (`dict`): Contents of `config.json`, or the `vision_config` of a chat config.
 
     Raises:
-        `ValueError`: when the native tower would compute something else.
+        [`~vlm.errors.CheckpointError`]: when the native tower would compute something else.
     """
     values = {native: published.get(name, default) for name, (native, default) in _VISION_FIELDS.items()}
     if values["use_qk_norm"] and values["layer_norm_eps"] != NATIVE_QK_NORM_EPS:
-        raise ValueError(
+        raise CheckpointError(
             f"vision layer_norm_eps is {values['layer_norm_eps']}, but the native tower normalises queries and keys "
             f"with {NATIVE_QK_NORM_EPS}: the converted model would differ."
         )
@@ -57,7 +59,7 @@ def vision_config_to_native(published: dict) -> InternVLVisionConfig:
 def vision_config_to_published(native: InternVLVisionConfig) -> dict:
     """Published InternViT config of a native tower config."""
     if not native.use_mean_pooling or native.use_mask_token or not native.use_absolute_position_embeddings:
-        raise ValueError(
+        raise CheckpointError(
             "InternViT has no final norm, no mask token and absolute positions: this tower has "
             f"use_mean_pooling={native.use_mean_pooling}, use_mask_token={native.use_mask_token}, "
             f"use_absolute_position_embeddings={native.use_absolute_position_embeddings}."
@@ -74,12 +76,12 @@ def text_config_to_native(llm_config: dict) -> PreTrainedConfig:
     values = dict(llm_config)
     model_type = values.pop("model_type")
     if model_type not in ("qwen2", "qwen3", "llama"):
-        raise ValueError(
+        raise CheckpointError(
             f"the language model of this checkpoint is {model_type!r}; the conversion covers qwen2, qwen3 and llama, "
             "whose published tensors carry the native names."
         )
     if "tie_word_embeddings" not in values:
-        raise ValueError(
+        raise CheckpointError(
             "llm_config does not say whether input and output embeddings are tied. Add `tie_word_embeddings` to the "
             "llm_config of config.json (QwQ and Qwen2.5-32B: false)."
         )
@@ -91,7 +93,7 @@ def check_chat_config(published: dict) -> None:
     Refuse published chat settings that the native model does not reproduce.
 
     Raises:
-        `ValueError`: naming every such setting with its value.
+        [`~vlm.errors.CheckpointError`]: naming every such setting with its value.
     """
     image_size = published["vision_config"].get("image_size", _VISION_FIELDS["image_size"][1])
     required = {
@@ -104,7 +106,7 @@ def check_chat_config(published: dict) -> None:
     }
     wrong = [f"{name}={value!r} (must be {must!r})" for name, (value, must) in required.items() if value != must]
     if wrong:
-        raise ValueError(f"the native model cannot reproduce this checkpoint's settings: {', '.join(wrong)}.")
+        raise CheckpointError(f"the native model cannot reproduce this checkpoint's settings: {', '.join(wrong)}.")
 
 
 def chat_config_to_published(config: InternVLConfig, reference: dict | None) -> dict:
@@ -117,7 +119,7 @@ def chat_config_to_published(config: InternVLConfig, reference: dict | None) -> 
             `architectures`, tiling) are kept.
     """
     if config.vision_feature_layer != -1 or config.vision_feature_select_strategy != "default":
-        raise ValueError(
+        raise CheckpointError(
             f"vision_feature_layer={config.vision_feature_layer} and vision_feature_select_strategy="
             f"{config.vision_feature_select_strategy!r}: the published layout is written for -1 and 'default'."
         )
@@ -156,7 +158,7 @@ def square(size: int | list[int] | tuple[int, ...], what: str) -> int:
     if isinstance(size, int):
         return size
     if len(size) != 2 or size[0] != size[1]:
-        raise ValueError(f"{what} is {tuple(size)}: only square sizes are supported.")
+        raise CheckpointError(f"{what} is {tuple(size)}: only square sizes are supported.")
     return size[0]
 
 
@@ -165,18 +167,20 @@ def image_seq_length(vision: InternVLVisionConfig, downsample_ratio: float) -> i
     Image tokens per tile: the patch grid after pixel shuffle.
 
     Raises:
-        `ValueError`: when the grid is not square or the shuffle does not divide it (native `pixel_shuffle` would
+        [`~vlm.errors.CheckpointError`]: when the grid is not square or the shuffle does not divide it (native `pixel_shuffle` would
             mix rows without a word).
     """
     image, patch = square(vision.image_size, "vision image_size"), square(vision.patch_size, "vision patch_size")
     factor = round(1 / downsample_ratio) if 0 < downsample_ratio <= 1 else 0
     if factor * downsample_ratio != 1:
-        raise ValueError(f"downsample_ratio is {downsample_ratio}; it must be 1/n for a whole n (0.5 in InternVL).")
+        raise CheckpointError(
+            f"downsample_ratio is {downsample_ratio}; it must be 1/n for a whole n (0.5 in InternVL)."
+        )
     if image % patch:
-        raise ValueError(f"image_size {image} is not a multiple of patch_size {patch}.")
+        raise CheckpointError(f"image_size {image} is not a multiple of patch_size {patch}.")
     grid = image // patch
     if grid % factor:
-        raise ValueError(
+        raise CheckpointError(
             f"image_size {image} / patch_size {patch} gives a {grid}x{grid} patch grid, which a downsample_ratio of "
             f"{downsample_ratio} cannot divide: the side must be a multiple of {factor}."
         )

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from trl_r1v2.vlm.errors import CheckpointError
 from trl_r1v2.vlm.tensor_files import CHUNK_BYTES, OutputTensor, dtype_size
 
 
@@ -29,11 +30,14 @@ SCHEMA = 1
 SPARE_BYTES = 64 * 1024 * 1024
 
 
-def parse_size(text: str) -> int:
-    """Bytes of a size such as `"5GB"` or `"200MiB"` (decimal units without the `i`, as in `save_pretrained`)."""
+def parse_size(text: str, name: str = "max_shard_size") -> int:
+    """
+    Bytes of a size such as `"5GB"` or `"200MiB"` (decimal units without the `i`, as in `save_pretrained`); `name` is the
+    setting that the error names.
+    """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B\s*", text, flags=re.IGNORECASE)
     if match is None or float(match[1]) == 0:
-        raise ValueError(f"max_shard_size {text!r} is no size: give for example '5GB' or '200MB'.")
+        raise CheckpointError(f"{name} {text!r} is no size: give for example '5GB' or '200MB'.")
     power = " KMGT".index(match[2].upper() or " ")
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
@@ -108,8 +112,8 @@ class ShardWriter:
         settings (`dict`): Everything else that decides the result (part of the fingerprint and of the manifest).
 
     Raises:
-        `FileExistsError`: when the folder holds anything else.
-        `OSError`: when the disk has less room than is needed; nothing is written then.
+        [`~vlm.errors.CheckpointError`]: when the folder holds anything else, or the disk has less room than is needed;
+            nothing is written then.
     """
 
     def __init__(self, output_dir: Path, shards: list[Shard], settings: dict):
@@ -124,7 +128,7 @@ class ShardWriter:
         path = self.output_dir / MANIFEST
         if not path.is_file():
             if self.output_dir.exists() and any(self.output_dir.iterdir()):
-                raise FileExistsError(
+                raise CheckpointError(
                     f"{self.output_dir} is not empty and was not written by this command. Choose another output_dir, "
                     "or empty it."
                 )
@@ -135,7 +139,7 @@ class ShardWriter:
                 key for key in {*self.settings, *manifest["settings"]}
                 if self.settings.get(key) != manifest["settings"].get(key)
             )  # fmt: skip
-            raise FileExistsError(
+            raise CheckpointError(
                 f"{self.output_dir} holds a checkpoint made from other parts or settings "
                 f"(different: {changed or 'the files of the parts'}). Choose another output_dir, or delete it."
             )
@@ -167,7 +171,7 @@ class ShardWriter:
         existing = next(path for path in (self.output_dir, *self.output_dir.parents) if path.exists())
         free = shutil.disk_usage(existing).free
         if free < needed + SPARE_BYTES:
-            raise OSError(
+            raise CheckpointError(
                 f"{self.output_dir}: {needed + SPARE_BYTES:,} bytes are needed and {free:,} are free. "
                 "Free some room or choose an output_dir on another disk; nothing was written."
             )

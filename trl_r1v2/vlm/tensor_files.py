@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from trl_r1v2.vlm.errors import CheckpointError
+
 
 CHUNK_BYTES = 8 * 1024 * 1024
 
@@ -41,7 +43,7 @@ DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 def dtype_size(name: str) -> int:
     """Bytes of one element of the safetensors dtype `name` (`F32`, `BF16`, ...)."""
     if name not in TORCH_DTYPES:
-        raise ValueError(
+        raise CheckpointError(
             f"dtype {name!r} is not supported: quantised checkpoints cannot be composed. "
             f"De-quantise to one of {sorted(TORCH_DTYPES)} first."
         )
@@ -75,14 +77,14 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     Names, dtypes, shapes and byte ranges of the tensors in one safetensors file; the data is not read.
 
     Raises:
-        `ValueError`: when the file is cut short or no safetensors file.
+        [`~vlm.errors.CheckpointError`]: when the file is cut short or no safetensors file.
     """
     try:
         # The library checks what a parser could forget: overlaps, holes, a file shorter than its header says.
         with safe_open(path, framework="pt"):
             pass
     except SafetensorError as error:
-        raise ValueError(f"{path}: not a complete safetensors file ({error}). Fetch or copy it again.") from error
+        raise CheckpointError(f"{path}: not a complete safetensors file ({error}). Fetch or copy it again.") from error
     with open(path, "rb") as file:
         (header_bytes,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(header_bytes))
@@ -106,7 +108,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
     The safetensors files of a checkpoint folder: `model.safetensors`, or the shards its index names.
 
     Raises:
-        `FileNotFoundError`: when there is no safetensors checkpoint, or a shard of the index is missing.
+        [`~vlm.errors.CheckpointError`]: when there is no safetensors checkpoint, or a shard of the index is missing.
     """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
@@ -116,15 +118,15 @@ def checkpoint_files(folder: Path) -> list[Path]:
         files = [folder / name for name in sorted(set(weight_map.values()))]
         missing = [file.name for file in files if not file.is_file()]
         if missing:
-            raise FileNotFoundError(f"{folder}: the index names shards that are not there: {missing}. Fetch them.")
+            raise CheckpointError(f"{folder}: the index names shards that are not there: {missing}. Fetch them.")
         return files
     pickled = sorted(path.name for path in folder.glob("*.bin"))
     if pickled:
-        raise FileNotFoundError(
+        raise CheckpointError(
             f"{folder}: only pickled weights found ({pickled[0]}, ...), which are not read because loading them runs "
             "code. Load the model once with transformers and call `save_pretrained` to get safetensors."
         )
-    raise FileNotFoundError(
+    raise CheckpointError(
         f"{folder}: no checkpoint found: expected `model.safetensors` or `model.safetensors.index.json`."
     )
 
@@ -134,14 +136,16 @@ def read_checkpoint(folder: Path) -> dict[str, TensorInfo]:
     Every tensor of a checkpoint folder by name.
 
     Raises:
-        `FileNotFoundError`: when the folder holds no safetensors checkpoint or a shard is missing.
-        `ValueError`: when a name occurs in two shards, or the index and the shards disagree.
+        [`~vlm.errors.CheckpointError`]: when the folder holds no safetensors checkpoint or a shard is missing.
+        [`~vlm.errors.CheckpointError`]: when a name occurs in two shards, or the index and the shards disagree.
     """
     tensors: dict[str, TensorInfo] = {}
     for path in checkpoint_files(folder):
         for name, info in read_header(path).items():
             if name in tensors:
-                raise ValueError(f"{folder}: tensor {name!r} is in both {tensors[name].path.name} and {path.name}.")
+                raise CheckpointError(
+                    f"{folder}: tensor {name!r} is in both {tensors[name].path.name} and {path.name}."
+                )
             tensors[name] = info
     index = folder / "model.safetensors.index.json"
     if index.is_file() and not (folder / "model.safetensors").is_file():
@@ -149,7 +153,9 @@ def read_checkpoint(folder: Path) -> dict[str, TensorInfo]:
         wrong = sorted(n for n in weight_map if n not in tensors or tensors[n].path.name != weight_map[n])
         wrong += sorted(set(tensors) - set(weight_map))
         if wrong:
-            raise ValueError(f"{folder}: the index and the shards disagree about {wrong[:5]} ({len(wrong)} names).")
+            raise CheckpointError(
+                f"{folder}: the index and the shards disagree about {wrong[:5]} ({len(wrong)} names)."
+            )
     return tensors
 
 
@@ -171,7 +177,7 @@ class FileRange:
             while left:
                 chunk = file.read(min(CHUNK_BYTES, left))
                 if not chunk:
-                    raise OSError(f"{self.path}: ended {left} bytes early while it was copied.")
+                    raise CheckpointError(f"{self.path}: ended {left} bytes early while it was copied.")
                 left -= len(chunk)
                 yield chunk
 

@@ -36,7 +36,7 @@ class VisionCacheArguments:
     )
 
     def __post_init__(self):
-        parse_size(self.vision_cache_size)
+        parse_size(self.vision_cache_size, "vision_cache_size")
 
 
 class VisionCacheCallback(TrainerCallback):

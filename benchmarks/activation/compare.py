@@ -1,0 +1,98 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Which components train: the three presets of R1V2's Table 4 by GRPO on the digit tasks, over several seeds.
+
+    python -m benchmarks.activation.compare --base runs/digits/base --data runs/digits/data
+
+First a learning rate is chosen for each preset: one run for each of two or three rates, with a seed that is not used
+again, and the best greedy accuracy on the validation split. Then the seeds run with it and are measured on the test split. All runs
+start from the same base model, so the intervals cover the seed of GRPO and nothing else. One process does it all; runs
+that have a result file are skipped, so the comparison can be interrupted.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import torch
+from datasets import load_dataset
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from benchmarks.activation.summary import PRESETS, summarise
+from benchmarks.activation.train_one import measure, train
+from benchmarks.environment import environment
+
+
+# The adapter is a small part of the model and is updated through all of the LLM: it takes, and needs, larger rates.
+LEARNING_RATES = {
+    "adapter": (1e-3, 3e-3, 1e-2),
+    "llm+adapter": (1e-4, 3e-4),
+    "adapter+vision": (1e-3, 3e-3),
+}
+SELECTION_SEED = 1000
+MAX_NEW_TOKENS = 32
+
+
+def result_of(arguments, preset: str, learning_rate: float, seed: int, split: str) -> dict:
+    """The result file of a run, made by running it where there is none."""
+    path = arguments.results / f"{split}-{preset}-{learning_rate:g}-{seed}.json"
+    if not path.exists():
+        scratch = Path(arguments.base).parent / "activation"
+        trainer, result = train(
+            arguments.base, arguments.data, arguments.recipe, scratch, preset, learning_rate, seed, arguments.steps
+        )
+        rows = load_dataset(arguments.data, split=split)
+        modes = {"greedy": False, "sampled": True} if split == "test" else {"greedy": False}
+        for name, do_sample in modes.items():
+            result[name] = measure(trainer.model, trainer.processing_class, rows, MAX_NEW_TOKENS, do_sample)
+        result |= {"split": split, "environment": environment()}
+        write(path, result)
+        print(f"{path.stem}: greedy {result['greedy']['accuracy/all']:.3f}", flush=True)
+    return json.loads(path.read_text())
+
+
+def write(path: Path, result: dict) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result, indent=1))
+    os.replace(temporary, path)
+
+
+def measure_base(arguments) -> None:
+    path = arguments.results / "base.json"
+    if path.exists():
+        return
+    model = AutoModelForImageTextToText.from_pretrained(arguments.base, dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(arguments.base, padding_side="left")
+    rows = load_dataset(arguments.data, split="test")
+    figures = {
+        name: measure(model, processor, rows, MAX_NEW_TOKENS, do_sample)
+        for name, do_sample in (("greedy", False), ("sampled", True))
+    }
+    write(path, figures)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", required=True, help="folder of the model to start from")
+    parser.add_argument("--data", required=True, help="folder of the digit tasks")
+    parser.add_argument("--recipe", default="recipes/digits/grpo.yaml")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    arguments = parser.parse_args()
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    measure_base(arguments)
+    chosen = {}
+    for preset in PRESETS:
+        grid = [result_of(arguments, preset, lr, SELECTION_SEED, "validation") for lr in LEARNING_RATES[preset]]
+        chosen[preset] = max(grid, key=lambda run: run["greedy"]["accuracy/all"])["learning_rate"]
+    # Seeds outermost: an interrupted comparison still compares like with like.
+    for seed in range(arguments.seeds):
+        for preset in PRESETS:
+            result_of(arguments, preset, chosen[preset], seed, "test")
+    summarise(arguments.results)
+
+
+if __name__ == "__main__":
+    main()
