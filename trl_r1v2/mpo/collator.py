@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DataCollatorForVisionPreference
+
+from trl_r1v2.vlm.collator import with_image_list
 
 
 # Key of a batch: `(2 * B,)`, whether `max_length` cut the response short; chosen rows first.
@@ -47,28 +48,6 @@ class _PairProcessor:
         for name, value in prompts.items():
             prompts[name] = torch.cat([value, value])
         return prompts
-
-
-def _rgb(image: Any, place: str) -> Any:
-    """An image in RGB, read from its file if need be; what is no PIL image is left to the processor."""
-    if not isinstance(image, Image.Image):
-        return image
-    try:
-        return image.convert("RGB")
-    except OSError as error:
-        raise ValueError(f"{place} cannot be read ({error}). Repair or drop the row before training.") from error
-
-
-def _with_image_list(example: dict[str, Any]) -> dict[str, Any]:
-    """A row with its images as a list of RGB images under `images`; `None` counts as no image."""
-    example = dict(example)
-    single = example.pop("image", None)
-    images = example.pop("images", None)
-    if images is None:
-        images = [] if single is None else [single]
-    start = str(example["prompt"])[:80]
-    example["images"] = [_rgb(image, f"image {i} of the row with prompt {start!r}") for i, image in enumerate(images)]
-    return example
 
 
 @dataclass
@@ -124,7 +103,7 @@ class MPOVisionDataCollator(DataCollatorForVisionPreference):
             pad_to_multiple_of=self.pad_to_multiple_of,
             return_tensors=self.return_tensors,
         )
-        output = collate([_with_image_list(example) for example in examples])
+        output = collate([with_image_list(example) for example in examples])
         output[TRUNCATED] = self._truncated(processor, examples)
         for name, values in reference.items():
             output[name] = values

@@ -28,13 +28,19 @@ _PUBLIC_NAMES = {
     "StepCompletenessReward": "rules_text",
     "ThinkAnswerConsistencyReward": "rules_text",
     "VerifierPool": "verifier",
+    "VisionRewardConfig": "reward_trainer_config",
+    "VisionRewardDataCollator": "reward_collator",
+    "VisionRewardTrainer": "reward_trainer",
     "WordRepetitionReward": "rules_text",
     "accuracy_reward": "rules",
     "format_reward": "rules",
+    "load_trainable": "trainable_model",
     "r1v2_reward": "presets",
+    "recipe_reward": "from_recipe",
 }
 
-__all__ = list(_PUBLIC_NAMES)
+# Without what loads a model when it is looked up: `import *` looks up everything.
+__all__ = [name for name in _PUBLIC_NAMES if name != "recipe_reward"]
 
 
 def __getattr__(name: str):

@@ -130,6 +130,23 @@ class HybridReward:
         """Dataset columns that the components need."""
         return tuple(reward_columns([component.reward for component in self.components.values()]))
 
+    def set_min_score(self, component: str, min_score: float | None) -> None:
+        """
+        Change from which score on a component counts, from the next call on.
+
+        Args:
+            component (`str`): Name of the component.
+            min_score (`float`, *optional*): Smallest score that counts, before calibration; `None`: every score.
+
+        Raises:
+            `ValueError`: There is no such component, or the score is not finite.
+        """
+        if component not in self.components:
+            raise ValueError(f"There is no component {component!r}, only {', '.join(self.components)}.")
+        if min_score is not None and not math.isfinite(min_score):
+            raise ValueError(f"min_score is {min_score}; it must be finite, or None.")
+        self.components[component].min_score = min_score
+
     def _check_gates(self):
         gated = [key for key, component in self.components.items() if component.when != "always"]
         if self.rule in gated:

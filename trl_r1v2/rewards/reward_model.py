@@ -2,16 +2,13 @@
 r"""
 Scalar reward models that see the image: r_θ of R1V2's eq. 7.
 
-Scope: Skywork-VL-Reward's published layout (arXiv 2505.07263), the same as written here, and any
-`AutoModelForSequenceClassification` with one label (text only), as a TRL reward function. TRL itself gives reward
-models text only. Does not cover: training a reward model; weighting and calibration (`hybrid.py`); models sharded by
-ZeRO-3 or FSDP (every process holds its own copy).
+Scope: Skywork-VL-Reward's published layout (arXiv 2505.07263), the same as written here, adapters with a trained head,
+and any `AutoModelForSequenceClassification` with one label (text only), as a TRL reward function. TRL itself gives
+reward models text only. Does not cover: training a reward model (`reward_trainer.py`); weighting and calibration
+(`hybrid.py`); models sharded by ZeRO-3 or FSDP (every process holds its own copy).
 """
 
-import json
 import os
-import re
-from pathlib import Path
 
 import torch
 from transformers import (
@@ -28,12 +25,10 @@ from transformers import (
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-from .answers import completion_text, message_text, prompt_opens_think, split_reasoning
-from .value_head import ValueHead
-
-
-REWARD_MODEL_FILE = "reward_model.json"
-_FORMAT = {"version": 1, "score": "value_head", "pooling": "last_token", "add_generation_prompt": False}
+from .answers import completion_text, prompt_opens_think, split_reasoning
+from .conversations import ConversationEncoder, judged_conversation
+from .trainable_model import is_adapter_folder, load_adapter_folder
+from .value_head import ValueHead, last_token_states
 
 
 class RewardModel:
@@ -78,16 +73,11 @@ class RewardModel:
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
-        if padding_side not in ("left", "right"):
-            raise ValueError(f"padding_side is {padding_side!r}; it must be 'left' or 'right'.")
         if head is None and model.config.num_labels != 1:
             raise ValueError(f"The classifier has {model.config.num_labels} labels; a reward model has 1.")
-        self.sees_images = isinstance(processor, ProcessorMixin)
-        self.tokenizer = processor.tokenizer if self.sees_images else processor
-        if self.tokenizer.pad_token_id is None:
-            raise ValueError("The reward model's tokenizer has no padding token; set `pad_token` in its folder.")
-        special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
+        self._tokenize = ConversationEncoder(processor, padding_side)
+        self.sees_images = self._tokenize.sees_images
+        self.tokenizer = self._tokenize.tokenizer
         if head is None:
             model.config.pad_token_id = self.tokenizer.pad_token_id  # how classifiers of decoders find the last token
         self.model = model.eval()
@@ -95,7 +85,6 @@ class RewardModel:
         self.head = None if head is None else head.to(model.device).eval()
         self.batch_size = batch_size
         self.max_tokens = max_tokens
-        self.padding_side = padding_side
 
     @classmethod
     def from_pretrained(
@@ -126,6 +115,9 @@ class RewardModel:
             )
         if device is None:
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+        if is_adapter_folder(path):
+            model = load_adapter_folder(path, dtype=dtype, device_map=None)
+            return cls(model.to(device), AutoProcessor.from_pretrained(path), model.value_head, **options)
         config = AutoConfig.from_pretrained(path, revision=revision)
         if any(name.endswith("ForSequenceClassification") for name in config.architectures or []):
             model = AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype, revision=revision)
@@ -143,7 +135,6 @@ class RewardModel:
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
         self.head.save_pretrained(folder)
-        Path(folder, REWARD_MODEL_FILE).write_text(json.dumps(_FORMAT, indent=2) + "\n")
 
     def score(self, conversations: list[list[dict]]) -> list[float | None]:
         r"""
@@ -173,54 +164,6 @@ class RewardModel:
                 scores[row] = score
         return scores
 
-    def _without_special_tokens(self, messages: list[dict]) -> list[dict]:
-        def clean(text: str) -> str:
-            before = None
-            while before != text:  # removing one may join the halves of another
-                before, text = text, self._special.sub("", text)
-            return text
-
-        cleaned = []
-        for message in messages:
-            content = message["content"]
-            if isinstance(content, str):
-                content = clean(content)
-            else:
-                content = [
-                    {**part, "text": clean(part["text"])} if part["type"] == "text" else part for part in content
-                ]
-            cleaned.append({**message, "content": content})
-        return cleaned
-
-    def _tokenize(self, conversations: list[list[dict]]):
-        conversations = [self._without_special_tokens(messages) for messages in conversations]
-        options = {"padding": True, "padding_side": self.padding_side, "return_tensors": "pt"}
-        if self.sees_images:
-            return self.processor.apply_chat_template(
-                conversations,
-                tokenize=True,
-                return_dict=True,
-                add_generation_prompt=False,
-                processor_kwargs=options,
-            )
-        plain = [
-            [{**message, "content": message_text(message["content"])} for message in messages]
-            for messages in conversations
-        ]
-        if self.tokenizer.chat_template is None:  # an encoder: prompt and response are a pair of texts
-            prompts = ["\n".join(message["content"] for message in messages[:-1]) for messages in plain]
-            return self.tokenizer(
-                prompts, [messages[-1]["content"] for messages in plain], truncation=False, **options
-            )
-        return self.tokenizer.apply_chat_template(
-            plain,
-            tokenize=True,
-            return_dict=True,
-            add_generation_prompt=False,
-            sanitize_control_tokens=True,
-            **options,
-        )
-
     @torch.no_grad()
     def _forward(self, inputs) -> torch.Tensor:
         """Scores of shape `(batch_size,)`, float32."""
@@ -231,9 +174,7 @@ class RewardModel:
         if self.head is None:
             return self.model(**inputs).logits[:, 0].float()
         hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state  # (B, L, H), after the final norm
-        positions = torch.arange(hidden.size(1), device=hidden.device)
-        last = (positions * inputs["attention_mask"]).argmax(dim=1)  # (B,)
-        return self.head(hidden[torch.arange(hidden.size(0), device=hidden.device), last])
+        return self.head(last_token_states(hidden, inputs["attention_mask"]))
 
 
 def _length_estimate(messages: list[dict]) -> int:
@@ -317,13 +258,12 @@ class RewardModelReward:
         return rewards
 
     def _conversation(self, prompt, response: str, images: list | None) -> list[dict] | None:
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        if messages[-1]["role"] == "assistant":  # a prefill belongs to the response
-            response = message_text(messages.pop()["content"]) + response
+        messages = judged_conversation(prompt, response)
         if self.part == "answer":
-            response = split_reasoning(response, think_open=prompt_opens_think(prompt))[1]
+            response = split_reasoning(messages[-1]["content"], think_open=prompt_opens_think(prompt))[1]
             if not response:
                 return None
+            messages[-1] = {"role": "assistant", "content": response}
         filled = any(
             part["type"] == "image" and "image" in part
             for message in messages
@@ -336,8 +276,7 @@ class RewardModelReward:
                     f"{self.__name__} reads text only, and a row has images; use a vision-language reward model, or "
                     "set `drop_images=True`."
                 )
-            return [*messages, {"role": "assistant", "content": response}]
+            return messages
         from trl import prepare_multimodal_messages
 
-        messages = [*messages, {"role": "assistant", "content": response}]
         return prepare_multimodal_messages(messages, None if filled else images)

@@ -1,12 +1,13 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-The scalar head of a reward model and its file.
+The scalar head of a reward model, the token it reads, and its files.
 
 Scope: `value_head.safetensors` with keys that end in `summary.weight` [1, H] and `summary.bias` [1], as
-Skywork-VL-Reward publishes it and as [`~trl_r1v2.rewards.reward_model.RewardModel`] writes it. Does not cover: the
-model below the head.
+Skywork-VL-Reward publishes it and as this package writes it, with a `reward_model.json` that describes the score. Does
+not cover: the model below the head.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -16,6 +17,26 @@ from transformers.utils import cached_file
 
 
 VALUE_HEAD_FILE = "value_head.safetensors"
+REWARD_MODEL_FILE = "reward_model.json"
+_FORMAT = {"version": 1, "score": "value_head", "pooling": "last_token", "add_generation_prompt": False}
+
+
+def last_token_states(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """
+    Hidden states of the last token of each row that is not padding, whatever the side of the padding.
+
+    Args:
+        hidden (`torch.Tensor` of shape `(batch_size, length, hidden_size)`):
+            Hidden states after the final norm.
+        attention_mask (`torch.Tensor` of shape `(batch_size, length)`):
+            1 for tokens, 0 for padding.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, hidden_size)`.
+    """
+    positions = torch.arange(hidden.size(1), device=hidden.device)
+    last = (positions * attention_mask).argmax(dim=1)
+    return hidden[torch.arange(hidden.size(0), device=hidden.device), last]
 
 
 class ValueHead(nn.Module):
@@ -23,22 +44,18 @@ class ValueHead(nn.Module):
     `score = w · h + b`, computed in float32 (arXiv 2505.07263: the LM head is replaced by a linear layer).
 
     Args:
-        weight (`torch.Tensor` of shape `(1, hidden_size)`):
-            w.
-        bias (`torch.Tensor` of shape `(1,)`):
-            b.
+        hidden_size (`int`):
+            Size of h. Weights are those of a fresh `torch.nn.Linear`.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor):
+    def __init__(self, hidden_size: int):
         super().__init__()
-        self.summary = nn.Linear(weight.size(1), 1, dtype=torch.float32)
-        with torch.no_grad():
-            self.summary.weight.copy_(weight)
-            self.summary.bias.copy_(bias)
+        self.summary = nn.Linear(hidden_size, 1, dtype=torch.float32)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores of shape `(batch_size,)` from hidden states of shape `(batch_size, hidden_size)`."""
-        return self.summary(hidden.float()).squeeze(-1)
+        with torch.autocast(hidden.device.type, enabled=False):  # would round the score to bfloat16
+            return self.summary(hidden.to(self.summary.weight.dtype)).squeeze(-1)
 
     @classmethod
     def from_pretrained(cls, path: str, hidden_size: int, revision: str | None = None) -> "ValueHead":
@@ -67,8 +84,12 @@ class ValueHead(nn.Module):
             found[name] = tensor
         if tensors:
             raise ValueError(f"{file} holds keys that are no part of a scalar head: {sorted(tensors)}.")
-        return cls(found["summary.weight"], found["summary.bias"])
+        head = cls(hidden_size)
+        head.summary.load_state_dict({name.removeprefix("summary."): tensor for name, tensor in found.items()})
+        return head
 
     def save_pretrained(self, folder: str):
+        """Write `value_head.safetensors` and the description of the score."""
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, Path(folder) / VALUE_HEAD_FILE, metadata={"format": "pt"})
+        Path(folder, REWARD_MODEL_FILE).write_text(json.dumps(_FORMAT, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,136 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+What a reward model reads: the conversation of prompt, images and response, and its tokens.
+
+Scope: one place for scoring (`reward_model.py`) and training (`reward_collator.py`), so that both see the same tokens.
+Does not cover: the model; taking answers apart (`answers.py`).
+"""
+
+import re
+
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+
+from .answers import message_text
+
+
+def judged_conversation(prompt: str | list[dict], response: str) -> list[dict]:
+    """
+    The messages to judge; a prefill at the end of the prompt belongs to the response.
+
+    Args:
+        prompt (`str` or `list[dict]`):
+            Text, which becomes a user message, or messages.
+        response (`str`):
+            What follows.
+
+    Returns:
+        `list[dict]`: Messages, the last one the assistant's.
+    """
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    if messages[-1]["role"] == "assistant":
+        response = message_text(messages.pop()["content"]) + response
+    return [*messages, {"role": "assistant", "content": response}]
+
+
+class ConversationEncoder:
+    r"""
+    Tokens and pixels of conversations that end with the response to judge.
+
+    The chat template is applied without generation prompt (arXiv 2505.07263). Special tokens written as text inside a
+    message are removed, so that a response can neither open a turn of its own nor insert image tokens. `<think>` is not
+    special in the tokenizers of reasoning models, and stays. Nothing is truncated: the score is read off the last token.
+
+    Args:
+        processor ([`~transformers.ProcessorMixin`] or tokenizer):
+            A processor, for models that see images, or a tokenizer.
+        padding_side (`str`, *optional*, defaults to `"right"`):
+            Side of the padding; scores do not depend on it.
+        pad_to_multiple_of (`int`, *optional*):
+            Multiple that the padded length is rounded up to.
+
+    Raises:
+        `ValueError`: For a tokenizer without padding token, or another `padding_side`.
+    """
+
+    def __init__(
+        self,
+        processor: ProcessorMixin | PreTrainedTokenizerBase,
+        padding_side: str = "right",
+        pad_to_multiple_of: int | None = None,
+    ):
+        if padding_side not in ("left", "right"):
+            raise ValueError(f"padding_side is {padding_side!r}; it must be 'left' or 'right'.")
+        self.sees_images = isinstance(processor, ProcessorMixin)
+        self.processor = processor
+        self.tokenizer = processor.tokenizer if self.sees_images else processor
+        if self.tokenizer.pad_token_id is None:
+            raise ValueError("The reward model's tokenizer has no padding token; set `pad_token` in its folder.")
+        special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
+        self._options = {
+            "padding": True,
+            "padding_side": padding_side,
+            "pad_to_multiple_of": pad_to_multiple_of,
+            "return_tensors": "pt",
+        }
+
+    def __call__(self, conversations: list[list[dict]]) -> BatchFeature:
+        r"""
+        Encode a batch.
+
+        Args:
+            conversations (`list[list[dict]]`):
+                Messages with `role` and `content`, the last one the response; images as parts `{"type": "image",
+                "image": image}`.
+
+        Returns:
+            [`~transformers.BatchFeature`]: `input_ids` and `attention_mask` of shape `(batch_size, length)`, and what
+                the processor makes of the images.
+        """
+        conversations = [self.without_special_tokens(messages) for messages in conversations]
+        if self.sees_images:
+            return self.processor.apply_chat_template(
+                conversations,
+                tokenize=True,
+                return_dict=True,
+                add_generation_prompt=False,
+                processor_kwargs=self._options,
+            )
+        plain = [
+            [{**message, "content": message_text(message["content"])} for message in messages]
+            for messages in conversations
+        ]
+        if self.tokenizer.chat_template is None:  # an encoder: prompt and response are a pair of texts
+            prompts = ["\n".join(message["content"] for message in messages[:-1]) for messages in plain]
+            return self.tokenizer(
+                prompts, [messages[-1]["content"] for messages in plain], truncation=False, **self._options
+            )
+        return self.tokenizer.apply_chat_template(
+            plain,
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=False,
+            sanitize_control_tokens=True,
+            **self._options,
+        )
+
+    def without_special_tokens(self, messages: list[dict]) -> list[dict]:
+        """The messages, special tokens removed from their text."""
+
+        def clean(text: str) -> str:
+            before = None
+            while before != text:  # removing one may join the halves of another
+                before, text = text, self._special.sub("", text)
+            return text
+
+        cleaned = []
+        for message in messages:
+            content = message["content"]
+            if isinstance(content, str):
+                content = clean(content)
+            else:
+                content = [
+                    {**part, "text": clean(part["text"])} if part["type"] == "text" else part for part in content
+                ]
+            cleaned.append({**message, "content": content})
+        return cleaned

@@ -1,0 +1,241 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+A vision-language model with a scalar head, as one module that trains.
+
+Scope: any class of `AutoModelForImageTextToText` with `model` and `lm_head`, its forward pass replaced by the score of
+`reward_model.py`; folders in that file's layout; which parts train. Does not cover: the loss and the data
+(`reward_trainer.py`).
+"""
+
+import functools
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.utils import ModelOutput, cached_file
+
+from trl_r1v2.vlm.activation import COMPONENTS, ActivationReport, component_of, parse_trainable
+
+from .value_head import VALUE_HEAD_FILE, ValueHead, last_token_states
+
+
+HEAD = "value_head"
+
+
+class ScalarHeadMixin:
+    """
+    Mixin for a vision-language model class: scores instead of next-token logits.
+
+    Added in front of the class by [`scalar_head_class`]. Parameters keep their names; the head is `value_head`. The
+    language-model head stays, unused and frozen, so that the folder remains a complete checkpoint.
+    """
+
+    def __init__(self, config: PreTrainedConfig, *args, **kwargs):
+        super().__init__(config, *args, **kwargs)
+        config.num_labels = 1
+        self.value_head = ValueHead(config.get_text_config().hidden_size)
+
+    def forward(self, margin=None, share_pair_images: bool = False, **inputs) -> SequenceClassifierOutput:
+        """
+        Scores of conversations.
+
+        Args:
+            margin (`Any`, *optional*):
+                Ignored: TRL passes the loss's margins on to the model.
+            share_pair_images (`bool`, *optional*, defaults to `False`):
+                Whether the batch is `[chosen; rejected]` with the same images in both halves, so that they are encoded
+                once.
+            **inputs:
+                `input_ids`, `attention_mask`, and what the processor makes of images.
+
+        Returns:
+            [`~transformers.modeling_outputs.SequenceClassifierOutput`]: `logits` of shape `(batch_size, 1)`, float32.
+        """
+        if share_pair_images and "pixel_values" in inputs:
+            inputs = self._with_shared_images(inputs)
+        hidden = self.base_model(**inputs).last_hidden_state
+        scores = self.value_head(last_token_states(hidden, inputs["attention_mask"]))
+        return SequenceClassifierOutput(logits=scores.unsqueeze(-1))
+
+    @property
+    def can_share_images(self) -> bool:
+        """Whether the model takes features of images that were encoded before."""
+        return "mm_encoder_outputs" in inspect.signature(self.base_model.forward).parameters
+
+    def _with_shared_images(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Replace the pixels of both halves by the features of the first, repeated."""
+        accepted = inspect.signature(self.get_image_features).parameters
+        images = {name: inputs[name].tensor_split(2)[0] for name in accepted if name in inputs}
+        features = self.get_image_features(**images, return_dict=True)
+        inputs = {name: value for name, value in inputs.items() if name != "pixel_values"}
+        return {**inputs, "mm_encoder_outputs": {"image": _repeated(features)}}
+
+    def save_pretrained(self, save_directory, *args, is_main_process: bool = True, state_dict=None, **kwargs):
+        """
+        Write the language model's folder, and the head beside it, as [`RewardModel`] reads them.
+
+        Takes the arguments of [`~transformers.PreTrainedModel.save_pretrained`].
+        """
+        super().save_pretrained(
+            save_directory, *args, is_main_process=is_main_process, state_dict=state_dict, **kwargs
+        )
+        if not is_main_process:
+            return
+        head = self.value_head
+        if state_dict is not None:  # gathered from the processes that share the model
+            head = ValueHead(self.value_head.summary.in_features)
+            head.load_state_dict({name: state_dict[f"{HEAD}.{name}"] for name in head.state_dict()})
+        head.save_pretrained(save_directory)
+
+    def load_head(self, path: str, revision: str | None = None):
+        """Take the head of a reward model's folder."""
+        head = ValueHead.from_pretrained(path, self.value_head.summary.in_features, revision)
+        self.value_head.load_state_dict(head.state_dict())
+
+
+def _repeated(features: ModelOutput) -> ModelOutput:
+    """Features of the chosen rows' images, followed by the same for the rejected rows."""
+    found = {}
+    for name, value in features.items():
+        if name in ("hidden_states", "attentions"):
+            continue  # of the tower, which the language model does not read
+        if isinstance(value, torch.Tensor):
+            found[name] = torch.cat([value, value])
+        elif name == "pooler_output":
+            found[name] = value + value  # an entry for each image
+        else:
+            found[name] = type(value)(torch.cat([item, item]) for item in value)  # an entry for each layer
+    return type(features)(**found)
+
+
+@functools.cache
+def scalar_head_class(model_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """
+    The class with a scalar head.
+
+    It keeps name and module of the original, by which transformers finds the renamings of published checkpoints and
+    which `config.json` names.
+    """
+    names = [f"{HEAD}.summary.weight", f"{HEAD}.summary.bias"]
+    attributes = {
+        "__module__": model_class.__module__,
+        "_keys_to_ignore_on_save": [*(model_class._keys_to_ignore_on_save or ()), *names],
+        "_keys_to_ignore_on_load_missing": [*(model_class._keys_to_ignore_on_load_missing or ()), rf"^{HEAD}\."],
+    }
+    return type(model_class.__name__, (ScalarHeadMixin, model_class), attributes)
+
+
+def load_trainable(path: str, revision: str | None = None, **kwargs) -> PreTrainedModel:
+    """
+    Load a model to train scores with.
+
+    Args:
+        path (`str`):
+            Folder or Hub name of a vision-language model, whose head is drawn at random as its other layers would be
+            (the paper does not say how), or of a reward model, whose head is kept.
+        revision (`str`, *optional*):
+            Hub revision.
+        **kwargs:
+            Arguments of [`~trl.trainer.utils.create_model_from_path`], such as `dtype`.
+
+    Returns:
+        [`~transformers.PreTrainedModel`]: The model, with `value_head`.
+
+    Raises:
+        `ValueError`: If it is no vision-language model, or one without features of its own for images.
+    """
+    from trl.trainer.utils import create_model_from_path
+
+    config = AutoConfig.from_pretrained(path, revision=revision)
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise ValueError(
+            f"{path} is a {config.model_type!r} model, which `AutoModelForImageTextToText` does not load. Choose a "
+            "vision-language model, or train a text-only reward model with `trl.RewardTrainer`."
+        )
+    model_class = scalar_head_class(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)])
+    model = create_model_from_path(path, architecture=model_class, revision=revision, **kwargs)
+    file = cached_file(path, VALUE_HEAD_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
+    if file is not None:
+        model.load_head(path, revision)
+    return model
+
+
+def load_adapter_folder(path: str, **kwargs) -> PreTrainedModel:
+    """
+    Load a folder of PEFT adapters with a trained head, merged into the model they were trained on.
+
+    Args:
+        path (`str`):
+            Local folder with `adapter_config.json`.
+        **kwargs:
+            Arguments of [`load_trainable`].
+
+    Returns:
+        [`~transformers.PreTrainedModel`]: The merged model, with `value_head`.
+
+    Raises:
+        `ImportError`: If peft is not installed.
+    """
+    try:
+        from peft import PeftConfig, PeftModel
+    except ImportError as error:
+        raise ImportError(f"{path} holds PEFT adapters: `pip install trl_r1v2[peft]`.") from error
+    base = load_trainable(PeftConfig.from_pretrained(path).base_model_name_or_path, **kwargs)
+    return PeftModel.from_pretrained(base, path).merge_and_unload()
+
+
+def is_adapter_folder(path: str) -> bool:
+    return Path(path, "adapter_config.json").is_file()
+
+
+def set_reward_trainable(model: torch.nn.Module, trainable: str) -> ActivationReport:
+    """
+    Make the chosen components and the scalar head trainable, and freeze the rest.
+
+    In a PEFT model, whatever PEFT has made trainable in the chosen components trains, and nothing else. The
+    language-model head has no part in the score and rests, unless it is tied to the embeddings.
+
+    Args:
+        model (`torch.nn.Module`):
+            A model of [`load_trainable`], or a PEFT model around one.
+        trainable (`str`):
+            Components joined with `+` (`vision`, `adapter`, `llm`), or `"all"`.
+
+    Returns:
+        [`ActivationReport`]: Printable table; the head is not counted.
+
+    Raises:
+        `ValueError`: For an unknown name, a chosen component that the model lacks, or a PEFT model without anything to
+            train in the chosen ones.
+    """
+    from accelerate.utils import is_peft_model
+
+    chosen = parse_trainable(trainable)
+    with_peft = is_peft_model(model)
+    base = model.get_base_model() if with_peft else model
+    head_weight = base.get_output_embeddings().weight
+    rests = head_weight is not base.get_input_embeddings().weight
+    trained, frozen = dict.fromkeys(COMPONENTS, 0), dict.fromkeys(COMPONENTS, 0)
+    names = []
+    for name, parameter in model.named_parameters():
+        part = HEAD if HEAD in name.split(".") else component_of(name)
+        trains = part == HEAD or (part in chosen and not (rests and parameter is head_weight))
+        parameter.requires_grad_(trains and (parameter.requires_grad or not with_peft))
+        if parameter.requires_grad:
+            names.append(name)
+        if part != HEAD:
+            (trained if parameter.requires_grad else frozen)[part] += parameter.numel()
+    empty = sorted(component for component in chosen if not trained[component])
+    if with_peft and len(empty) == len(chosen):
+        raise ValueError(
+            f"the PEFT config makes nothing trainable in {' and '.join(empty)}, which `trainable={trainable!r}` asks for. "
+            "Give it target modules there, or `modules_to_save` (for InternVL's adapter: ['multi_modal_projector'])."
+        )
+    if empty and not with_peft:
+        raise ValueError(f"the model has no {' and no '.join(empty)} to train.")
+    in_order = "+".join(component for component in COMPONENTS if component in chosen)
+    return ActivationReport(in_order, trained, frozen, tuple(names))
