@@ -4,8 +4,9 @@ GRPO with the Selective Sample Buffer.
 
     trl-r1v2 grpo --config recipes/digits/grpo.yaml
 
-Takes every key of `trl grpo`, the buffer's `ssb_*` keys, and the keys below. The dataset is checked before the first
-step. Writes model, processor and `trainer_state.json` (the log) to `output_dir`.
+Takes every key of `trl grpo`, the buffer's `ssb_*` keys, the `monitor_*` and `controller_*` keys of the hallucination
+monitor, and the keys below. The dataset is checked before the first step. Writes model, processor and
+`trainer_state.json` (the log) to `output_dir`.
 """
 
 from dataclasses import dataclass, field
@@ -32,11 +33,12 @@ class SSBGRPOScriptArguments(GRPOScriptArguments):
         parse_check_images(self.check_images)
 
 
-def main(script_args, training_args, model_args, dataset_args, trainable_args):
+def main(script_args, training_args, model_args, dataset_args, trainable_args, monitor_args, controller_args):
     from trl import get_peft_config, get_quantization_config
 
     from ..cli.loading import check_model_path, load_reward_funcs, resolve_checkpoint
     from ..cli.recipe import RecipeError
+    from ..hallucination.recipe import add_monitor, load_monitor_parts
     from ..ssb_grpo.ssb_grpo_trainer import SSBGRPOTrainer
     from ..ssb_grpo.state import BufferStateError
     from ..vlm.activation import set_trainable
@@ -44,6 +46,7 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args):
     reward_funcs = load_reward_funcs(script_args.reward_funcs, script_args.reward_model_name_or_path)
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
     train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, reward_funcs)
+    monitor_parts = load_monitor_parts(monitor_args, controller_args, reward_funcs)
     check_model_path(model_args.model_name_or_path)
     training_args.model_init_kwargs = {
         "revision": model_args.model_revision,
@@ -69,6 +72,7 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args):
             allow_frozen_adapter=trainable_args.allow_frozen_adapter,
         )
         trainer.accelerator.print(report)
+    add_monitor(trainer, monitor_parts)
     if checkpoint:
         trainer.accelerator.print(f"Resuming from {checkpoint}.")
     try:
@@ -139,11 +143,12 @@ def make_parser(prog: str | None = None):
     from trl import DatasetMixtureConfig, ModelConfig
 
     from ..cli.parser import RecipeParser
+    from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
     from ..ssb_grpo.ssb_grpo_config import SSBGRPOConfig
     from ..vlm.activation import TrainableArguments
 
-    dataclass_types = (SSBGRPOScriptArguments, SSBGRPOConfig, ModelConfig, DatasetMixtureConfig, TrainableArguments)
-    return RecipeParser(dataclass_types, prog=prog)
+    own = (TrainableArguments, MonitorConfig, ControllerConfig)
+    return RecipeParser((SSBGRPOScriptArguments, SSBGRPOConfig, ModelConfig, DatasetMixtureConfig, *own), prog=prog)
 
 
 if __name__ == "__main__":

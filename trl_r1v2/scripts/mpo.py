@@ -4,8 +4,8 @@ Mixed Preference Optimization.
 
     trl-r1v2 mpo --config recipe.yaml
 
-Takes every key of `trl dpo`, MPO's own keys, the choice of the trained components, and the check of the images. The
-dataset has `prompt`, `chosen` and `rejected`, and `images` where there are any, as `trl-r1v2 pairs` writes it; text-only
+Takes every key of `trl dpo`, MPO's own keys, the choice of the trained components, the `monitor_*` and `controller_*`
+keys of the hallucination monitor, and the check of the images. The dataset has `prompt`, `chosen` and `rejected`, and `images` where there are any, as `trl-r1v2 pairs` writes it; text-only
 rows may be mixed in. Writes model, processor and `trainer_state.json` (the log) to `output_dir`.
 """
 
@@ -33,11 +33,12 @@ class MPOScriptArguments(ScriptArguments):
         parse_check_images(self.check_images)
 
 
-def main(script_args, training_args, model_args, dataset_args, trainable_args):
+def main(script_args, training_args, model_args, dataset_args, trainable_args, monitor_args, controller_args):
     from trl import get_peft_config, get_quantization_config
 
     from ..cli.loading import resolve_checkpoint
     from ..datasets.checks import check_columns
+    from ..hallucination.recipe import add_monitor, load_monitor_parts
     from ..mpo.mpo_trainer import MPOTrainer
     from ..vlm.activation import set_trainable
     from .grpo import load_datasets
@@ -47,6 +48,7 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args):
     for dataset in (train_dataset, eval_dataset):
         if dataset is not None:
             check_columns(dataset, name=str(script_args.dataset_name), columns=["prompt", "chosen", "rejected"])
+    monitor_parts = load_monitor_parts(monitor_args, controller_args)
     training_args.model_init_kwargs = {
         "revision": model_args.model_revision,
         "trust_remote_code": training_args.trust_remote_code,
@@ -64,6 +66,7 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args):
     )
     if trainable_args.trainable is not None:
         trainer.accelerator.print(set_trainable(trainer.model, trainable_args.trainable))
+    add_monitor(trainer, monitor_parts)
     if checkpoint:
         trainer.accelerator.print(f"Resuming from {checkpoint}.")
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -79,11 +82,12 @@ def make_parser(prog: str | None = None):
     from trl import DatasetMixtureConfig, ModelConfig
 
     from ..cli.parser import RecipeParser
+    from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
     from ..mpo.mpo_config import MPOConfig
     from ..vlm.activation import TrainableArguments
 
-    dataclass_types = (MPOScriptArguments, MPOConfig, ModelConfig, DatasetMixtureConfig, TrainableArguments)
-    return RecipeParser(dataclass_types, prog=prog)
+    own = (TrainableArguments, MonitorConfig, ControllerConfig)
+    return RecipeParser((MPOScriptArguments, MPOConfig, ModelConfig, DatasetMixtureConfig, *own), prog=prog)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ where they come from. The rules are in `trl_r1v2.mpo.pairs`; training is not cov
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from datasets import Dataset, Value
 from transformers import ProcessorMixin
 
 from trl_r1v2.cli.parser import RecipeParser
+from trl_r1v2.hallucination.threshold_files import KINDS, read_threshold_file
 from trl_r1v2.mpo.pairs import (
     NEGATIVES,
     Pair,
@@ -93,6 +94,13 @@ class PairsArguments(SamplingArguments):
     margin_quantile: float | None = field(
         default=None, metadata={"help": "The same as a quantile of the differences of all candidate pairs (ours)."}
     )
+    threshold_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "File that holds `chosen_threshold` or `margin_threshold`: thresholds.json of `calibrate`, or "
+            "hallucination/threshold.json of a training run."
+        },
+    )
     max_dropout_pairs: int = field(
         default=0,
         metadata={"help": "DropoutNTP pairs for each prompt with images: the second half regenerated without them."},
@@ -118,6 +126,10 @@ class PairsArguments(SamplingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        cuts = [name for name in ("chosen_threshold", "chosen_quantile", "margin_threshold", "margin_quantile")
+                if vars(self)[name] is not None]  # fmt: skip
+        if self.threshold_file is not None and cuts:
+            raise ValueError(f"`threshold_file` and `{cuts[0]}` both give a threshold: set one of the two")
         rules = self.rules
         if rules.max_format_pairs > 0 and self.format_func is None:
             raise ValueError(
@@ -129,8 +141,16 @@ class PairsArguments(SamplingArguments):
 
     @property
     def rules(self) -> PairRules:
-        """The rules among the arguments."""
+        """The rules among the arguments; the threshold of `threshold_file` is added by [`read_rules`]."""
         return PairRules(**{rule.name: vars(self)[rule.name] for rule in fields(PairRules)})
+
+
+def read_rules(args: PairsArguments) -> PairRules:
+    """The rules, with the threshold of the file if one is named; its score has to be the one computed here."""
+    if args.threshold_file is None:
+        return args.rules
+    content = read_threshold_file(args.threshold_file, args.weights)
+    return replace(args.rules, **{kind: content[kind] for kind in KINDS if kind in content})
 
 
 def main(args: PairsArguments) -> None:
@@ -141,6 +161,7 @@ def main(args: PairsArguments) -> None:
         check_plotting()
     extra_funcs = [args.format_func] if args.format_func is not None else []
     reward_functions_of(args, extra_funcs)
+    rules = read_rules(args)
     dataset = load_dataset_of(args)
     policy = None
 
@@ -151,7 +172,7 @@ def main(args: PairsArguments) -> None:
         rollouts = sample_over_processes(args, dataset, *policy, state)
     scored = score_over_processes(args, dataset, rollouts, state, extra_funcs=extra_funcs)
     responses = to_responses(args, dataset, scored)
-    pair_set = build_pairs(responses, args.rules)
+    pair_set = build_pairs(responses, rules)
 
     dropout_counts = {}
     if args.max_dropout_pairs > 0:

@@ -1,0 +1,68 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""The hallucination monitor in two processes: the figures of one, the same on both, and restored on resume."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+TESTS = Path(__file__).parent.parent
+sys.path.append(str(TESTS / "ssb_grpo"))
+
+import monitor_worker  # noqa: E402
+
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, internvl_path):
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    paths = [str(TESTS), str(TESTS / "ssb_grpo"), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        "TORCH_GLOO_TIMEOUT": "120",
+    }
+    launcher = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    command = [sys.executable, "-m", *launcher, monitor_worker.__file__, str(folder), internvl_path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=560)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-5000:]
+    return folder, [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_two_processes_log_the_figures_of_one(two, tmp_path, internvl_path):
+    trainer, monitor, reward = monitor_worker.monitored(tmp_path, internvl_path, local_batch=8, learning_rate=0.0)
+    trainer.train()
+    one = json.loads(json.dumps(monitor_worker.seen(trainer, monitor, reward)))
+    assert [entry["step"] for entry in one["logged"]] == [0, 1, 2, 3, 4]
+    assert one["logged"][0]["hallucination/num_responses"] == 26
+    assert 0 < one["logged"][0]["hallucination/rate"] < 1 and "hallucination/reward_auc" in one["logged"][0]
+    for process in two[1]:
+        assert process["still"]["logged"] == one["logged"]  # to the last bit
+        assert process["still"]["state"] == one["state"] and process["still"]["gate"] == one["gate"]
+    folders = two[0] / "still" / "hallucination", tmp_path / "hallucination"
+    flagged = [{path.name: path.read_text() for path in folder.glob("flagged-*.jsonl")} for folder in folders]
+    assert flagged[0] == flagged[1] and len(flagged[0]) == 5
+
+
+def test_both_processes_agree_and_resume_exactly(two):
+    folder, (first, second) = two
+    for name in ("logged", "state", "gate"):
+        assert first["whole"][name] == second["whole"][name]
+        for process in (first, second):
+            assert process["resumed"][name] == process["whole"][name]
+    assert first["resumed"]["losses"] == first["whole"]["losses"]
+    assert len(first["whole"]["state"]["controller"]["moves"]) > 1
+    rates = [entry["hallucination/rate"] for entry in first["whole"]["logged"]]
+    assert len(set(rates)) > 1
+    best = json.loads((folder / "whole" / "hallucination" / "best_checkpoint.json").read_text())
+    assert best["value"] == min(rates[2], rates[4])

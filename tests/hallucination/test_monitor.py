@@ -1,0 +1,429 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""The monitor through `trainer.train()`: what it leaves alone, what it may cost, what it does, and how it resumes."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+
+
+sys.path.append(str(Path(__file__).parents[1] / "ssb_grpo"))
+
+from runs import (  # noqa: E402
+    GRPOTrainer,
+    SSBGRPOTrainer,
+    assert_identical,
+    image_dataset,
+    losses,
+    make_trainer,
+    mixed_reward,
+    text_dataset,
+)
+
+from trl_r1v2.hallucination import HallucinationMonitor, MonitorConfig, RewardThresholdController  # noqa: E402
+from trl_r1v2.hallucination.probe import ProbeFunctions  # noqa: E402
+from trl_r1v2.hallucination.threshold_files import read_threshold_file  # noqa: E402
+from trl_r1v2.rewards import Component, HybridReward  # noqa: E402
+
+
+def vowels(text, column):
+    """Claims without support of a model that writes random characters: changes with every update."""
+    return [character for character in text if character in "aeiou"]
+
+
+FUNCTIONS = ProbeFunctions(claims=vowels)
+
+
+def config(**settings):
+    defaults = {
+        "monitor_every": 1,
+        "monitor_max_new_tokens": 6,
+        "monitor_batch_size": 4,
+        "monitor_max_cost_share": None,
+        "monitor_claims_func": "test_monitor.vowels",
+        "monitor_claims_column": "row",
+    }
+    return MonitorConfig(**(defaults | settings))
+
+
+def probes(num_rows=6):
+    return image_dataset(num_rows, layouts=((1,), (1, 1), (), (1,)))
+
+
+def watch(trainer, settings=None, rows=None, **kwargs):
+    monitor = HallucinationMonitor(trainer, rows or probes(), settings or config(), FUNCTIONS, **kwargs)
+    trainer.add_callback(monitor)
+    return monitor
+
+
+def logged(trainer, name):
+    key = f"hallucination/{name}"
+    return {entry["step"]: entry[key] for entry in trainer.state.log_history if key in entry}
+
+
+def without_times(history):
+    """Log entries other than the monitor's, without what depends on the clock."""
+    clocked = ("time", "_runtime", "_per_second")
+    kept = [{k: v for k, v in entry.items() if not k.endswith(clocked)} for entry in history]
+    return [entry for entry in kept if not any(key.startswith("hallucination/") for key in entry)]
+
+
+# ---- Only watching ----
+
+
+@pytest.mark.parametrize("cls", [GRPOTrainer, SSBGRPOTrainer])
+def test_losses_are_bitwise_equal_with_and_without(cls, internvl_path, tmp_path):
+    plain = make_trainer(cls, internvl_path, tmp_path / "plain", image_dataset(), logging_steps=2)
+    plain.train()
+    watched = make_trainer(cls, internvl_path, tmp_path / "watched", image_dataset(), logging_steps=2)
+    monitor = watch(watched, config(monitor_stop_above=1.0))
+    watched.train()
+    assert_identical(plain, watched)
+    assert without_times(plain.state.log_history) == without_times(watched.state.log_history)
+    assert [entry["step"] for entry in monitor.history] == [0, 1, 2, 3, 4]
+    gaps = logged(watched, "grounding_gap")
+    assert len(set(gaps.values())) == 5  # every update was seen
+
+
+def preference_rows():
+    return Dataset.from_list(
+        [
+            {
+                "prompt": [{"role": "user", "content": f"say {row}"}],
+                "chosen": [{"role": "assistant", "content": "yes" * (1 + row % 2)}],
+                "rejected": [{"role": "assistant", "content": "no"}],
+            }
+            for row in range(8)
+        ]
+    )
+
+
+def supervised_rows():
+    rows = preference_rows().rename_column("chosen", "completion")
+    return rows.remove_columns("rejected")
+
+
+@pytest.mark.parametrize("kind", ["dpo", "mpo", "sft"])
+def test_other_trainers_with_dropout(kind, text_model_path, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    from trl_r1v2 import MPOConfig, MPOTrainer
+
+    trainer_cls, config_cls = {
+        "dpo": (DPOTrainer, DPOConfig),
+        "mpo": (MPOTrainer, MPOConfig),
+        "sft": (SFTTrainer, SFTConfig),
+    }[kind]
+
+    def run(name):
+        model = AutoModelForCausalLM.from_pretrained(text_model_path, dtype=torch.float32, attention_dropout=0.2)
+        reference = {} if kind == "sft" else {"ref_model": AutoModelForCausalLM.from_pretrained(text_model_path)}
+        args = config_cls(
+            output_dir=str(tmp_path / name),
+            per_device_train_batch_size=4,
+            max_steps=3,
+            learning_rate=1e-2,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            disable_tqdm=True,
+            seed=3,
+        )
+        rows = supervised_rows() if kind == "sft" else preference_rows()
+        tokenizer = AutoTokenizer.from_pretrained(text_model_path)
+        return trainer_cls(model=model, args=args, train_dataset=rows, processing_class=tokenizer, **reference)
+
+    plain = run("plain")
+    plain.train()
+    watched = run("watched")
+    text_only = config(monitor_claims_func=None, monitor_claims_column=None)
+    monitor = watch(watched, text_only, rows=text_dataset(5))
+    watched.train()
+    assert_identical(plain, watched)
+    assert len(set(losses(watched))) == 3
+    assert len(set(logged(watched, "other_entropy").values())) == 4
+    assert monitor.history[0]["figures"]["num_responses"] == 5
+
+
+def test_the_random_state_is_the_callers(internvl_path, tmp_path):
+    import random
+
+    import numpy as np
+
+    def disturbing(text, column):
+        random.seed(1)
+        np.random.seed(1)
+        torch.manual_seed(1)
+        return []
+
+    trainer = make_trainer(GRPOTrainer, internvl_path, tmp_path, image_dataset())
+    monitor = HallucinationMonitor(trainer, probes(), config(), ProbeFunctions(claims=disturbing))
+    frozen = trainer.model.train().model.vision_tower.eval()
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    monitor.on_train_begin(trainer.args, trainer.state, trainer.control)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states[:2]
+    assert torch.equal(torch.get_rng_state(), states[2])
+    assert trainer.model.training and not frozen.training
+    assert len(monitor.history) == 1
+
+
+# ---- Cost ----
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_probe_waits_until_training_has_paid_for_it(internvl_path, tmp_path):
+    """A probe takes 3 s, a step 1 s, and half of the training time is the limit: every sixth step can pay."""
+    clock = Clock()
+
+    def slow_claims(text, column):
+        clock.now += 3 / 6  # six rows with images
+        return []
+
+    def ticking_reward(completion_ids, **kwargs):
+        clock.now += 1.0
+        return mixed_reward(completion_ids)
+
+    trainer = make_trainer(GRPOTrainer, internvl_path, tmp_path, image_dataset(20), ticking_reward, max_steps=13)
+    rows = image_dataset(6, layouts=((1,),))
+    settings = config(monitor_max_cost_share=0.5)
+    monitor = HallucinationMonitor(trainer, rows, settings, ProbeFunctions(claims=slow_claims), clock=clock)
+    trainer.add_callback(monitor)
+    trainer.train()
+    assert [entry["step"] for entry in monitor.history] == [0, 6, 12]
+    assert [entry["seconds"] for entry in monitor.history] == pytest.approx([3.0] * 3)
+    assert logged(trainer, "postponed") == {
+        step: float(count) for count, step in enumerate([1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 13], start=1)
+    }
+    assert logged(trainer, "cost_share") == pytest.approx({6: 6 / 6, 12: 9 / 12})
+
+
+def test_rows_and_tokens_are_bounded(internvl_path, tmp_path):
+    trainer = make_trainer(GRPOTrainer, internvl_path, tmp_path, image_dataset(), max_steps=1)
+    monitor = watch(trainer, config(monitor_max_rows=3, monitor_num_samples=2, monitor_max_new_tokens=2))
+    trainer.train()
+    assert monitor.history[-1]["figures"]["num_responses"] == 6
+    assert monitor.history[-1]["figures"]["mean_tokens"] <= 2
+
+
+# ---- Acting ----
+
+
+def test_flagged_responses_are_written_with_their_images(internvl_path, tmp_path):
+    from datasets import load_dataset
+    from PIL import Image
+
+    trainer = make_trainer(GRPOTrainer, internvl_path, tmp_path, image_dataset(), max_steps=1)
+    monitor = watch(trainer, config(monitor_min_gap=1e9, monitor_max_flagged=4))  # every image row is flagged
+    trainer.train()
+    table = load_dataset("json", data_files=str(monitor.folder / "flagged-00000001.jsonl"), split="train")
+    assert table["row"] == [0, 1, 3, 4]  # row 2 has no image
+    for line in table:
+        source = monitor.probe.dataset[line["row"]]
+        assert "ungrounded" in line["flags"] and line["question"] == source["prompt"][0]["content"]
+        assert line["unsupported"] == vowels(line["response"], None)
+        assert ("unsupported claim" in line["flags"]) == bool(line["unsupported"])
+        images = [Image.open(monitor.folder / name) for name in line["images"]]
+        assert [image.tobytes() for image in images] == [image.tobytes() for image in source["images"]]
+    assert not list(monitor.folder.rglob("*.tmp"))
+
+
+def test_a_blind_model_stops_the_run(internvl_path, tmp_path):
+    from seeing import blinded
+
+    trainer = make_trainer(GRPOTrainer, internvl_path, tmp_path, image_dataset(), max_steps=6)
+    settings = config(monitor_watch="ungrounded_rate", monitor_stop_above=0.99, monitor_stop_patience=2)
+    watch(trainer, settings)
+    handles = []
+
+    def blind_at_the_second_step(completion_ids, trainer_state, **kwargs):
+        if trainer_state.global_step == 1 and not handles:
+            handles.append(blinded(trainer.model))
+        return mixed_reward(completion_ids)
+
+    trainer.reward_funcs[0] = blind_at_the_second_step
+    trainer.train()
+    rates = logged(trainer, "ungrounded_rate")
+    assert rates[0] < 1 and rates[1] < 1 and rates[2] == rates[3] == 1.0
+    assert trainer.state.global_step == 3  # the second probe in a row
+    assert logged(trainer, "grounding_gap")[2] == 0.0
+
+
+def test_the_best_checkpoint_is_one_that_was_measured_and_still_exists(internvl_path, tmp_path):
+    trainer = make_trainer(
+        GRPOTrainer, internvl_path, tmp_path, image_dataset(20), max_steps=6, save_strategy="steps", save_steps=1,
+        save_total_limit=3,
+    )  # fmt: skip
+    monitor = watch(trainer, config(monitor_every=2, monitor_mark_best=True))
+    (tmp_path / "checkpoint-0").mkdir()  # of another run
+    planned = {0: 0.0, 2: 0.1, 4: 0.7, 6: 0.5}
+    figures = monitor.probe.figures
+    monitor.probe.figures = lambda records: figures(records) | {"rate": planned[trainer.state.global_step]}
+    seen = []
+
+    class Reader(type(monitor).__mro__[1]):
+        def on_save(self, args, state, control, **kwargs):
+            path = monitor.folder / "best_checkpoint.json"
+            seen.append(json.loads(path.read_text())["step"] if path.is_file() else None)
+
+    trainer.add_callback(Reader())
+    trainer.train()
+    # step 1 was not measured; the checkpoint of step 2 is deleted when that of step 5 is written
+    assert seen == [None, 2, 2, 2, 4, 6]
+    best = json.loads((monitor.folder / "best_checkpoint.json").read_text())
+    assert Path(best["checkpoint"]) == tmp_path / "checkpoint-6" and best["value"] == 0.5
+    assert best["figure"] == "hallucination/rate" and best["num_candidates"] == 2
+
+
+def gated_reward():
+    def likes_anything(completion_ids, **kwargs):
+        return [float(len(ids)) for ids in completion_ids]
+
+    def rule(completion_ids, **kwargs):
+        return mixed_reward(completion_ids)
+
+    return HybridReward({"accuracy": rule, "reward_model": Component(likes_anything, min_score=0.0)})
+
+
+def controlled(cls, internvl_path, folder, reward, max_steps=4, clock=None, **settings):
+    trainer = make_trainer(cls, internvl_path, folder, image_dataset(20), reward, max_steps=max_steps, **settings)
+    controller = RewardThresholdController(
+        target=0.1, initial=0.0, minimum=0.0, maximum=8.0, gain=4.0, max_step=3.0, dead_band=0.02, patience=1
+    )
+    monitor = watch(
+        trainer,
+        controller=controller,
+        set_threshold=lambda value: reward.set_min_score("reward_model", value),
+        **({} if clock is None else {"clock": lambda: float(trainer.state.global_step)}),
+    )
+    return trainer, monitor
+
+
+def test_the_controller_moves_the_gate_of_the_hybrid_reward(internvl_path, tmp_path):
+    reward = gated_reward()
+    trainer, monitor = controlled(GRPOTrainer, internvl_path, tmp_path, reward)
+    gates = []
+    score = reward.components["reward_model"].reward
+
+    def recording(completion_ids, **kwargs):
+        gates.append(reward.components["reward_model"].min_score)
+        return score(completion_ids)
+
+    reward.components["reward_model"].reward = recording
+    trainer.train()
+    # the formula, from the logged rates alone
+    threshold, expected = 0.0, {}
+    for step, rate in logged(trainer, "rate").items():
+        if abs(rate - 0.1) > 0.02:
+            size = min(4.0 * abs(rate - 0.1), 3.0)
+            threshold = min(max(threshold + (size if rate > 0.1 else -size), 0.0), 8.0)
+        expected[step] = threshold
+    assert logged(trainer, "threshold") == pytest.approx(expected)
+    assert gates == pytest.approx(list(expected.values())[:4])  # in force from the next generation on
+    assert len(set(gates)) > 1
+
+    content = read_threshold_file(monitor.folder / "threshold.json")
+    assert content["chosen_threshold"] == monitor.controller.threshold and content["source"] == "controller"
+    moves = [json.loads(line) for line in (monitor.folder / "moves.jsonl").read_text().splitlines()]
+    assert moves == monitor.controller.state_dict()["moves"] and all("rate 0." in move["cause"] for move in moves)
+
+
+# ---- Resuming ----
+
+
+def test_resuming_restores_monitor_and_controller(internvl_path, tmp_path):
+    whole_reward, reward = gated_reward(), gated_reward()
+    saving = {"save_strategy": "steps", "save_steps": 2, "clock": True}
+    whole, whole_monitor = controlled(SSBGRPOTrainer, internvl_path, tmp_path / "a", whole_reward, 5, **saving)
+    whole.train()
+    checkpoint = tmp_path / "a" / "checkpoint-2"
+    saved = json.loads((checkpoint / "trainer_state.json").read_text())["stateful_callbacks"]["hallucination_monitor"]
+    assert [entry["step"] for entry in saved["history"]] == [0, 1, 2] and saved["controller"]["num_observations"] == 3
+
+    resumed, monitor = controlled(SSBGRPOTrainer, internvl_path, tmp_path / "b", reward, 5, **saving)
+    first = []
+    load = monitor.load_state_dict
+    monitor.load_state_dict = lambda state: (load(state), first.append(json.loads(json.dumps(monitor.state_dict()))))
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert first == [saved]
+    assert monitor.state_dict() == whole_monitor.state_dict()
+    assert [entry["step"] for entry in monitor.history] == [0, 1, 2, 3, 4, 5]
+    assert reward.components["reward_model"].min_score == whole_reward.components["reward_model"].min_score
+    assert len(monitor.controller.moves) > 1
+    assert losses(resumed) == losses(whole)
+
+
+def test_a_second_run_starts_its_own_history(internvl_path, tmp_path):
+    trainer = make_trainer(GRPOTrainer, internvl_path, tmp_path, image_dataset(), max_steps=1)
+    monitor = watch(trainer)
+    trainer.train()
+    trainer.train()
+    assert [entry["step"] for entry in monitor.history] == [0, 1]
+
+
+def test_state_of_another_monitor_is_refused(internvl_path, tmp_path):
+    trainer = make_trainer(GRPOTrainer, internvl_path, tmp_path, image_dataset(), max_steps=1)
+    state = watch(trainer).state_dict()
+    other = watch(trainer, config(monitor_watch="ungrounded_rate"))
+    with pytest.raises(ValueError, match="watched rate, this one ungrounded_rate"):
+        other.load_state_dict(state)
+    controller = RewardThresholdController(0.1, 0.0, 0.0, 1.0)
+    with pytest.raises(ValueError, match="this run has a threshold controller, the checkpoint has none"):
+        watch(trainer, controller=controller).load_state_dict(state)
+    with pytest.raises(ValueError, match="unknown fields: surplus"):
+        other.load_state_dict(state | {"surplus": 1})
+
+
+# ---- Settings ----
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"monitor_every": 0}, "`monitor_every` is 0; give at least 1"),
+        ({"monitor_max_cost_share": 0.0}, "`monitor_max_cost_share` is 0.0"),
+        ({"monitor_signals": ["named_object"]}, "`monitor_signals` holds 'named_object'"),
+        ({"monitor_signals": ["object_probes"]}, "the signal object_probes needs `monitor_object_column`"),
+        ({"monitor_stop_above": 0.5, "monitor_claims_func": None, "monitor_claims_column": None},
+         "watch `rate`, which the signal named_objects gives, but that is off: set `monitor_claims_func`"),
+        ({"monitor_claims_column": None}, "belong together"),
+        ({"monitor_temperature": 0, "monitor_num_samples": 2}, "greedy decoding"),
+        ({"monitor_watch": "wrong_above_threshold"}, "set `monitor_reward_threshold`"),
+        ({"monitor_image_swap": "grey"}, "choose one of other, blank"),
+    ],
+)  # fmt: skip
+def test_settings_out_of_bounds(settings, message):
+    with pytest.raises(ValueError, match=message):
+        config(**settings)
+
+
+def test_sharded_weights_are_refused(internvl_path, tmp_path):
+    trainer = make_trainer(GRPOTrainer, internvl_path, tmp_path, image_dataset(), max_steps=1)
+    monitor = watch(trainer)
+    trainer.is_fsdp_enabled = True
+    with pytest.raises(ValueError, match="FSDP does not keep: use DDP"):
+        monitor.on_train_begin(trainer.args, trainer.state, trainer.control)
+
+
+def test_a_threshold_needs_a_controller(internvl_path, tmp_path):
+    trainer = make_trainer(GRPOTrainer, internvl_path, tmp_path, image_dataset(), max_steps=1)
+    with pytest.raises(ValueError, match="without a `controller`"):
+        watch(trainer, set_threshold=print)
+    with pytest.raises(ValueError, match="controller has to watch `blind_phrase_rate`"):
+        blind = config(monitor_watch="blind_phrase_rate", monitor_signals=["named_objects"])
+        watch(trainer, blind, controller=RewardThresholdController(0.1, 0.0, 0.0, 1.0))

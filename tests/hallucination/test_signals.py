@@ -1,0 +1,160 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""Every signal against a case worked out by hand; AUC also against scipy's Mann-Whitney statistic."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy.stats import mannwhitneyu
+
+from trl_r1v2.datasets.digits_text import named_digits, unsupported_digits
+from trl_r1v2.hallucination.signals import (
+    DisagreementFigures,
+    NamedFigures,
+    ProbeFigures,
+    blind_phrase_rate,
+    blind_phrases,
+    critical_figures,
+    critical_positions,
+    disagreement_figures,
+    grounding_figures,
+    grounding_gaps,
+    metrics_of,
+    named_object_figures,
+    object_probe_figures,
+    unsupported_objects,
+    yes_no,
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Since I can't see the image, I will guess.",
+        "I cannot view the picture directly.",
+        "We are unable to access the actual figure here.",
+        "Unfortunately no image was provided, so assume a triangle.",
+        "Without seeing the diagram it is hard to say.",
+        "The image is not provided.",
+        "The figure isn't visible to me.",
+        "I don't have access to the image.",
+        "I do not see any image.",
+    ],
+)
+def test_claims_of_blindness_are_found(text):
+    assert len(blind_phrases(text)) >= 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I see 3 and 5 in the image.",
+        "The image shows that the ball cannot move.",
+        "The picture is not symmetric.",
+        "We can see the image of a cat; no dog is shown.",
+        "From the diagram, angle A is not given in degrees.",
+    ],
+)
+def test_talk_about_an_image_is_not(text):
+    assert blind_phrases(text) == []
+
+
+def test_blind_phrase_rate():
+    assert (
+        blind_phrase_rate(["I can't see the image.", "3", "No image is attached. I can't see the image.", ""]) == 0.5
+    )
+    assert math.isnan(blind_phrase_rate([]))
+
+
+def test_grounding_gap_by_hand():
+    nan = math.nan
+    with_image = np.array([[-1.0, -0.5, nan], [-2.0, nan, nan], [nan, nan, nan]])
+    without = np.array([[-3.0, -1.5, 7.0], [-2.5, 7.0, nan], [nan, nan, nan]])
+    gaps = grounding_gaps(with_image, without, np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0]]))
+    assert gaps[:2].tolist() == [1.5, 0.5]  # ((3 - 1) + (1.5 - .5)) / 2 and 2.5 - 2
+    assert math.isnan(gaps[2])
+    figures = grounding_figures(gaps[:2].tolist(), min_gap=1.0)
+    assert (figures.gap, figures.ungrounded_rate, figures.num) == (1.0, 0.5, 2)
+
+
+def test_object_probes_by_hand():
+    answers = [True, True, True, False, False, None, None]
+    truths = [True, True, False, False, True, True, False]
+    # TP 2, FP 1, FN 2 (one answered no, one neither); right: two yes, one no
+    assert object_probe_figures(answers, truths) == ProbeFigures(
+        accuracy=3 / 7, precision=2 / 3, recall=2 / 4, f1=4 / 7, yes_rate=3 / 7, unparsed=2 / 7, num=7
+    )
+
+
+def test_object_probes_of_a_model_that_says_no_to_all():
+    figures = object_probe_figures([False, False], [True, False])
+    assert (figures.accuracy, figures.recall, figures.f1, figures.yes_rate) == (0.5, 0.0, 0.0, 0.0)
+    assert math.isnan(figures.precision)
+    assert set(metrics_of(figures, {"precision": "p", "recall": "r"})) == {"r"}
+
+
+@pytest.mark.parametrize(
+    "answer, expected",
+    [("yes", True), ("No.", False), ("**Yes**, it is", True), ("none", None), ("maybe yes", None), (None, None)],
+)
+def test_yes_no(answer, expected):
+    assert yes_no(answer) is expected
+
+
+def test_named_objects_by_hand():
+    named = [["dog", "cat", "dog"], ["tree"], [], ["cat"]]
+    shown = [["cat"], ["tree"], ["sun"], ["dog"]]
+    unsupported = [unsupported_objects(*pair) for pair in zip(named, shown, strict=True)]
+    assert unsupported == [["dog", "dog"], [], [], ["cat"]]
+    assert named_object_figures(unsupported, named) == NamedFigures(chair_s=0.5, chair_i=3 / 5, num=4)
+    assert named_object_figures(unsupported).chair_i is None
+
+
+def test_counted_objects_are_those_of_the_digits():
+    text = "<think>I see 3 and 3. Looks like 7.</think>"
+    for shown in ([3], [3, 3, 7], [7, 8], []):
+        assert sorted(unsupported_objects(named_digits(text), shown, counted=True)) == unsupported_digits(text, shown)
+    assert unsupported_objects([3, 3], [3]) == []
+
+
+def test_disagreement_by_hand():
+    scores = [5.0, 1.0, 3.0, 4.0, 0.0, None, 9.0]
+    right = [True, True, True, False, False, True, None]
+    # right 1, 3, 5 (median 3); wrong 0, 4. Pairs won by the right: 1>0, 3>0, 5>0, 5>4 of 6.
+    assert disagreement_figures(scores, right, threshold=4.0) == DisagreementFigures(
+        wrong_above_threshold=0.5, wrong_above_median=0.5, auc=4 / 6, num_wrong=2, num_right=3
+    )
+    only_right = disagreement_figures([1.0], [True])
+    assert only_right.wrong_above_threshold is None
+    assert math.isnan(only_right.auc) and math.isnan(only_right.wrong_above_median)
+
+
+def test_auc_is_the_mann_whitney_statistic_with_ties():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 6, 80).astype(float)
+    right = rng.random(80) < 0.4
+    expected = mannwhitneyu(scores[right], scores[~right]).statistic / (right.sum() * (~right).sum())
+    assert disagreement_figures(scores.tolist(), right.tolist()).auc == pytest.approx(expected, abs=1e-12)
+
+
+def test_critical_positions_in_any_tokenisation():
+    text = "So 4. Wait, no. But wait, waiting. Alternatively 5"
+    assert critical_positions(list(text)) == [text.index("Wait"), text.index("But"), text.index("Alt")]
+    pieces = ["So 4.", " Wa", "it, no. But", " wait, waiting. ", "Alternatively", " 5"]
+    assert critical_positions(pieces) == [1, 2, 4]
+    assert critical_positions(["Wait", "Waiting"], ["Wait"]) == []  # one word "WaitWaiting"
+    assert critical_positions([]) == []
+
+
+def test_critical_entropy_by_hand():
+    figures = critical_figures([[1.0, 3.0, 0.5], [2.0], []], [[1], [0], []])
+    assert (figures.entropy, figures.other_entropy, figures.num) == (2.5, 0.75, 2)
+    assert math.isnan(critical_figures([[1.0]], [[]]).entropy)
+
+
+def test_signals_import_neither_torch_nor_trl():
+    code = "import sys, trl_r1v2.hallucination.signals; print({'torch', 'trl', 'transformers'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

@@ -1,0 +1,307 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Settings of the hallucination monitor and of the threshold controller behind it.
+
+Scope: the fields, their bounds, and which signals they switch on. Does not cover what is measured (`signals.py`,
+`probe.py`) nor loading what the dotted paths name (`recipe.py`). All defaults are ours.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+
+SIGNALS = (
+    "blind_phrases",
+    "grounding_gap",
+    "object_probes",
+    "named_objects",
+    "reward_disagreement",
+    "critical_tokens",
+)
+# Rates in [0, 1] that are worse the higher they are, with the signal that gives them: what can stop a run, choose a
+# checkpoint and move a threshold.
+WATCHABLE = {
+    "rate": "named_objects",
+    "chair_i": "named_objects",
+    "blind_phrase_rate": "blind_phrases",
+    "ungrounded_rate": "grounding_gap",
+    "object_error": "object_probes",
+    "wrong_above_threshold": "reward_disagreement",
+    "wrong_above_median": "reward_disagreement",
+}
+
+
+@dataclass
+class MonitorConfig:
+    """
+    What the monitor measures, how often, and what it may cost.
+
+    The fields' meanings are in their help. A signal is measured where what it needs is set, unless `monitor_signals`
+    names the ones to measure.
+
+    Raises:
+        ValueError: A value is out of bounds, or a signal lacks what it needs.
+    """
+
+    monitor_dataset: str | None = field(
+        default=None,
+        metadata={"help": "Probe set: folder or Hub name with a column `prompt`, and images. Unset: no monitor."},
+    )
+    monitor_dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the probe set."})
+    monitor_split: str = field(
+        default="validation", metadata={"help": "Split of the probe set. Neither the training nor the test split."}
+    )
+    monitor_signals: list[str] | None = field(
+        default=None,
+        metadata={"help": f"Signals to measure: {', '.join(SIGNALS)}. Unset: all whose inputs are set."},
+    )
+    monitor_every: int = field(default=50, metadata={"help": "Optimizer steps between two probes."})
+    monitor_at_start: bool = field(default=True, metadata={"help": "Whether to probe before the first step, too."})
+    monitor_max_rows: int = field(
+        default=64, metadata={"help": "Rows of the probe set that are used, from its start."}
+    )
+    monitor_num_samples: int = field(default=1, metadata={"help": "Responses to each row."})
+    monitor_max_new_tokens: int = field(default=512, metadata={"help": "Longest response, in tokens."})
+    monitor_temperature: float = field(default=1.0, metadata={"help": "Sampling temperature. 0: greedy decoding."})
+    monitor_batch_size: int = field(default=16, metadata={"help": "Responses that a process handles at once."})
+    monitor_seed: int = field(default=0, metadata={"help": "Seed of the sampling, the same at every probe."})
+    monitor_max_cost_share: float | None = field(
+        default=0.1,
+        metadata={
+            "help": "Largest ratio of a probe's time to the training time that follows it before the next probe, which "
+            "is put off as long as that takes. Unset (null): no bound."
+        },
+    )
+    monitor_claims_func: str | None = field(
+        default=None,
+        metadata={
+            "help": "Function (response, column value) → what the response claims without support: a dotted path, as "
+            "`hallucination_func` of `evaluate`. Needed for named_objects."
+        },
+    )
+    monitor_claims_column: str | None = field(
+        default=None, metadata={"help": "Column with what the images hold, for `monitor_claims_func`."}
+    )
+    monitor_named_func: str | None = field(
+        default=None,
+        metadata={"help": "Function (response) → everything it claims to see: a dotted path. Adds CHAIR_i."},
+    )
+    monitor_object_column: str | None = field(
+        default=None,
+        metadata={"help": "Column with `yes` or `no` where the prompt asks for an object. Needed for object_probes."},
+    )
+    monitor_image_swap: str = field(
+        default="other",
+        metadata={
+            "help": "What takes the image's place for the grounding gap: the images of another row with as many, or "
+            "blank ones of the image's size and mean colour.",
+            "choices": ["other", "blank"],
+        },
+    )
+    monitor_min_gap: float = field(
+        default=0.01, metadata={"help": "Grounding gap, in nats a token, below which a response is ungrounded."}
+    )
+    monitor_reward_func: str | None = field(
+        default=None,
+        metadata={"help": "Reward model as a reward function: a dotted path. Needed for reward_disagreement."},
+    )
+    monitor_reward_threshold: float | None = field(
+        default=None,
+        metadata={"help": "Score from which the reward model counts as pleased, for wrong_above_threshold."},
+    )
+    monitor_rule_func: str = field(
+        default="trl_r1v2.rewards.accuracy_reward",
+        metadata={"help": "Rule for reward_disagreement: a reward function by dotted path; right is at least 0.5."},
+    )
+    monitor_watch: str = field(
+        default="rate",
+        metadata={
+            "help": "Figure that stops the run, chooses the checkpoint and moves the threshold.",
+            "choices": list(WATCHABLE),
+        },
+    )
+    monitor_stop_above: float | None = field(
+        default=None, metadata={"help": "Stop training when the watched figure is above this. Unset: never."}
+    )
+    monitor_stop_patience: int = field(
+        default=1, metadata={"help": "Probes in a row that have to be above `monitor_stop_above`."}
+    )
+    monitor_mark_best: bool = field(
+        default=False,
+        metadata={"help": "Name the checkpoint with the lowest watched figure in hallucination/best_checkpoint.json."},
+    )
+    monitor_max_flagged: int = field(
+        default=32, metadata={"help": "Flagged responses that a probe writes down, with their images. 0: none."}
+    )
+
+    def __post_init__(self):
+        at_least = {
+            "monitor_every": 1,
+            "monitor_max_rows": 1,
+            "monitor_num_samples": 1,
+            "monitor_max_new_tokens": 1,
+            "monitor_batch_size": 1,
+            "monitor_stop_patience": 1,
+            "monitor_max_flagged": 0,
+            "monitor_temperature": 0,
+        }
+        for name, least in at_least.items():
+            if vars(self)[name] < least:
+                raise ValueError(f"`{name}` is {vars(self)[name]}; give at least {least}.")
+        if self.monitor_temperature == 0 and self.monitor_num_samples > 1:
+            raise ValueError(
+                f"`monitor_num_samples` is {self.monitor_num_samples}, but greedy decoding (`monitor_temperature: 0`) "
+                "repeats one response: set one of the two to 1."
+            )
+        if self.monitor_max_cost_share is not None and not self.monitor_max_cost_share > 0:
+            raise ValueError(
+                f"`monitor_max_cost_share` is {self.monitor_max_cost_share}; give more than 0, or null for no bound."
+            )
+        if self.monitor_stop_above is not None and not 0 <= self.monitor_stop_above <= 1:
+            raise ValueError(f"`monitor_stop_above` is {self.monitor_stop_above}; a rate lies in [0, 1].")
+        for name, known in (("monitor_image_swap", ("other", "blank")), ("monitor_watch", tuple(WATCHABLE))):
+            if vars(self)[name] not in known:
+                raise ValueError(f"`{name}` is {vars(self)[name]!r}; choose one of {', '.join(known)}.")
+        if (self.monitor_claims_func is None) != (self.monitor_claims_column is None):
+            raise ValueError("`monitor_claims_func` and `monitor_claims_column` belong together: set both or neither.")
+        self._check_signals()
+
+    def _needs(self) -> dict[str, tuple[str, ...]]:
+        """The unset fields that each signal waits for."""
+        wanted = {
+            "object_probes": ("monitor_object_column",),
+            "named_objects": ("monitor_claims_func",),
+            "reward_disagreement": ("monitor_reward_func",),
+        }
+        return {
+            signal: tuple(name for name in wanted.get(signal, ()) if vars(self)[name] is None) for signal in SIGNALS
+        }
+
+    def _check_signals(self):
+        unknown = [signal for signal in self.monitor_signals or () if signal not in SIGNALS]
+        if unknown:
+            raise ValueError(f"`monitor_signals` holds {unknown[0]!r}; choose among {', '.join(SIGNALS)}.")
+        for signal in self.monitor_signals or ():
+            missing = self._needs()[signal]
+            if missing:
+                raise ValueError(f"the signal {signal} needs `{missing[0]}`: set it, or leave the signal out.")
+        acts = self.monitor_stop_above is not None or self.monitor_mark_best
+        if acts:
+            self.check_watched("`monitor_stop_above` and `monitor_mark_best`")
+        if self.monitor_watch == "wrong_above_threshold" and self.monitor_reward_threshold is None:
+            raise ValueError("`monitor_watch` is wrong_above_threshold: set `monitor_reward_threshold`.")
+
+    def check_watched(self, user: str) -> None:
+        """
+        Refuse to watch what is not measured.
+
+        Args:
+            user (`str`): What depends on the watched figure, for the message.
+
+        Raises:
+            ValueError: The signal behind `monitor_watch` is off.
+        """
+        signal = WATCHABLE[self.monitor_watch]
+        if signal not in self.signals:
+            missing = self._needs()[signal]
+            remedy = f"set `{missing[0]}`" if missing else f"add {signal} to `monitor_signals`"
+            raise ValueError(
+                f"{user} watch `{self.monitor_watch}`, which the signal {signal} gives, but that is off: {remedy}, or "
+                "choose another `monitor_watch`."
+            )
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals that are measured."""
+        if self.monitor_signals is not None:
+            return tuple(self.monitor_signals)
+        return tuple(signal for signal, missing in self._needs().items() if not missing)
+
+
+@dataclass
+class ControllerConfig:
+    """
+    How the reward threshold follows the watched figure; see
+    [`~trl_r1v2.hallucination.threshold.RewardThresholdController`] for the formula.
+
+    Raises:
+        ValueError: A value is out of bounds or missing.
+    """
+
+    controller_target: float | None = field(
+        default=None,
+        metadata={"help": "Value of `monitor_watch` to hold by moving a reward threshold. Unset: no controller."},
+    )
+    controller_component: str | None = field(
+        default=None,
+        metadata={
+            "help": "Component of the run's HybridReward whose `min_score` is the threshold. Unset: the threshold is "
+            "only written to hallucination/threshold.json, for `pairs`."
+        },
+    )
+    controller_initial: float | None = field(
+        default=None, metadata={"help": "First threshold. Unset: `controller_minimum`, or that of `controller_file`."}
+    )
+    controller_minimum: float | None = field(
+        default=None, metadata={"help": "Lowest threshold, in units of the score."}
+    )
+    controller_maximum: float | None = field(default=None, metadata={"help": "Highest threshold."})
+    controller_gain: float = field(default=10.0, metadata={"help": "Units of the score per unit of the rate."})
+    controller_max_step: float | None = field(
+        default=None, metadata={"help": "Largest move. Unset: a quarter of the distance between the bounds."}
+    )
+    controller_dead_band: float = field(
+        default=0.05, metadata={"help": "Distance from the target within which nothing moves."}
+    )
+    controller_patience: int = field(
+        default=2, metadata={"help": "Probes in a row below the band before the threshold falls."}
+    )
+    controller_cooldown: int = field(default=0, metadata={"help": "Probes to wait after a move."})
+    controller_file: str | None = field(
+        default=None,
+        metadata={"help": "threshold.json of an earlier run whose controller this one goes on with."},
+    )
+
+    def __post_init__(self):
+        if self.controller_target is None:
+            given = [name for name in ("component", "initial", "minimum", "maximum", "file")
+                     if vars(self)[f"controller_{name}"] is not None]  # fmt: skip
+            if given:
+                raise ValueError(
+                    f"`controller_{given[0]}` is set, but there is no controller: set `controller_target`."
+                )
+            return
+        for name in ("minimum", "maximum"):
+            value = vars(self)[f"controller_{name}"]
+            if value is None or not math.isfinite(value):
+                raise ValueError(
+                    f"`controller_{name}` is {value}; a controller needs finite bounds, in units of the score."
+                )
+        if self.controller_initial is not None and self.controller_file is not None:
+            raise ValueError(
+                "`controller_initial` and `controller_file` both give the first threshold: set one of them."
+            )
+        self.build()
+
+    def build(self):
+        """
+        The controller, at its first threshold. `controller_file` is not read here.
+
+        Returns:
+            [`~trl_r1v2.hallucination.threshold.RewardThresholdController`] or `None`: `None` without a target.
+        """
+        from .threshold import RewardThresholdController
+
+        if self.controller_target is None:
+            return None
+        return RewardThresholdController(
+            target=self.controller_target,
+            initial=self.controller_minimum if self.controller_initial is None else self.controller_initial,
+            minimum=self.controller_minimum,
+            maximum=self.controller_maximum,
+            gain=self.controller_gain,
+            max_step=self.controller_max_step,
+            dead_band=self.controller_dead_band,
+            patience=self.controller_patience,
+            cooldown=self.controller_cooldown,
+        )

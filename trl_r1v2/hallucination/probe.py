@@ -1,0 +1,368 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+A probe: responses of a model to a fixed set of rows, what the signals say of each, and the figures of all.
+
+Scope: one call measures some of the rows on one process; figures come from the records of all of them, so they do not
+depend on how many processes shared the rows. Does not cover when to probe or what follows from it (`monitor.py`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import ProcessorMixin
+
+from trl_r1v2.rewards.answers import final_answer, message_text, prompt_opens_think
+from trl_r1v2.rewards.columns import reward_columns
+from trl_r1v2.sampling.generation import sample_responses
+from trl_r1v2.sampling.prompts import count_images, read_prompt
+from trl_r1v2.sampling.rollouts import Rollout
+from trl_r1v2.sampling.scoring import score_rollouts
+
+from .grounding import image_partners, prompt_with_other_images, response_statistics
+from .monitor_config import MonitorConfig
+from .signals import (
+    blind_phrase_rate,
+    blind_phrases,
+    critical_figures,
+    critical_positions,
+    disagreement_figures,
+    grounding_figures,
+    grounding_gaps,
+    metrics_of,
+    named_object_figures,
+    object_probe_figures,
+    yes_no,
+)
+
+
+RULE, REWARD = "rule", "reward"
+RIGHT_FROM = 0.5
+
+
+@dataclass(frozen=True)
+class ProbeFunctions:
+    """
+    What the dotted paths of a [`MonitorConfig`] name.
+
+    Args:
+        claims (`Callable`, *optional*): (response, column value) → unsupported claims.
+        named (`Callable`, *optional*): (response) → all claims.
+        rule (`Callable`, *optional*): Reward function that tells right (at least 0.5) from wrong.
+        reward (`Callable`, *optional*): Reward model as a reward function.
+    """
+
+    claims: Callable | None = None
+    named: Callable | None = None
+    rule: Callable | None = None
+    reward: Callable | None = None
+
+
+@dataclass
+class ProbeRecord:
+    """
+    One response and what the signals say of it; `None` where a signal does not apply.
+
+    Args:
+        row (`int`): Row of the probe set.
+        sample (`int`): Number of the response among those of its row.
+        text (`str`): Response.
+        num_tokens (`int`): Its length.
+        has_image (`bool`): Whether the prompt has an image.
+        blind (`list[str]` or `None`): Its blind phrases.
+        unsupported (`list` or `None`): Its claims without support.
+        named (`list` or `None`): All its claims.
+        gap (`float` or `None`): Grounding gap, nats per token.
+        answer (`bool` or `None`): Answer to an object probe, if it is yes or no.
+        truth (`bool` or `None`): The right one.
+        right (`bool` or `None`): Verdict of the rule.
+        reward (`float` or `None`): Score of the reward model.
+        entropies (`list[float]` or `None`): Entropy before each token, nats.
+        critical (`list[int]` or `None`): Which of them precede critical words.
+        flags (`list[str]`): Why the response is flagged.
+    """
+
+    row: int
+    sample: int
+    text: str
+    num_tokens: int
+    has_image: bool
+    blind: list[str] | None = None
+    unsupported: list | None = None
+    named: list | None = None
+    gap: float | None = None
+    answer: bool | None = None
+    truth: bool | None = None
+    right: bool | None = None
+    reward: float | None = None
+    entropies: list[float] | None = None
+    critical: list[int] | None = None
+    flags: list[str] = field(default_factory=list)
+
+
+class Probe:
+    """
+    A fixed set of rows and the signals to measure on it.
+
+    Args:
+        dataset ([`~datasets.Dataset`]):
+            Rows with a column `prompt`, images in `images` or `image`, and the columns that the functions read; the
+            first `monitor_max_rows` are used.
+        config ([`MonitorConfig`]):
+            What to measure and how.
+        functions ([`ProbeFunctions`], *optional*):
+            What the configuration's dotted paths name.
+        chat_template_kwargs (`dict[str, Any]`, *optional*):
+            Passed to the chat template.
+
+    Raises:
+        ValueError: The set is empty, or lacks a column or a function that a signal needs.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: MonitorConfig,
+        functions: ProbeFunctions | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ):
+        self.config = config
+        self.functions = functions or ProbeFunctions()
+        self.dataset = dataset.select(range(min(config.monitor_max_rows, len(dataset))))
+        self.chat_template_kwargs = chat_template_kwargs
+        self._check()
+        has_column = bool({"images", "image"} & set(dataset.column_names))
+        self._has_image = [has_column and count_images(self.dataset, row) > 0 for row in range(len(self.dataset))]
+        self._partners = image_partners(self.dataset) if config.monitor_image_swap == "other" else {}
+
+    def _check(self):
+        if len(self.dataset) == 0:
+            raise ValueError("the probe set is empty: name a split with rows.")
+        config, functions, signals = self.config, self.functions, self.config.signals
+        wanted = {"prompt"}
+        needed = {}
+        if "named_objects" in signals:
+            needed["claims"] = functions.claims
+            wanted.add(config.monitor_claims_column)
+        if "object_probes" in signals:
+            wanted.add(config.monitor_object_column)
+        if "reward_disagreement" in signals:
+            needed |= {"rule": functions.rule, "reward": functions.reward}
+            wanted |= set(reward_columns([function for function in (functions.rule, functions.reward) if function]))
+        missing = [name for name, function in needed.items() if function is None]
+        if missing:
+            raise ValueError(
+                f"the signals {', '.join(signals)} need `ProbeFunctions.{missing[0]}`, which is not given."
+            )
+        absent = sorted(wanted - set(self.dataset.column_names))
+        if absent:
+            raise ValueError(
+                f"the probe set lacks the column {absent[0]!r}; it has {', '.join(self.dataset.column_names)}."
+            )
+
+    def chunks(self) -> list[list[int]]:
+        """Rows that are answered together; the same whatever the number of processes, and so are the responses."""
+        size = max(1, self.config.monitor_batch_size // self.config.monitor_num_samples)
+        return [
+            list(range(start, min(start + size, len(self.dataset)))) for start in range(0, len(self.dataset), size)
+        ]
+
+    def measure(self, model, processing_class, chunks: Sequence[Sequence[int]]) -> list[ProbeRecord]:
+        """
+        Answer some rows and measure the responses.
+
+        Args:
+            model, processing_class:
+                As for [`~trl_r1v2.sampling.sample_responses`].
+            chunks (`Sequence[Sequence[int]]`):
+                Some of [`~Probe.chunks`].
+
+        Returns:
+            `list[ProbeRecord]`: One a response.
+        """
+        config, records = self.config, []
+        for rows in chunks:
+            rollouts = sample_responses(
+                model,
+                processing_class,
+                self.dataset,
+                num_samples=config.monitor_num_samples,
+                max_new_tokens=config.monitor_max_new_tokens,
+                temperature=config.monitor_temperature or 1.0,
+                do_sample=config.monitor_temperature > 0,
+                batch_size=config.monitor_batch_size,
+                seed=config.monitor_seed,
+                rows=rows,
+                progress=False,
+                chat_template_kwargs=self.chat_template_kwargs,
+            )
+            found = [self._read(rollout) for rollout in rollouts]
+            self._forward(model, processing_class, rollouts, found)
+            self._score(rollouts, found)
+            for record in found:
+                record.flags = self._flags(record)
+            records += found
+        return records
+
+    def _read(self, rollout: Rollout) -> ProbeRecord:
+        """What the text alone tells."""
+        config, signals = self.config, self.config.signals
+        has_image = self._has_image[rollout.row]
+        record = ProbeRecord(rollout.row, rollout.sample, rollout.text, rollout.num_tokens, has_image)
+        columns = self.dataset.select_columns(
+            [name for name in self.dataset.column_names if name not in ("images", "image")]
+        )[rollout.row]
+        if "blind_phrases" in signals and has_image:
+            record.blind = blind_phrases(rollout.text)
+        if "named_objects" in signals and has_image:
+            record.unsupported = list(self.functions.claims(rollout.text, columns[config.monitor_claims_column]))
+            if self.functions.named is not None:
+                record.named = list(self.functions.named(rollout.text))
+        if "object_probes" in signals and has_image:
+            value = columns[config.monitor_object_column]
+            record.truth = yes_no(None if value is None else str(value))
+            answer = final_answer(rollout.text, prompt_opens_think(columns["prompt"]))
+            record.answer = None if record.truth is None or answer is None else yes_no(answer.text)
+        return record
+
+    def _forward(self, model, processing_class, rollouts: Sequence[Rollout], records: Sequence[ProbeRecord]) -> None:
+        """What the model's distributions tell."""
+        signals, rows = self.config.signals, [rollout.row for rollout in rollouts]
+        blank = self.config.monitor_image_swap == "blank"
+        swapped = [
+            index for index, row in enumerate(rows) if self._has_image[row] and (blank or row in self._partners)
+        ]
+        wants_gap = "grounding_gap" in signals and swapped
+        if not wants_gap and "critical_tokens" not in signals:
+            return
+        prompts = {row: read_prompt(self.dataset, row, processing_class) for row in set(rows)}
+        ids = [rollout.completion_ids for rollout in rollouts]
+        options = {"chat_template_kwargs": self.chat_template_kwargs}
+        logps, entropies, mask = response_statistics(
+            model, processing_class, [prompts[row] for row in rows], ids, **options
+        )
+        if "critical_tokens" in signals:
+            tokenizer = (
+                processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
+            )
+            for record, values, own, tokens in zip(records, entropies, mask, ids, strict=True):
+                record.entropies = values[own].tolist()
+                record.critical = critical_positions(_pieces(tokenizer, tokens))
+        if wants_gap:
+            others = {
+                row: prompt_with_other_images(self.dataset, row, None if blank else self._partners[row])
+                for row in {rows[index] for index in swapped}
+            }
+            without, _, mask_without = response_statistics(
+                model,
+                processing_class,
+                [others[rows[index]] for index in swapped],
+                [ids[i] for i in swapped],
+                **options,
+            )
+            width = without.shape[1]
+            gaps = grounding_gaps(logps[swapped, -width:].numpy(), without.numpy(), mask_without.numpy())
+            for index, gap in zip(swapped, gaps.tolist(), strict=True):
+                records[index].gap = gap
+
+    def _score(self, rollouts: Sequence[Rollout], records: Sequence[ProbeRecord]) -> None:
+        """What rule and reward model say."""
+        if "reward_disagreement" not in self.config.signals:
+            return
+        functions = {RULE: self.functions.rule, REWARD: self.functions.reward}
+        batches = score_rollouts(rollouts, self.dataset, functions, batch_size=len(rollouts), progress=False)
+        scored = [item["scores"] for batch in batches for item in batch]
+        for record, scores in zip(records, scored, strict=True):
+            record.right = None if scores[RULE] is None else scores[RULE] >= RIGHT_FROM
+            record.reward = scores[REWARD]
+
+    def _flags(self, record: ProbeRecord) -> list[str]:
+        threshold = self.config.monitor_reward_threshold
+        found = {
+            "blind phrase": bool(record.blind),
+            "unsupported claim": bool(record.unsupported),
+            "ungrounded": record.gap is not None and record.gap < self.config.monitor_min_gap,
+            "wrong about an object": record.truth is not None and record.answer != record.truth,
+            "rewarded though wrong": None not in (threshold, record.reward)
+            and record.right is False
+            and record.reward >= threshold,
+        }
+        return [flag for flag, holds in found.items() if holds]
+
+    def figures(self, records: Sequence[ProbeRecord]) -> dict[str, float]:
+        """
+        The figures of all records; what nothing could be measured on is absent.
+
+        Args:
+            records (`Sequence[ProbeRecord]`):
+                Of all processes, ordered by row and sample.
+
+        Returns:
+            `dict[str, float]`: Figures by the name they are logged under, without prefix.
+        """
+        figures = {
+            "num_responses": float(len(records)),
+            "mean_tokens": float(np.mean([record.num_tokens for record in records])),
+            "flagged": float(np.mean([bool(record.flags) for record in records])),
+        }
+        seeing = [record for record in records if record.has_image]
+        if "blind_phrases" in self.config.signals and seeing:
+            figures["blind_phrase_rate"] = blind_phrase_rate([record.text for record in seeing])
+        gaps = [record.gap for record in records if record.gap is not None]
+        if gaps:
+            found = grounding_figures(gaps, self.config.monitor_min_gap)
+            figures |= metrics_of(found, {"gap": "grounding_gap", "ungrounded_rate": "ungrounded_rate"})
+        claims = [record for record in records if record.unsupported is not None]
+        if claims:
+            named = [record.named for record in claims]
+            found = named_object_figures([record.unsupported for record in claims], None if None in named else named)
+            figures |= metrics_of(found, {"chair_s": "rate", "chair_i": "chair_i"})
+        probed = [record for record in records if record.truth is not None]
+        if probed:
+            found = object_probe_figures([record.answer for record in probed], [record.truth for record in probed])
+            names = ("accuracy", "precision", "recall", "f1", "yes_rate", "unparsed")
+            figures |= metrics_of(found, {name: f"object_{name}" for name in names})
+            figures["object_error"] = 1 - found.accuracy
+        if "reward_disagreement" in self.config.signals:
+            found = disagreement_figures(
+                [record.reward for record in records],
+                [record.right for record in records],
+                self.config.monitor_reward_threshold,
+            )
+            names = {name: name for name in ("wrong_above_threshold", "wrong_above_median")} | {"auc": "reward_auc"}
+            figures |= metrics_of(found, names)
+        if "critical_tokens" in self.config.signals:
+            found = critical_figures([r.entropies for r in records], [r.critical for r in records])
+            figures |= metrics_of(
+                found, {"entropy": "critical_entropy", "other_entropy": "other_entropy", "num": "critical_tokens"}
+            )
+        return figures
+
+    def describe(self, record: ProbeRecord) -> dict[str, Any]:
+        """A record as a row of the table of flagged responses, with its question and without per-token values."""
+        prompt = self.dataset.select_columns("prompt")[record.row]["prompt"]
+        return {
+            "row": record.row,
+            "sample": record.sample,
+            "flags": record.flags,
+            "question": prompt if isinstance(prompt, str) else message_text(prompt[-1]["content"]),
+            "response": record.text,
+            "blind_phrases": record.blind or [],
+            "unsupported": [str(claim) for claim in record.unsupported or []],
+            "grounding_gap": record.gap,
+            "answer": record.answer,
+            "truth": record.truth,
+            "right": record.right,
+            "reward": record.reward,
+        }
+
+
+def _pieces(tokenizer, ids: Sequence[int]) -> list[str]:
+    """
+    The tokens as text that keeps the spaces between them, which decoding one by one loses for some tokenizers. What is
+    not ASCII may come out garbled; critical words are ASCII.
+    """
+    tokens = tokenizer.convert_ids_to_tokens(list(ids))
+    return [token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n") for token in tokens]

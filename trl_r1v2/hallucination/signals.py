@@ -1,0 +1,360 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Signals of hallucination, as pure functions of texts, numbers and masks.
+
+Scope: what is counted and divided by what. Does not cover where the numbers come from: responses are sampled and
+log-probabilities computed in `probe.py` and `grounding.py`, when and how often is `monitor.py`. R1V2 gives
+hallucination rates without saying how they were measured, so every definition here is either another paper's, named
+at the function, or ours.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+
+# Claims that the image cannot be seen. R1V3 counts such chains without publishing its list; this one is ours.
+BLIND_PHRASES = (
+    r"(?:can(?:not|['’]t| not)|unable to|not able to|could(?: not|n['’]t)) (?:\w+ ){0,2}"
+    r"(?:see|view|access|open|look at|display|observe) (?:\w+ ){0,3}(?:image|picture|figure|diagram|photo|graph|chart)s?",
+    r"(?:no|without an?|without the|without any|missing) (?:actual |attached |visible |provided )?"
+    r"(?:image|picture|figure|diagram|photo|graph|chart)s? "
+    r"(?:is |are |was |were |has been |have been )?(?:attached|provided|available|visible|given|shown|included|present)",
+    r"without (?:actually )?(?:seeing|viewing|access to|being able to see) (?:\w+ ){0,2}"
+    r"(?:image|picture|figure|diagram|photo|graph|chart)s?",
+    r"(?:image|picture|figure|diagram|photo|graph|chart)s? (?:is|are|was|were|does|do) ?(?:not|n['’]t) "
+    r"(?:attached|provided|available|visible|given|shown|included|present|loaded|displayed|load)",
+    r"(?:don['’]t|do not) (?:actually )?(?:have|see) (?:access to )?(?:an?|the|any) "
+    r"(?:actual )?(?:image|picture|figure|diagram|photo|graph|chart)s?",
+)
+# Words at which a chain turns to check or change its course (R1V3 names "Wait" and "Alternatively"; the rest is ours).
+CRITICAL_WORDS = ("Wait", "Alternatively", "Hmm", "However", "Actually", "But wait", "Let me check")
+
+_BLIND = tuple(re.compile(rf"\b{phrase}\b", re.IGNORECASE) for phrase in BLIND_PHRASES)
+
+
+def blind_phrases(text: str, patterns: Sequence[re.Pattern] = _BLIND) -> list[str]:
+    """
+    The passages in which a response claims that it cannot see its image.
+
+    Args:
+        text (`str`): Response, reasoning included.
+        patterns (`Sequence[re.Pattern]`, *optional*): What counts; by default `BLIND_PHRASES`, letter case aside.
+
+    Returns:
+        `list[str]`: Matches, pattern by pattern; empty for a response that claims no such thing.
+
+    Example:
+    ```python
+    >>> blind_phrases("<think>Since I can't see the image, I guess 4.</think>")
+    ["can't see the image"]
+    ```
+    """
+    return [match.group(0) for pattern in patterns for match in pattern.finditer(text)]
+
+
+def blind_phrase_rate(texts: Sequence[str], patterns: Sequence[re.Pattern] = _BLIND) -> float:
+    """
+    Share of responses with a blind phrase (R1V3, arXiv 2507.06167: 47 of 900 traces on MMMU).
+
+    Args:
+        texts (`Sequence[str]`): Responses to prompts with images.
+        patterns (`Sequence[re.Pattern]`, *optional*): As in [`blind_phrases`].
+
+    Returns:
+        `float`: In [0, 1]; NaN without responses.
+    """
+    return _mean([bool(blind_phrases(text, patterns)) for text in texts])
+
+
+def grounding_gaps(logps: np.ndarray, without_image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    r"""
+    How much each response owes to its image, in nats per token:
+
+    \\( g_i = \frac{1}{|y_i|} \sum_t m_{it} \left[ \log \pi(y_{it} | v_i, x_i, y_{i,<t})
+    - \log \pi(y_{it} | \tilde v_i, x_i, y_{i,<t}) \right] \\)
+
+    with \\( \tilde v \\) a blank or another row's image. 0 for a model that ignores the image. Ours; the difference is
+    the pointwise mutual information that visual contrastive decoding (arXiv 2311.16922) adds to its logits.
+
+    Args:
+        logps (`np.ndarray` of shape `(B, C)`): Log-probabilities of the response tokens, nats.
+        without_image (`np.ndarray` of shape `(B, C)`): The same with the image replaced.
+        mask (`np.ndarray` of shape `(B, C)`): 1 for response tokens, 0 for padding, whose values are not read.
+
+    Returns:
+        `np.ndarray` of shape `(B,)`: NaN for a response without tokens.
+    """
+    mask = np.asarray(mask, dtype=bool)
+    difference = np.where(mask, np.asarray(logps, dtype=np.float64) - np.asarray(without_image, np.float64), 0.0)
+    counts = mask.sum(axis=1)
+    return np.divide(difference.sum(axis=1), counts, out=np.full(len(counts), np.nan), where=counts > 0)
+
+
+@dataclass(frozen=True)
+class GroundingFigures:
+    """
+    Grounding gaps of many responses.
+
+    Args:
+        gap (`float`): Mean gap, nats per token.
+        ungrounded_rate (`float`): Share of responses whose gap is below the least that counts as looking.
+        num (`int`): Responses.
+    """
+
+    gap: float
+    ungrounded_rate: float
+    num: int
+
+
+def grounding_figures(gaps: Sequence[float], min_gap: float) -> GroundingFigures:
+    """
+    Mean gap and the share of ungrounded responses (ours).
+
+    Args:
+        gaps (`Sequence[float]`): From [`grounding_gaps`].
+        min_gap (`float`): Nats per token; responses with less are ungrounded.
+    """
+    return GroundingFigures(_mean(gaps), _mean([gap < min_gap for gap in gaps]), len(gaps))
+
+
+@dataclass(frozen=True)
+class ProbeFigures:
+    """
+    Answers to yes/no questions about objects, as POPE (arXiv 2305.10355) reports them; "yes" is the positive class.
+
+    Args:
+        accuracy (`float`): Share of right answers; an answer that is neither yes nor no is wrong.
+        precision (`float`): Share of right ones among the answers "yes"; NaN if there are none.
+        recall (`float`): Share of answers "yes" among the questions whose answer is yes; NaN if there are none.
+        f1 (`float`): Harmonic mean of the two, `2·TP / (2·TP + FP + FN)`; NaN without any positive.
+        yes_rate (`float`): Share of answers "yes" among all questions.
+        unparsed (`float`): Share of answers that are neither. POPE takes them for "yes" unless they hold a "no".
+        num (`int`): Questions.
+    """
+
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    yes_rate: float
+    unparsed: float
+    num: int
+
+
+def yes_no(answer: str | None) -> bool | None:
+    """Whether a final answer says yes; `None` if it says neither yes nor no as its first word."""
+    word = re.match(r"\W*(yes|no)\b", answer or "", re.IGNORECASE)
+    return None if word is None else word.group(1).lower() == "yes"
+
+
+def object_probe_figures(answers: Sequence[bool | None], truths: Sequence[bool]) -> ProbeFigures:
+    """
+    POPE's figures.
+
+    Args:
+        answers (`Sequence[bool | None]`): What was answered: yes, no, or neither (`None`).
+        truths (`Sequence[bool]`): Whether the object is there.
+
+    Returns:
+        [`ProbeFigures`]: Over all questions.
+    """
+    pairs = list(zip(answers, truths, strict=True))
+    hits = sum(answer is True and truth for answer, truth in pairs)
+    false_yes = sum(answer is True and not truth for answer, truth in pairs)
+    missed = sum(answer is not True and truth for answer, truth in pairs)
+    return ProbeFigures(
+        accuracy=_mean([answer is not None and answer == truth for answer, truth in pairs]),
+        precision=_ratio(hits, hits + false_yes),
+        recall=_ratio(hits, hits + missed),
+        f1=_ratio(2 * hits, 2 * hits + false_yes + missed),
+        yes_rate=_mean([answer is True for answer, _ in pairs]),
+        unparsed=_mean([answer is None for answer, _ in pairs]),
+        num=len(pairs),
+    )
+
+
+@dataclass(frozen=True)
+class NamedFigures:
+    """
+    Named objects that the image does not hold, as CHAIR (arXiv 1809.02156) counts them.
+
+    Args:
+        chair_s (`float`): Share of responses that name at least one such object. This is what `trl-r1v2 evaluate`
+            calls the hallucination rate.
+        chair_i (`float` or `None`): Such mentions divided by all mentions; NaN if nothing is named, `None` if the
+            mentions were not counted.
+        num (`int`): Responses.
+    """
+
+    chair_s: float
+    chair_i: float | None
+    num: int
+
+
+def unsupported_objects(named: Sequence, shown: Sequence, counted: bool = False) -> list:
+    """
+    The named objects that are not shown.
+
+    Args:
+        named (`Sequence`): What a response names, in order.
+        shown (`Sequence`): What the image holds.
+        counted (`bool`, *optional*, defaults to `False`):
+            Whether naming something twice needs it twice in the image; CHAIR does not ask for that,
+            [`~trl_r1v2.datasets.digits_text.unsupported_digits`] does.
+
+    Returns:
+        `list`: Mentions without support.
+    """
+    if counted:
+        return list((Counter(named) - Counter(shown)).elements())
+    shown = set(shown)
+    return [name for name in named if name not in shown]
+
+
+def named_object_figures(unsupported: Sequence[Sequence], named: Sequence[Sequence] | None = None) -> NamedFigures:
+    """
+    CHAIR_s and CHAIR_i; a response takes the place of CHAIR's caption.
+
+    Args:
+        unsupported (`Sequence[Sequence]`): For each response, its mentions without support.
+        named (`Sequence[Sequence]`, *optional*): For each response, all its mentions; needed for CHAIR_i.
+
+    Returns:
+        [`NamedFigures`]: Over all responses.
+    """
+    chair_i = None
+    if named is not None:
+        chair_i = _ratio(sum(map(len, unsupported)), sum(map(len, named)))
+    return NamedFigures(_mean([len(claims) > 0 for claims in unsupported]), chair_i, len(unsupported))
+
+
+@dataclass(frozen=True)
+class DisagreementFigures:
+    """
+    Where a reward model likes what the rule calls wrong (ours).
+
+    Args:
+        wrong_above_threshold (`float` or `None`): Share of wrong responses that score at least the threshold; `None`
+            without a threshold, NaN without wrong responses.
+        wrong_above_median (`float`): Share of wrong responses that score above the median of right ones; NaN unless
+            there are both.
+        auc (`float`): Probability that a right response scores above a wrong one, ties half: 1 is agreement, 0.5
+            says that the reward model cannot tell, less that it prefers the wrong. NaN unless there are both.
+        num_wrong (`int`): Wrong responses.
+        num_right (`int`): Right responses.
+    """
+
+    wrong_above_threshold: float | None
+    wrong_above_median: float
+    auc: float
+    num_wrong: int
+    num_right: int
+
+
+def disagreement_figures(
+    scores: Sequence[float | None], right: Sequence[bool | None], threshold: float | None = None
+) -> DisagreementFigures:
+    r"""
+    How far reward model and rule disagree; the sign of reward hacking is that `auc` falls and the two shares rise.
+
+    `auc` is the Mann-Whitney statistic \\( U / (n_r n_w) \\).
+
+    Args:
+        scores (`Sequence[float | None]`): Of the reward model, in its units; rows with `None` are left out.
+        right (`Sequence[bool | None]`): Verdict of the rule; rows with `None` are left out.
+        threshold (`float`, *optional*): From this score on the reward counts.
+
+    Returns:
+        [`DisagreementFigures`]: Over the rows that have both.
+    """
+    known = [(s, r) for s, r in zip(scores, right, strict=True) if s is not None and r is not None]
+    good = np.array([score for score, verdict in known if verdict], dtype=np.float64)
+    bad = np.array([score for score, verdict in known if not verdict], dtype=np.float64)
+    both = len(good) > 0 and len(bad) > 0
+    ordered = np.sort(bad)
+    wins = np.searchsorted(ordered, good, "left").sum() + np.searchsorted(ordered, good, "right").sum()
+    return DisagreementFigures(
+        wrong_above_threshold=None if threshold is None else _mean(bad >= threshold),
+        wrong_above_median=_mean(bad > np.median(good)) if both else math.nan,
+        auc=float(wins / (2 * len(good) * len(bad))) if both else math.nan,
+        num_wrong=len(bad),
+        num_right=len(good),
+    )
+
+
+def critical_positions(pieces: Sequence[str], words: Sequence[str] = CRITICAL_WORDS) -> list[int]:
+    """
+    Where a response starts to write a critical word.
+
+    Args:
+        pieces (`Sequence[str]`): The response's tokens, each decoded by itself.
+        words (`Sequence[str]`, *optional*): Critical words. Letter case counts: "wait" in mid-sentence is no turn.
+
+    Returns:
+        `list[int]`: Indices of the tokens that hold the words' first letters, ascending.
+    """
+    text = "".join(pieces)
+    ends = np.cumsum([len(piece) for piece in pieces])
+    pattern = re.compile(r"\b(?:" + "|".join(re.escape(word) for word in words) + r")\b")
+    starts = [match.start() for match in pattern.finditer(text)]
+    return sorted({int(np.searchsorted(ends, start, "right")) for start in starts})
+
+
+@dataclass(frozen=True)
+class CriticalFigures:
+    """
+    Entropy where the model writes a critical word, beside that of all other tokens.
+
+    Args:
+        entropy (`float`): Mean entropy of the distributions that critical words were drawn from, nats; NaN if none.
+        other_entropy (`float`): The same of all other response tokens.
+        num (`int`): Critical words.
+    """
+
+    entropy: float
+    other_entropy: float
+    num: int
+
+
+def critical_figures(entropies: Sequence[Sequence[float]], positions: Sequence[Sequence[int]]) -> CriticalFigures:
+    """
+    Critical-token entropy, R1V3's signal for choosing checkpoints (arXiv 2507.06167). Mean over all critical words
+    of all responses; the comparison with the other tokens is ours.
+
+    Args:
+        entropies (`Sequence[Sequence[float]]`): For each response, the entropy before each of its tokens, nats.
+        positions (`Sequence[Sequence[int]]`): For each response, from [`critical_positions`].
+
+    Returns:
+        [`CriticalFigures`]: Over all tokens.
+    """
+    critical, others = [], []
+    for values, places in zip(entropies, positions, strict=True):
+        for index, value in enumerate(values):
+            (critical if index in set(places) else others).append(value)
+    return CriticalFigures(_mean(critical), _mean(others), len(critical))
+
+
+def metrics_of(figures, names: Mapping[str, str]) -> dict[str, float]:
+    """
+    Figures under the names they are logged by; what does not exist (`None` or NaN) is left out, as JSON has no NaN.
+
+    Args:
+        figures: One of this module's dataclasses.
+        names (`Mapping[str, str]`): Logged name by field.
+    """
+    values = {name: asdict(figures)[field] for field, name in names.items()}
+    return {name: float(value) for name, value in values.items() if value is not None and not math.isnan(value)}
+
+
+def _mean(values: Sequence) -> float:
+    return float(np.mean(np.asarray(values, dtype=np.float64))) if len(values) else math.nan
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan

@@ -1,0 +1,357 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+r"""
+Reward thresholds: one chosen from scored samples, and one that moves with the hallucination rate.
+
+R1V2 (section 4.4) selects MPO data by a threshold of 15 on its reward model's score and reports that 10 and 7 invite
+reward hacking; how 15 was found, and any dynamic, is left open. Both parts here are ours. Pure: no files, no torch.
+Files are `threshold_files.py`, the command `trl_r1v2/scripts/calibrate.py`, the trainer's side `monitor.py`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy import stats
+
+from trl_r1v2.mpo.pairs import quantile
+
+
+STATE_VERSION = 1
+CONFIDENCE = 0.95
+DEFAULT_QUANTILES = tuple(index / 20 for index in range(20))
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """
+    What one threshold would keep.
+
+    Args:
+        threshold (`float`): Smallest score that is kept, in units of the score.
+        quantile (`float`): Share of right responses that score less, in [0, 1].
+        precision (`float` or `None`): Share of right ones among the judged responses kept; `None` if none is kept.
+        low (`float` or `None`): Lower end of the precision's 95 % interval.
+        high (`float` or `None`): Upper end.
+        recall (`float`): Share of the right responses that is kept.
+        num_responses (`int`): Responses kept.
+        num_prompts (`int`): Prompts with a pair.
+        num_pairs (`int`): Pairs of a right response kept and a wrong one, at most `max_pairs` a prompt.
+    """
+
+    threshold: float
+    quantile: float
+    precision: float | None
+    low: float | None
+    high: float | None
+    recall: float
+    num_responses: int
+    num_prompts: int
+    num_pairs: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """
+    A sweep over thresholds and what it suggests.
+
+    Args:
+        points (`list[SweepPoint]`): Ordered by threshold.
+        suggested (`float` or `None`): Suggested threshold; `None` if no threshold keeps enough pairs.
+        reason (`str`): Why that one.
+    """
+
+    points: list[SweepPoint]
+    suggested: float | None
+    reason: str
+
+
+def calibrate_threshold(
+    scores: Sequence[float | None],
+    right: Sequence[bool | None],
+    prompts: Sequence[int] | None = None,
+    *,
+    thresholds: Sequence[float] | None = None,
+    quantiles: Sequence[float] | None = None,
+    min_precision: float = 0.9,
+    min_pairs: int = 1,
+    max_pairs: int = 15,
+) -> Calibration:
+    r"""
+    Sweep reward thresholds over scored samples.
+
+    The expected precision at threshold \\( t \\) is \\( P(\text{right} | s \ge t) \\): how far the score alone can be
+    trusted to choose. Responses to one prompt are not independent, so the interval is Wilson's for the effective number
+    \\( p(1-p) / \widehat{\text{Var}} \\), with the variance of a ratio over prompts. Suggested is the lowest threshold
+    (which keeps most data) whose interval lies above `min_precision`; if there is none, the one with the highest lower
+    end. Ours.
+
+    Args:
+        scores (`Sequence[float | None]` of length `n`):
+            Scores; responses without one are left out.
+        right (`Sequence[bool | None]` of length `n`):
+            Verdicts; responses without one are left out.
+        prompts (`Sequence[int]` of length `n`, *optional*):
+            Prompt of each response; by default every response is a prompt of its own, and no pairs are counted.
+        thresholds (`Sequence[float]`, *optional*):
+            Thresholds to try, in units of the score.
+        quantiles (`Sequence[float]`, *optional*):
+            Thresholds to try as quantiles, in [0, 1], of the scores of right responses, as `chosen_quantile` of
+            [`~trl_r1v2.mpo.pairs.PairRules`]; 0, 0.05, …, 0.95 if neither is given.
+        min_precision (`float`, *optional*, defaults to `0.9`):
+            Wanted precision.
+        min_pairs (`int`, *optional*, defaults to `1`):
+            Pairs that a suggested threshold has to leave; not asked for without `prompts`.
+        max_pairs (`int`, *optional*, defaults to `15`):
+            Pairs a prompt (MMPR: up to 15).
+
+    Returns:
+        [`Calibration`]: One point a threshold.
+
+    Raises:
+        ValueError: There is no judged and scored response, none is right, or a setting is out of bounds.
+    """
+    if not 0 <= min_precision <= 1:
+        raise ValueError(f"`min_precision` is {min_precision}; it must lie in [0, 1].")
+    outside = [q for q in quantiles or () if not 0 <= q <= 1]
+    if outside:
+        raise ValueError(f"`quantiles` holds {outside[0]}; quantiles lie in [0, 1].")
+    groups = range(len(scores)) if prompts is None else prompts
+    known = [
+        (float(s), bool(r), g)
+        for s, r, g in zip(scores, right, groups, strict=True)
+        if s is not None and r is not None and math.isfinite(s)
+    ]
+    good = [score for score, verdict, _ in known if verdict]
+    if not good:
+        raise ValueError(
+            f"{len(known)} of {len(scores)} responses are scored and judged, and none of them is right: there is nothing "
+            "to choose. Sample more responses, or correct the judge."
+        )
+    if thresholds is None and quantiles is None:
+        quantiles = DEFAULT_QUANTILES
+    values = {*(thresholds or ()), *(quantile(good, q) for q in quantiles or ())}
+    points = [_sweep_point(known, good, value, max_pairs) for value in sorted(values)]
+    return Calibration(points, *_suggest(points, min_precision, 0 if prompts is None else min_pairs))
+
+
+def _sweep_point(known: list[tuple], good: list[float], threshold: float, max_pairs: int) -> SweepPoint:
+    chosen, wrong = {}, {}
+    for score, verdict, prompt in known:
+        if not verdict:
+            wrong[prompt] = wrong.get(prompt, 0) + 1
+        if score >= threshold:
+            right_kept, kept = chosen.get(prompt, (0, 0))
+            chosen[prompt] = (right_kept + verdict, kept + 1)
+    pairs = [min(max_pairs, right_kept * wrong.get(prompt, 0)) for prompt, (right_kept, _) in chosen.items()]
+    precision, low, high = _ratio_interval(list(chosen.values()))
+    num_below = sum(score < threshold for score in good)
+    return SweepPoint(
+        threshold=float(threshold),
+        quantile=num_below / len(good),
+        precision=precision,
+        low=low,
+        high=high,
+        recall=1 - num_below / len(good),
+        num_responses=sum(kept for _, kept in chosen.values()),
+        num_prompts=sum(count > 0 for count in pairs),
+        num_pairs=sum(pairs),
+    )
+
+
+def _ratio_interval(clusters: list[tuple[int, int]]) -> tuple[float | None, float | None, float | None]:
+    """Σ parts / Σ wholes over independent clusters `(part, whole)`, and its 95 % interval."""
+    if not clusters:
+        return None, None, None
+    parts, wholes = np.array(clusters, dtype=np.float64).T
+    total, num = float(wholes.sum()), len(clusters)
+    ratio = float(parts.sum() / total)
+    variance = float(((parts - ratio * wholes) ** 2).sum() / total**2)
+    # Where all agree, or there is one prompt only, its responses count once.
+    effective = num if variance == 0 or num == 1 else min(ratio * (1 - ratio) / variance, total)
+    z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
+    centre = (ratio + z * z / (2 * effective)) / (1 + z * z / effective)
+    half = z / (1 + z * z / effective) * math.sqrt(ratio * (1 - ratio) / effective + (z / (2 * effective)) ** 2)
+    return ratio, max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _suggest(points: list[SweepPoint], min_precision: float, min_pairs: int) -> tuple[float | None, str]:
+    usable = [point for point in points if point.precision is not None and point.num_pairs >= min_pairs]
+    if not usable:
+        return None, f"no threshold leaves {min_pairs} pairs"
+    for point in usable:
+        if point.low >= min_precision:
+            return (
+                point.threshold,
+                f"lowest threshold whose precision is at least {min_precision:g} with 95 % confidence",
+            )
+    best = max(usable, key=lambda point: point.low)
+    return best.threshold, (
+        f"no threshold reaches a precision of {min_precision:g} with 95 % confidence; this one comes closest "
+        f"({best.low:.3f})"
+    )
+
+
+@dataclass(frozen=True)
+class Move:
+    """
+    One change of a threshold.
+
+    Args:
+        step (`int`): Optimizer step.
+        rate (`float`): Hallucination rate that caused it.
+        before (`float`): Threshold before.
+        after (`float`): Threshold after.
+        cause (`str`): Why, in words.
+    """
+
+    step: int
+    rate: float
+    before: float
+    after: float
+    cause: str
+
+
+class RewardThresholdController:
+    r"""
+    Holds a hallucination rate at or below a target by moving a reward threshold. Ours.
+
+    With the measured rate \\( h_k \\), target \\( h^* \\), dead band \\( d \\), gain \\( g \\) and largest step
+    \\( s \\), and \\( e_k = h_k - h^* \\):
+
+    \\( t_{k+1} = \text{clip}(t_k + \text{sign}(e_k) \min(g |e_k|, s), t_\text{min}, t_\text{max}) \\)
+
+    if \\( e_k > d \\), or if \\( e_j < -d \\) in each of the last `patience` observations; else \\( t_{k+1} = t_k \\).
+    After a move, the next one waits for `cooldown` more observations. The dead band is the hysteresis: between
+    \\( h^* - d \\) and \\( h^* + d \\) nothing moves. Raising is prompt and lowering patient, since hacking costs more
+    than a strict threshold.
+
+    Args:
+        target (`float`): Rate to hold, in [0, 1].
+        initial (`float`): First threshold, in units of the score.
+        minimum (`float`): Lowest threshold.
+        maximum (`float`): Highest threshold. Above every score, it switches the reward off.
+        gain (`float`, *optional*, defaults to `10.0`): Units of the score per unit of the rate.
+        max_step (`float`, *optional*): Largest move; by default a quarter of `maximum - minimum`.
+        dead_band (`float`, *optional*, defaults to `0.05`): Half width of the band around the target.
+        patience (`int`, *optional*, defaults to `2`): Observations in a row below the band before a threshold falls.
+        cooldown (`int`, *optional*, defaults to `0`): Observations to wait after a move.
+
+    Raises:
+        ValueError: A setting is out of bounds.
+
+    Example:
+    ```python
+    >>> controller = RewardThresholdController(target=0.2, initial=0.0, minimum=0.0, maximum=4.0, max_step=1.0)
+    >>> controller.observe(0.5, step=10).after
+    1.0
+    ```
+    """
+
+    def __init__(
+        self,
+        target: float,
+        initial: float,
+        minimum: float,
+        maximum: float,
+        gain: float = 10.0,
+        max_step: float | None = None,
+        dead_band: float = 0.05,
+        patience: int = 2,
+        cooldown: int = 0,
+    ):
+        if not 0 <= target <= 1:
+            raise ValueError(f"target is {target}; a rate lies in [0, 1].")
+        if not (math.isfinite(minimum) and math.isfinite(maximum) and minimum < maximum):
+            raise ValueError(f"minimum is {minimum} and maximum {maximum}; give finite bounds, the lower one first.")
+        if not minimum <= initial <= maximum:
+            raise ValueError(f"initial is {initial}; it must lie in [minimum, maximum] = [{minimum}, {maximum}].")
+        for name, value in (("gain", gain), ("max_step", max_step)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}; it must be positive.")
+        if not 0 <= dead_band < 1:
+            raise ValueError(f"dead_band is {dead_band}; it must lie in [0, 1).")
+        if patience < 1 or cooldown < 0:
+            raise ValueError(f"patience is {patience} and cooldown {cooldown}; give at least 1 and 0.")
+        self.target, self.minimum, self.maximum = target, minimum, maximum
+        self.gain, self.dead_band, self.patience, self.cooldown = gain, dead_band, patience, cooldown
+        self.max_step = (maximum - minimum) / 4 if max_step is None else max_step
+        self.threshold = float(initial)
+        self.moves: list[Move] = []
+        self.num_observations = 0
+        self._num_low = 0  # observations below the band, in a row
+        self._wait = 0
+
+    def observe(self, rate: float, step: int) -> Move | None:
+        """
+        Take a measured rate into account.
+
+        Args:
+            rate (`float`): Hallucination rate, in [0, 1].
+            step (`int`): Optimizer step, for the record.
+
+        Returns:
+            [`Move`] or `None`: What changed.
+
+        Raises:
+            ValueError: The rate is not in [0, 1].
+        """
+        if not 0 <= rate <= 1:
+            raise ValueError(f"the rate is {rate}; it must lie in [0, 1].")
+        self.num_observations += 1
+        error = rate - self.target
+        self._num_low = self._num_low + 1 if error < -self.dead_band else 0
+        if self._wait > 0:
+            self._wait -= 1
+            return None
+        too_high, too_low = error > self.dead_band, self._num_low >= self.patience
+        if not (too_high or too_low):
+            return None
+        size = min(self.gain * abs(error), self.max_step)
+        after = min(max(self.threshold + math.copysign(size, error), self.minimum), self.maximum)
+        if after == self.threshold:
+            return None
+        limits = [f"a step of at most {self.max_step:g}"] if self.gain * abs(error) > self.max_step else []
+        limits += [f"the bound {after:g}"] if after in (self.minimum, self.maximum) else []
+        side = "above" if too_high else f"{self._num_low} times in a row below"
+        cause = f"rate {rate:.3f} is {side} {self.target:g} ± {self.dead_band:g}"
+        cause += f"; limited by {' and '.join(limits)}" if limits else ""
+        move = Move(step=step, rate=rate, before=self.threshold, after=after, cause=cause)
+        self.threshold = after
+        self.moves.append(move)
+        self._num_low, self._wait = 0, self.cooldown
+        return move
+
+    def state_dict(self) -> dict:
+        """JSON-able state; the settings are not part of it."""
+        return {
+            "schema_version": STATE_VERSION,
+            "threshold": self.threshold,
+            "num_observations": self.num_observations,
+            "num_low": self._num_low,
+            "wait": self._wait,
+            "moves": [asdict(move) for move in self.moves],
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """
+        Restore what [`~RewardThresholdController.state_dict`] gave.
+
+        Raises:
+            ValueError: The state is of another version, lacks or has unknown fields, which are named, or its threshold
+                lies outside the present bounds.
+        """
+        version = state.get("schema_version")
+        if version != STATE_VERSION:
+            raise ValueError(f"the controller's state has schema version {version}; this code reads {STATE_VERSION}.")
+        differing = sorted(state.keys() ^ self.state_dict().keys())
+        if differing:
+            raise ValueError(f"the controller's state lacks or has unknown fields: {', '.join(differing)}.")
+        if not self.minimum <= state["threshold"] <= self.maximum:
+            raise ValueError(
+                f"the saved threshold {state['threshold']} lies outside [{self.minimum}, {self.maximum}]; restore the "
+                "bounds, or start from no state."
+            )
+        self.threshold = state["threshold"]
+        self.num_observations, self._num_low, self._wait = state["num_observations"], state["num_low"], state["wait"]
+        self.moves = [Move(**move) for move in state["moves"]]

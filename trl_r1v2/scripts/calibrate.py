@@ -1,0 +1,239 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Sweep reward thresholds over scored responses, and suggest one.
+
+    trl-r1v2 calibrate --scored_dir runs/pairs --output_dir runs/calibration
+    trl-r1v2 pairs --threshold_file runs/calibration/thresholds.json …
+
+Reads the rollouts and scores that `trl-r1v2 pairs` or `filter-prompts` keeps in its output folder. Writes
+`thresholds.json` (the suggestion and every point of the sweep), `thresholds.md` (the table) and `thresholds.png` to
+`output_dir`. Nothing is sampled or scored again.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+
+TABLE_FILE, JSON_FILE, PLOT_FILE = "thresholds.md", "thresholds.json", "thresholds.png"
+
+
+@dataclass
+class CalibrateArguments:
+    """
+    Arguments of `trl-r1v2 calibrate`.
+    """
+
+    scored_dir: str = field(metadata={"help": "Output folder of `trl-r1v2 pairs` or `filter-prompts`."})
+    output_dir: str = field(metadata={"help": "Folder for thresholds.json, the table and the plot."})
+    score_funcs: list[str] | None = field(
+        default=None,
+        metadata={"help": "Reward functions, of those that were called, whose sum is the score. Unset: that run's."},
+    )
+    score_weights: list[float] | None = field(
+        default=None, metadata={"help": "Weight of each of `score_funcs`. Unset: 1, or that run's with its functions."}
+    )
+    judge_func: str | None = field(
+        default=None, metadata={"help": "Reward function that tells right from wrong. Unset: that run's."}
+    )
+    judge_threshold: float | None = field(
+        default=None,
+        metadata={"help": "A response is right if the judge's score is at least this. Unset: that run's."},
+    )
+    thresholds: list[float] | None = field(
+        default=None, metadata={"help": "Thresholds to try, in units of the score."}
+    )
+    quantiles: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Thresholds to try as quantiles of the scores of right responses. Unset: 0, 0.05, …, 0.95, if there "
+            "are no `thresholds`."
+        },
+    )
+    min_precision: float = field(
+        default=0.9, metadata={"help": "Wanted share of right responses among those above the threshold."}
+    )
+    min_pairs: int = field(default=1, metadata={"help": "Pairs that the suggested threshold has to leave."})
+    max_pairs: int = field(default=15, metadata={"help": "Pairs counted for each prompt (MMPR: up to 15)."})
+    plots: bool = field(default=True, metadata={"help": "Draw the plot (needs matplotlib)."})
+
+    def __post_init__(self):
+        if not 0 <= self.min_precision <= 1:
+            raise ValueError(f"`min_precision` is {self.min_precision}; it must lie in [0, 1].")
+        for name in ("min_pairs", "max_pairs"):
+            if vars(self)[name] < 1:
+                raise ValueError(f"`{name}` is {vars(self)[name]}; give at least 1.")
+        if self.score_weights is not None and len(self.score_weights) != len(self.score_funcs or ()):
+            raise ValueError(
+                f"`score_weights` has {len(self.score_weights)} entries for {len(self.score_funcs or ())} `score_funcs`: "
+                "give one weight a function."
+            )
+
+
+@dataclass(frozen=True)
+class ScoredResponses:
+    """
+    What a sweep reads of a folder.
+
+    Args:
+        prompts (`list[int]`): Prompt of each response.
+        scores (`list[float | None]`): Total score.
+        right (`list[bool | None]`): The judge's verdict.
+        weights (`dict[str, float]`): Weight of each reward function in the score.
+        judge (`str`): Reward function that gave the verdicts.
+    """
+
+    prompts: list[int]
+    scores: list[float | None]
+    right: list[bool | None]
+    weights: dict[str, float]
+    judge: str
+
+
+def main(args: CalibrateArguments) -> None:
+    from ..hallucination.threshold import calibrate_threshold
+    from ..hallucination.threshold_files import write_atomically, write_threshold_file
+    from ..sampling.histograms import check_plotting
+
+    if args.plots:
+        check_plotting()
+    found = read_scored(args)
+    calibration = calibrate_threshold(
+        found.scores,
+        found.right,
+        found.prompts,
+        thresholds=args.thresholds,
+        quantiles=args.quantiles,
+        min_precision=args.min_precision,
+        min_pairs=args.min_pairs,
+        max_pairs=args.max_pairs,
+    )
+    folder = Path(args.output_dir)
+    write_threshold_file(
+        folder / JSON_FILE,
+        calibration.suggested,
+        source="calibrate",
+        score=found.weights,
+        reason=calibration.reason,
+        judge=found.judge,
+        num_responses=len(found.scores),
+        settings=asdict(args),
+        sweep=[asdict(point) for point in calibration.points],
+    )
+    table = table_of(calibration)
+    write_atomically(folder / TABLE_FILE, f"# Reward thresholds\n\n{table}\n\n{sentence(calibration)}\n")
+    if args.plots:
+        draw(folder / PLOT_FILE, calibration, args.min_precision)
+    print(f"{table}\n\n{sentence(calibration)}\nSweep, table and plot are in {folder}.")
+
+
+def read_scored(args: CalibrateArguments) -> ScoredResponses:
+    """
+    Read the scores that an earlier command kept.
+
+    Args:
+        args ([`CalibrateArguments`]):
+            Where they are, and what makes up score and verdict.
+
+    Returns:
+        [`ScoredResponses`]: One entry a response that was scored.
+
+    Raises:
+        RecipeError: The folder holds no finished result of `pairs` or `filter-prompts`, or a function was not called.
+    """
+    from ..cli.recipe import RecipeError
+    from ..sampling.rollouts import merge_shards
+    from ..sampling.run import ROLLOUT_FOLDER
+    from ..sampling.scoring import total_score
+
+    summary = Path(args.scored_dir) / "summary.json"
+    if not summary.is_file():
+        raise RecipeError(
+            f"`scored_dir: {args.scored_dir}` holds no summary.json: run `trl-r1v2 pairs` to its end first."
+        )
+    settings = json.loads(summary.read_text(encoding="utf-8")).get("settings", {})
+    if "reward_funcs" not in settings:
+        raise RecipeError(f"`scored_dir: {args.scored_dir}` is no result of `trl-r1v2 pairs` or `filter-prompts`.")
+    records = merge_shards(Path(args.scored_dir) / ROLLOUT_FOLDER, "scores")
+    functions = args.score_funcs or settings["reward_funcs"]
+    given = args.score_weights if args.score_funcs is not None else settings["reward_weights"]
+    weights = dict(zip(functions, given or [1.0] * len(functions), strict=True))
+    judge = args.judge_func or settings["judge_func"] or settings["reward_funcs"][0]
+    limit = settings["judge_threshold"] if args.judge_threshold is None else args.judge_threshold
+    called = list(records[0]["scores"]) if records else []
+    absent = [name for name in (*functions, judge) if name not in called]
+    if absent:
+        raise RecipeError(
+            f"{absent[0]} was not called on these responses; there are scores of {', '.join(called) or 'nothing'}. Run "
+            "`trl-r1v2 pairs` with it among its `reward_funcs`."
+        )
+    verdicts = [record["scores"][judge] for record in records]
+    return ScoredResponses(
+        prompts=[record["row"] for record in records],
+        scores=[total_score(record["scores"], weights) for record in records],
+        right=[None if verdict is None else verdict >= limit for verdict in verdicts],
+        weights=weights,
+        judge=judge,
+    )
+
+
+def sentence(calibration) -> str:
+    """The suggestion in words."""
+    if calibration.suggested is None:
+        return f"No threshold is suggested: {calibration.reason}."
+    return f"Suggested threshold: {calibration.suggested:g} ({calibration.reason})."
+
+
+def table_of(calibration) -> str:
+    """The sweep as a Markdown table."""
+    lines = [
+        "| threshold | quantile | precision | 95 % interval | recall | responses | prompts | pairs |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for point in calibration.points:
+        mark = " ←" if point.threshold == calibration.suggested else ""
+        precision = "–" if point.precision is None else f"{point.precision:.3f}"
+        interval = "–" if point.low is None else f"{point.low:.3f}–{point.high:.3f}"
+        lines.append(
+            f"| {point.threshold:g}{mark} | {point.quantile:.2f} | {precision} | {interval} | {point.recall:.3f} | "
+            f"{point.num_responses} | {point.num_prompts} | {point.num_pairs} |"
+        )
+    return "\n".join(lines)
+
+
+def draw(path: Path, calibration, min_precision: float) -> None:
+    """Precision with its interval, recall, and pairs kept, against the threshold."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    points = [point for point in calibration.points if point.precision is not None]
+    x = [point.threshold for point in points]
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    left.fill_between(x, [p.low for p in points], [p.high for p in points], alpha=0.25, label="95 % interval")
+    left.plot(x, [p.precision for p in points], marker=".", label="precision")
+    left.plot(x, [p.recall for p in points], color="tab:orange", linestyle=":", label="recall")
+    left.axhline(min_precision, color="grey", linewidth=0.8, label=f"wanted precision {min_precision:g}")
+    left.set(xlabel="threshold", ylabel="share", ylim=(-0.02, 1.02), title="Right responses above the threshold")
+    right.plot(x, [p.num_pairs for p in points], marker=".", label="pairs")
+    right.plot(x, [p.num_prompts for p in points], marker=".", linestyle=":", label="prompts with pairs")
+    right.set(xlabel="threshold", ylabel="count", title="What is left", ylim=(0, None))
+    for axes in (left, right):
+        if calibration.suggested is not None:
+            axes.axvline(
+                calibration.suggested, color="black", linestyle="--", label=f"suggested {calibration.suggested:g}"
+            )
+        axes.legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def make_parser(prog: str | None = None):
+    from ..cli.parser import RecipeParser
+
+    return RecipeParser((CalibrateArguments,), prog=prog)
+
+
+if __name__ == "__main__":
+    main(*make_parser().parse_args_and_config())
