@@ -7,8 +7,9 @@ Step time and peak memory on image pairs: `DPOTrainer` with the three MPO losses
 Both minimize the same loss here (no reward shift, token mean), which the runs check, so that what differs is how often
 an image is encoded and processed. Every run is a process of its own, stock and ours in turn with the same seed, and the
 ratio is taken pair by pair, which cancels drifts of the machine's speed. The floating-point operations of a step (matrix
-products and convolutions, as `FlopCounterMode` counts them) are exact where a busy machine blurs its clocks. Models and
-images are made on the spot; times do not depend on their content. Data loading is not in the step.
+products and convolutions, as `FlopCounterMode` counts them) are exact where a busy machine blurs its clocks. An image
+has 12 tiles and a thumbnail, as InternVL cuts a large one; with fewer tiles the text weighs more and the gain is smaller
+(`--grid`). Models and images are made on the spot; times do not depend on their content. Data loading is not in the step.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from pathlib import Path
 # Tower and language model of one width: the same number of parameters, or of operations in a forward pass.
 MODELS = {
     "equal_parameters": {"vision_layers": 4, "llm_layers": 4},
-    "equal_operations": {"vision_layers": 2, "llm_layers": 5},
+    "equal_operations": {"vision_layers": 2, "llm_layers": 7},
 }
 TOWERS = ("trained", "frozen")
 TRAINERS = ("stock", "ours")
@@ -33,7 +34,7 @@ WIDTH, TILE, PATCH, TOKENS_PER_TILE = 512, 112, 14, 16
 VOCABULARY = 2048
 
 
-def make_processor():
+def make_processor(max_tiles: int):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
         GotOcr2ImageProcessor,
@@ -56,7 +57,7 @@ def make_processor():
     )
     size = {"height": TILE, "width": TILE}
     return InternVLProcessor(
-        image_processor=GotOcr2ImageProcessor(size=size, crop_to_patches=True, max_patches=4),
+        image_processor=GotOcr2ImageProcessor(size=size, crop_to_patches=True, max_patches=max_tiles),
         tokenizer=tokenizer,
         video_processor=InternVLVideoProcessor(),
         image_seq_length=TOKENS_PER_TILE,
@@ -90,8 +91,8 @@ def make_model(processor, vision_layers: int, llm_layers: int):
     )
 
 
-def make_rows(num_rows: int, seed: int):
-    """One image of four tiles and a thumbnail a row, and responses of 16 words."""
+def make_rows(num_rows: int, seed: int, grid: tuple[int, int]):
+    """One image of `grid` tiles (rows, columns) and a thumbnail a row, and responses of 16 words."""
     import numpy as np
     from datasets import Dataset, Features, Image, List, Value
 
@@ -105,7 +106,7 @@ def make_rows(num_rows: int, seed: int):
             "prompt": f"<image> {words(16)}",
             "chosen": f" {words(15)} <eos>",
             "rejected": f" {words(15)} <eos>",
-            "images": [generator.integers(0, 256, (2 * TILE, 2 * TILE, 3), dtype=np.uint8)],
+            "images": [generator.integers(0, 256, (grid[0] * TILE, grid[1] * TILE, 3), dtype=np.uint8)],
         }
         for _ in range(num_rows)
     ]
@@ -136,7 +137,7 @@ def run(arguments) -> dict:
     from trl_r1v2 import MPOConfig, MPOTrainer
 
     torch.manual_seed(arguments.seed)
-    processor = make_processor()
+    processor = make_processor(arguments.grid[0] * arguments.grid[1])
     policy = make_model(processor, **MODELS[arguments.model])
     reference = make_model(processor, **MODELS[arguments.model])
     reference.load_state_dict(policy.state_dict())
@@ -193,7 +194,7 @@ def run(arguments) -> dict:
                 disable_tqdm=True,
                 **settings,
             ),
-            train_dataset=make_rows(arguments.steps * arguments.batch_size, arguments.seed),
+            train_dataset=make_rows(arguments.steps * arguments.batch_size, arguments.seed, arguments.grid),
             processing_class=processor,
             callbacks=[Clock()],
         )
@@ -216,6 +217,7 @@ def run(arguments) -> dict:
 def run_in_process(arguments, model: str, tower: str, trainer: str, seed: int) -> dict:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.mpo.step_time", "--run", model, tower, trainer]
     command += ["--seed", str(seed), "--steps", str(arguments.steps), "--batch_size", str(arguments.batch_size)]
+    command += ["--grid", *map(str, arguments.grid)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
@@ -261,8 +263,9 @@ def main(arguments):
     from benchmarks.environment import environment
 
     result = {"environment": environment(), "steps": arguments.steps, "batch_size": arguments.batch_size}
+    result |= {"grid": arguments.grid}
     result |= {"seeds": list(range(arguments.pairs)), "summary": {}, "runs": {}}
-    for model in MODELS:
+    for model in arguments.models:
         for tower in TOWERS:
             pairs = []
             for seed in range(arguments.pairs):
@@ -282,6 +285,8 @@ if __name__ == "__main__":
     parser.add_argument("--pairs", type=int, default=4, help="runs of each trainer, paired by seed")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--batch_size", type=int, default=1)
+    parser.add_argument("--grid", nargs=2, type=int, default=[3, 4], help="rows and columns of an image's tiles")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--run", nargs=3, metavar=("MODEL", "TOWER", "TRAINER"), help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "step_time.json")
