@@ -1,11 +1,13 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """Rates and intervals against scipy and against simulation."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from trl_r1v2.evaluation.metrics import estimate_rate, paired_difference
+from trl_r1v2.evaluation.metrics import estimate_rate, majority_score, paired_difference, pass_at_k
 
 
 @pytest.mark.parametrize(("right", "num_rows"), [(0, 7), (1, 30), (17, 40), (200, 200)])
@@ -73,3 +75,23 @@ def test_paired_difference_is_students_interval_of_the_changes():
     assert paired_difference([0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 1.0, 0.0]).high is None
     with pytest.raises(ValueError, match="must be equal"):
         paired_difference([0.0], [0.0, 1.0])
+
+
+def test_pass_at_k_is_the_mean_over_all_choices_of_samples():
+    values = np.random.default_rng(3).integers(0, 2, size=(12, 6)).astype(float)
+    values[0], values[1] = 0.0, 1.0
+    values[2, 0] = 0.5  # partly right is not right
+    for k in range(1, 7):
+        drawn = [[any(row[list(choice)] == 1) for choice in itertools.combinations(range(6), k)] for row in values]
+        assert pass_at_k(values, k) == pytest.approx(np.mean(drawn, axis=1), abs=1e-12)
+    for k in (0, 7):
+        with pytest.raises(ValueError, match=f"k is {k}, but there are 6 samples"):
+            pass_at_k(values, k)
+
+
+def test_the_majority_is_one_answer():
+    assert majority_score(["a", "b", "b"], [1.0, 0.0, 0.0]) == 0.0
+    assert majority_score(["b", "a", "a", "b"], [1.0, 0.0, 0.0, 1.0]) == 1.0  # as many votes: the first
+    assert majority_score([None, None, "a"], [0.0, 0.0, 1.0]) == 1.0  # without an answer there is no vote
+    assert majority_score(["a", "a", "b"], [1.0, 0.0, 0.0]) == 0.5  # a judge that contradicts itself
+    assert majority_score([None, None], [0.0, 0.0]) == 0.0

@@ -3,10 +3,12 @@
 Rates with their uncertainty, from one value for each row and sample.
 
 Pass@1 is the mean over `k` sampled runs (R1V2, section 4: mean of 5 runs); the paper gives no interval, so the ones here
-are ours. Samples of one row are not independent: rows are the units of every standard error. Pure: numpy and scipy.
+are ours. Samples of one row are not independent: rows are the units of every standard error. Also the votes of several
+samples: pass@k and the majority. Pure: numpy and scipy.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -136,3 +138,55 @@ def paired_difference(before: np.ndarray | Sequence, after: np.ndarray | Sequenc
         return Difference(value, None, None, num_rows)
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, num_rows - 1) * change.std(ddof=1) / math.sqrt(num_rows))
     return Difference(value, value - half, value + half, num_rows)
+
+
+def pass_at_k(values: np.ndarray | Sequence, k: int) -> np.ndarray:
+    r"""
+    Chance that at least one of `k` samples is right, for each row, without bias.
+
+    With `c` of `n` samples right it is \\( 1 - \binom{n-c}{k} / \binom{n}{k} \\), the mean over all choices of `k` of
+    the `n` samples. Source: Chen et al., arXiv 2107.03374, eq. 1.
+
+    Args:
+        values (`np.ndarray` of shape `(rows, n)`):
+            Scores; a sample is right if its score is 1.
+        k (`int`):
+            Samples that are drawn, at most `n`.
+
+    Returns:
+        `np.ndarray` of shape `(rows,)`: Values in [0, 1].
+
+    Raises:
+        ValueError: `k` is not in 1…n.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    num_samples = values.shape[1]
+    if not 1 <= k <= num_samples:
+        raise ValueError(f"k is {k}, but there are {num_samples} samples a row: give 1 to {num_samples}.")
+    num_right = (values >= 1.0).sum(axis=1)
+    total = math.comb(num_samples, k)
+    return np.array([1 - math.comb(num_samples - int(right), k) / total for right in num_right])
+
+
+def majority_score(answers: Sequence[str | None], scores: Sequence[float]) -> float:
+    """
+    Score of the answer that most samples of a row give; samples without an answer do not vote.
+
+    Of answers with as many votes the one given first counts (ours). Samples that give the same answer and differ in
+    score, as a judge may make them, count with their mean.
+
+    Args:
+        answers (`Sequence[str | None]` of length `n`):
+            Answer of each sample, written alike where it is the same.
+        scores (`Sequence[float]` of length `n`):
+            Score of each sample.
+
+    Returns:
+        `float`: In [0, 1]; 0 where no sample has an answer.
+    """
+    votes = Counter(answer for answer in answers if answer is not None)
+    if not votes:
+        return 0.0
+    winner = votes.most_common(1)[0][0]
+    chosen = [score for answer, score in zip(answers, scores, strict=True) if answer == winner]
+    return float(np.mean(chosen))

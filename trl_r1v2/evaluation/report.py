@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from .plots import Plot
+from .records import question_of
 
 
 if TYPE_CHECKING:
@@ -121,16 +122,6 @@ def describe_example(example: dict[str, Any], row: dict[str, Any]) -> dict[str, 
         "images": [picture(image) for image in images[:_IMAGES_AN_EXAMPLE]],
         "num_more": max(0, len(images) - _IMAGES_AN_EXAMPLE),
     }
-
-
-def question_of(prompt: str | list[dict[str, Any]]) -> str:
-    """Return the text of a prompt's last user message, or a plain prompt itself."""
-    if isinstance(prompt, str):
-        return prompt
-    content = next(message["content"] for message in reversed(prompt) if message["role"] == "user")
-    if isinstance(content, str):
-        return content
-    return "\n".join(part["text"] for part in content if part.get("type") == "text")
 
 
 def picture(image: "PIL.Image.Image") -> dict[str, Any]:

@@ -112,13 +112,11 @@ def collect(report_args: ReportArguments) -> dict:
 
 def load_example_rows(summary: dict) -> dict[int, dict]:
     """Load the dataset rows of the examples, as the last evaluation read them."""
-    from ..cli.loading import load_splits, take_split
+    from .evaluate import read_dataset
 
     if not summary["examples"]:
         return {}
-    settings = summary["evaluations"][-1]["settings"]
-    splits = load_splits(settings["dataset_name"], settings["dataset_config"])
-    dataset = take_split(splits, settings["dataset_split"], entry="dataset_split", source=settings["dataset_name"])
+    dataset = read_dataset(summary["evaluations"][-1]["settings"])
     return {example["row"]: dataset[example["row"]] for example in summary["examples"]}
 
 

@@ -14,7 +14,7 @@ def module_path(name: str) -> str:
 
     Args:
         name (`str`):
-            `"pass_at_1"` or `"format_rate"`.
+            `"pass_at_1"`, `"pass_at_k"` or `"format_rate"`.
 
     Returns:
         `str`: Path of the metric's script.

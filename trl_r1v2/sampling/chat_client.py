@@ -1,0 +1,252 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Client of an OpenAI-style chat server (`POST <url>/chat/completions`): retries, back-off, many requests at once.
+
+A reply that is no chat completion counts as a failure of the server and is asked for again; what the server refuses (4xx
+other than 429) is reported at once. Standard library only. Does not cover streaming, tools, nor the meaning of a reply.
+"""
+
+import base64
+import http.client
+import io
+import itertools
+import json
+import os
+import random
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from PIL import Image
+
+
+_LONGEST_PAUSE = 30.0
+_SHOWN_CHARS = 300
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class ServerError(RuntimeError):
+    """A chat server that stays out of reach, or refuses a request. The message names the address and the remedy."""
+
+
+@dataclass(frozen=True)
+class ChatReply:
+    """
+    One reply.
+
+    Args:
+        text (`str`):
+            Text of the message; reasoning that the server has split off is put back into `<think>` tags.
+        finish_reason (`str`):
+            `"stop"` where the reply ended by itself.
+        num_tokens (`int` or `None`):
+            Generated tokens, where the server counts them.
+    """
+
+    text: str
+    finish_reason: str
+    num_tokens: int | None
+
+
+class ChatClient:
+    """
+    An OpenAI-style chat server.
+
+    Args:
+        url (`str`):
+            Address up to and with the version, for example `"http://localhost:8000/v1"`.
+        model (`str`):
+            Name under which the server knows the model.
+        api_key_env (`str`, *optional*):
+            Environment variable that holds the key. No key is sent by default.
+        timeout (`float`, *optional*, defaults to `600.0`):
+            Seconds to wait for one reply.
+        patience (`float`, *optional*, defaults to `120.0`):
+            Seconds after the first failure of a request in which it is sent again, with growing pauses.
+        first_pause (`float`, *optional*, defaults to `0.5`):
+            Seconds before the first repetition; each further pause is twice as long, up to 30 seconds.
+
+    Raises:
+        ServerError: The address is none, or the variable is not set.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        api_key_env: str | None = None,
+        timeout: float = 600.0,
+        patience: float = 120.0,
+        first_pause: float = 0.5,
+    ):
+        if not url.startswith(("http://", "https://")):
+            raise ServerError(f"{url!r} is no address: write it as http://host:port/v1.")
+        self.url = url.rstrip("/")
+        self.model = model
+        self.timeout, self.patience, self.first_pause = timeout, patience, first_pause
+        self.headers = {"Content-Type": "application/json"}
+        if api_key_env is not None:
+            if api_key_env not in os.environ:
+                raise ServerError(f"the environment variable {api_key_env} is not set: put the server's key into it.")
+            self.headers["Authorization"] = f"Bearer {os.environ[api_key_env]}"
+        self.num_retries = 0
+        self._lock = threading.Lock()
+
+    def complete(self, messages: list[dict[str, Any]], **settings) -> ChatReply:
+        """
+        Ask for one reply.
+
+        Args:
+            messages (`list[dict]`):
+                Messages in the API's form; see [`encode_messages`].
+            **settings:
+                Further fields of the request, for example `max_tokens`, `temperature`, `seed`.
+
+        Returns:
+            [`ChatReply`]: The reply.
+
+        Raises:
+            ServerError: The server refuses the request, or no reply came in `patience` seconds after the first failure.
+        """
+        address = f"{self.url}/chat/completions"
+        body = json.dumps({"model": self.model, "messages": messages, **settings}).encode("utf-8")
+        end, pause = None, self.first_pause
+        while True:
+            wish = 0.0
+            try:
+                request = urllib.request.Request(address, data=body, headers=self.headers)
+                with urllib.request.urlopen(request, timeout=self.timeout) as reply:
+                    return read_reply(reply.read())
+            except urllib.error.HTTPError as error:
+                text = error.read().decode("utf-8", "replace")[:_SHOWN_CHARS]
+                if error.code < 500 and error.code not in (408, 429):
+                    raise ServerError(
+                        f"{address} refused the request for model {self.model!r} ({error.code}): {text}. Correct the "
+                        "server's address, the model's name, or the setting that it names."
+                    ) from error
+                failure: Exception = error
+                wish = _seconds(error.headers.get("Retry-After"))
+            except (OSError, http.client.HTTPException, InvalidReply) as error:
+                failure = error
+            now = time.monotonic()
+            end = now + self.patience if end is None else end
+            if now + pause > end:
+                raise ServerError(
+                    f"{address} gave no reply of model {self.model!r} for {self.patience:.0f} s (last: {failure}). Start "
+                    "the server, or raise the patience; what was done before is kept, and the same command goes on."
+                ) from failure
+            with self._lock:
+                self.num_retries += 1
+            # requests that failed together should not come back together
+            time.sleep(min(max(pause * random.uniform(0.75, 1.0), wish), max(end - now, 0.0)))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class InvalidReply(ValueError):
+    """A body that is no chat completion."""
+
+
+def read_reply(body: bytes) -> ChatReply:
+    """
+    Read the body of a chat completion.
+
+    Raises:
+        InvalidReply: It is none.
+    """
+    try:
+        reply = json.loads(body)
+        choice = reply["choices"][0]
+        message = choice["message"]
+        text = message["content"] or ""
+        # vLLM and SGLang name it differently
+        reasoning = message.get("reasoning_content") or message.get("reasoning")
+        usage = reply.get("usage") or {}
+        finish_reason = choice["finish_reason"]
+        valid = isinstance(text, str) and isinstance(reasoning, str | None) and isinstance(finish_reason, str | None)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        shown = body[:_SHOWN_CHARS].decode("utf-8", "replace")
+        raise InvalidReply(f"the reply is no chat completion: {shown!r}") from error
+    if not valid:
+        raise InvalidReply(f"the reply is no chat completion: {body[:_SHOWN_CHARS].decode('utf-8', 'replace')!r}")
+    if reasoning:
+        text = f"<think>{reasoning}</think>\n{text}" if text else f"<think>{reasoning}"
+    return ChatReply(text, finish_reason or "unknown", usage.get("completion_tokens"))
+
+
+def _seconds(text: str | None) -> float:
+    """Value of a `Retry-After` header in seconds; dates and nonsense count as none."""
+    return min(float(text), _LONGEST_PAUSE) if text is not None and text.strip().isdecimal() else 0.0
+
+
+def encode_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """
+    Write messages as the API takes them: images as PNG data addresses, which keep every pixel.
+
+    Args:
+        messages (`list[dict]`):
+            Messages whose content is text, or parts of type `text` and `image` with PIL images inside.
+
+    Returns:
+        `list[dict]`: Messages; a content of text alone is a plain string.
+    """
+    encoded = []
+    for message in messages:
+        content = message["content"]
+        if not isinstance(content, str):
+            if all(part["type"] == "text" for part in content):
+                content = "".join(part["text"] for part in content)
+            else:
+                content = [_encode_part(part) for part in content]
+        encoded.append({"role": message["role"], "content": content})
+    return encoded
+
+
+def _encode_part(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "text":
+        return {"type": "text", "text": part["text"]}
+    if part["type"] == "image" and isinstance(part.get("image"), Image.Image):
+        buffer = io.BytesIO()
+        part["image"].convert("RGB").save(buffer, format="PNG")
+        url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+        return {"type": "image_url", "image_url": {"url": url}}
+    raise ValueError(f"a message part of type {part['type']!r} cannot be sent; text and PIL images can")
+
+
+def run_bounded(work: Callable[[Job], Result], jobs: Iterable[Job], concurrency: int) -> Iterator[tuple[Job, Result]]:
+    """
+    Do jobs in threads, a bounded number at a time, and yield each as it is done.
+
+    Jobs are taken from `jobs` only as places become free, at most `2 * concurrency` ahead. The first error ends it; jobs
+    that have not begun are dropped.
+
+    Args:
+        work (`Callable`):
+            Called with each job.
+        jobs (`Iterable`):
+            Jobs.
+        concurrency (`int`):
+            Threads.
+
+    Yields:
+        `tuple`: Job and result.
+    """
+    jobs = iter(jobs)
+    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="chat")
+    waiting: dict[Future, Job] = {}
+    try:
+        while True:
+            for job in itertools.islice(jobs, 2 * concurrency - len(waiting)):
+                waiting[pool.submit(work, job)] = job
+            if not waiting:
+                return
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                job = waiting.pop(future)
+                yield job, future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
