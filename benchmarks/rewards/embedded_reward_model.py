@@ -17,7 +17,7 @@ Each for two kinds of held-out pairs from the same responses: `as_trained`, by t
 only digits that are shown), and `by_answer`, right above wrong, in which lucky guesses are chosen as well: about those a
 reader of image and text can say little.
 
-The intervals are over seeds (Student's t). Stages that are there are kept. Settings were chosen on the validation split.
+The intervals are over seeds (Student's t). Stages that are there are kept. Settings were chosen without the test split.
 Not covered: what the reward does in training.
 """
 

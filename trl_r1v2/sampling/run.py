@@ -18,7 +18,8 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
-from trl.trainer.utils import create_model_from_path
+
+from trl_r1v2.cli.loading import load_model
 
 from .dataset_folder import load_prompts
 from .fingerprints import content_fingerprint, dataset_fingerprint, model_fingerprint
@@ -165,14 +166,15 @@ def load_policy(
     args: SamplingArguments, device: torch.device
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | ProcessorMixin]:
     """
-    Loads the policy and its processor or tokenizer.
+    Loads the policy and its processor or tokenizer; a folder of PEFT adapters is merged into its base model.
 
     Raises:
         `ValueError`: No model is named.
+        `RecipeError`: The folder holds adapters and peft is not installed.
     """
     if args.model_name_or_path is None:
         raise ValueError("sampling needs a policy: set `model_name_or_path`")
-    model = create_model_from_path(
+    model = load_model(
         args.model_name_or_path, dtype=args.dtype, device_map=None, attn_implementation=args.attn_implementation
     )
     return model.to(device), AutoProcessor.from_pretrained(args.model_name_or_path)

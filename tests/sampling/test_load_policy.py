@@ -1,0 +1,50 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+
+"""The policy of `filter-prompts` and `pairs`: whole checkpoints, and folders that hold PEFT adapters alone."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+
+from trl_r1v2.sampling.run import SamplingArguments, load_policy
+
+
+def adapter_folder(model_class, path, folder):
+    """Adapters whose effect is visible, saved as trainers save them: with the processor, without the base model."""
+    model = get_peft_model(model_class.from_pretrained(path), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(generator=generator)
+    model.save_pretrained(folder)
+    AutoProcessor.from_pretrained(path).save_pretrained(folder)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("fixture", "model_class"),
+    [("text_model_path", AutoModelForCausalLM), ("internvl_path", AutoModelForImageTextToText)],
+)
+def test_adapters_are_merged_into_their_base(fixture, model_class, tmp_path, request):
+    path = request.getfixturevalue(fixture)
+    trained = adapter_folder(model_class, path, tmp_path)
+    args = SamplingArguments(
+        dataset_name="unused", output_dir="unused", model_name_or_path=str(tmp_path), dtype="float32"
+    )
+    policy, processing_class = load_policy(args, torch.device("cpu"))
+    assert type(policy) is type(trained.get_base_model())
+    ids = processing_class.apply_chat_template(
+        [{"role": "user", "content": [{"type": "text", "text": "why?"}]}] if fixture == "internvl_path" else
+        [{"role": "user", "content": "why?"}], tokenize=True, return_tensors="pt", return_dict=True
+    )["input_ids"]  # fmt: skip
+    with torch.no_grad():
+        expected, found = trained(input_ids=ids).logits, policy(input_ids=ids).logits
+        start = model_class.from_pretrained(path).eval()(input_ids=ids).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert (expected - start).abs().max() > 1e-2
+
+
+def test_a_policy_has_to_be_named():
+    with pytest.raises(ValueError, match="set `model_name_or_path`"):
+        load_policy(SamplingArguments(dataset_name="unused", output_dir="unused"), torch.device("cpu"))
