@@ -137,7 +137,8 @@ def table(summary: dict) -> str:
 
 
 def plot(summary: dict, path: Path) -> None:
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), width_ratios=(1, 1, 1.1), layout="constrained")
+    panels = 3 if summary["thresholds"] else 2
+    figure, axes = plt.subplots(1, panels, figsize=(13 * panels / 3, 3.8), layout="constrained")
     settings = summary["methods"]["settings"]
     positions = range(len(settings))
     for axis, label in zip(axes, ("Pass@1", "hallucination rate, sampled"), strict=False):
@@ -157,8 +158,9 @@ def plot(summary: dict, path: Path) -> None:
         axes[2].plot(iterations, mean, style, color=colour, label=f"threshold {threshold}")
         axes[2].fill_between(iterations, mean - half_width, mean + half_width, color=colour, alpha=0.12)
         axes[2].set_xticks(iterations)
-    axes[2].set(xlabel="iteration of MPO under a faulty reward", ylabel="Pass@1 (%)")
-    axes[2].legend(frameon=False, fontsize=9)
+    if panels == 3:
+        axes[2].set(xlabel="iteration of MPO under a faulty reward", ylabel="Pass@1 (%)")
+        axes[2].legend(frameon=False, fontsize=9)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)

@@ -10,9 +10,11 @@ from datasets import load_dataset
 from reward_tiny import PlainReward, conversation, pair, pairs
 from safetensors.torch import load_file
 
+from trl_r1v2.cli.loading import load_reward_funcs
 from trl_r1v2.datasets.checks import DatasetError
 from trl_r1v2.rewards import RewardModelReward
 from trl_r1v2.rewards.from_recipe import VARIABLE, load_recipe_reward
+from trl_r1v2.sampling.scoring import load_reward_functions
 from trl_r1v2.scripts import grpo as grpo_script
 from trl_r1v2.scripts import pairs as pairs_script
 from trl_r1v2.scripts.reward import main, make_parser
@@ -76,6 +78,18 @@ def test_from_recipe_to_reward_model_and_resumption(trained, internvl_path, caps
 
     main(*make_parser().parse_args_and_config([*arguments, "--output_dir", str(folder / "out"), "--max_steps", "3"]))
     assert f"Resuming from {folder / 'out' / 'checkpoint-2'}." in capsys.readouterr().out
+
+
+def test_recipes_name_the_folder_as_a_reward(trained):
+    """`reward_funcs` of `grpo` and `pairs`, and `reward_model_name_or_path`, take the folder itself."""
+    path = str(trained[0] / "out")
+    row = pair(3, 2)
+    expected = PlainReward.from_reward_folder(path).score(conversation(row, "chosen")).item()
+    found = [*load_reward_funcs([path]), *load_reward_funcs(None, path), load_reward_functions([path])[path]]
+    for reward in found:
+        assert reward.__name__ == "out"
+        scores = reward(prompts=[row["prompt"]], completions=[row["chosen"]], images=[row["images"]])
+        assert scores == pytest.approx([expected], abs=1e-4)
 
 
 @pytest.fixture

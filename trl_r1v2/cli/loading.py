@@ -135,9 +135,10 @@ def load_reward_funcs(names: list[str] | None, reward_model: str | None = None) 
     Args:
         names (`list[str]`, *optional*):
             Names of TRL's registry (`accuracy_reward`, `reasoning_accuracy_reward`, `think_format_reward`,
-            `get_soft_overlong_punishment`) or dotted paths of a module-level function or instance.
+            `get_soft_overlong_punishment`), dotted paths of a module-level function or instance, or folders of reward
+            models with a scalar head, as `trl-r1v2 reward` writes them; these see the images.
         reward_model (`str`, *optional*):
-            Path of a text reward model, which comes first.
+            A further reward model, which comes first: such a folder, or TRL's text reward model.
 
     Returns:
         `list`: What the trainer's `reward_funcs` takes.
@@ -147,6 +148,8 @@ def load_reward_funcs(names: list[str] | None, reward_model: str | None = None) 
     """
     from trl import rewards
 
+    from trl_r1v2.rewards.value_head import is_reward_model
+
     registry = {
         "accuracy_reward": rewards.accuracy_reward,
         "reasoning_accuracy_reward": rewards.reasoning_accuracy_reward,
@@ -154,13 +157,18 @@ def load_reward_funcs(names: list[str] | None, reward_model: str | None = None) 
         # the values of TRL's own script
         "get_soft_overlong_punishment": rewards.get_soft_overlong_punishment(1280, 256),
     }
-    reward_funcs = [reward_model] if reward_model else []
+    reward_funcs = []
+    if reward_model:
+        reward_funcs.append(_load_reward_model(reward_model) if is_reward_model(reward_model) else reward_model)
     for index, name in enumerate(names or []):
         entry = f"reward_funcs[{index}]"
+        if is_reward_model(name):
+            reward_funcs.append(_load_reward_model(name))
+            continue
         if "." not in name and name not in registry:
             raise RecipeError(
-                f"`{entry}: {name}` is neither a dotted path nor one of {', '.join(registry)}. Rewards of this package "
-                "are named `trl_r1v2.rewards.<name>`."
+                f"`{entry}: {name}` is neither a dotted path, nor the folder of a reward model, nor one of "
+                f"{', '.join(registry)}. Rewards of this package are named `trl_r1v2.rewards.<name>`."
             )
         reward_func = registry[name] if name in registry else import_by_name(name, entry=entry)
         if not callable(reward_func) or isinstance(reward_func, type):
@@ -172,6 +180,12 @@ def load_reward_funcs(names: list[str] | None, reward_model: str | None = None) 
     if not reward_funcs:
         raise RecipeError("there is no reward: set `reward_funcs` or `reward_model_name_or_path`.")
     return reward_funcs
+
+
+def _load_reward_model(folder: str):
+    from trl_r1v2.rewards.reward_model import RewardModelReward
+
+    return RewardModelReward.from_pretrained(folder, name=Path(folder).name)
 
 
 def load_model(path: str, **kwargs):

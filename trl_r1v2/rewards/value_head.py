@@ -21,6 +21,11 @@ REWARD_MODEL_FILE = "reward_model.json"
 _FORMAT = {"version": 1, "score": "value_head", "pooling": "last_token", "add_generation_prompt": False}
 
 
+def is_reward_model(path: str) -> bool:
+    """Whether `path` is a folder with a scalar head: a reward model, and no dotted path or name on the Hub."""
+    return (Path(path) / VALUE_HEAD_FILE).is_file()
+
+
 def last_token_states(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
     """
     Hidden states of the last token of each row that is not padding, whatever the side of the padding.

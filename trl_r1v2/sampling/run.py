@@ -69,7 +69,7 @@ class SamplingArguments:
     seed: int = field(default=0, metadata={"help": "Seed of the sampling and of every later choice."})
     reward_funcs: list[str] = field(
         default_factory=lambda: ["trl_r1v2.rewards.accuracy_reward"],
-        metadata={"help": "Dotted paths of the reward functions."},
+        metadata={"help": "Dotted paths of the reward functions, or folders of reward models that `reward` wrote."},
     )
     reward_weights: list[float] | None = field(
         default=None, metadata={"help": "Weight of each reward function in the score; 1 by default."}

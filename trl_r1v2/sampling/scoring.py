@@ -3,8 +3,8 @@
 """
 Scoring rollouts with TRL reward functions outside a trainer.
 
-A reward function is found by its dotted path and called with what `GRPOTrainer` would pass. Reward models given as
-`nn.Module` are not covered: wrap them in a function. What a score means is the business of `ssb_grpo.prompt_pool` and
+A reward function is found by its dotted path, a reward model with a scalar head by its folder, and both are called with
+what `GRPOTrainer` would pass. Reward models given as `nn.Module` are not covered: wrap them in a function. What a score means is the business of `ssb_grpo.prompt_pool` and
 `mpo.pairs`.
 """
 
@@ -14,12 +14,16 @@ import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import TrainerState
 from trl.data_utils import is_conversational
+
+from trl_r1v2.rewards.reward_model import RewardModelReward
+from trl_r1v2.rewards.value_head import is_reward_model
 
 from .prompts import fill_images, read_example
 from .rollouts import ChunkStore, Rollout
@@ -31,7 +35,8 @@ def load_reward_functions(paths: Sequence[str]) -> dict[str, Callable]:
 
     Args:
         paths (`Sequence[str]`):
-            Dotted paths of functions or callable instances, e.g. `"trl_r1v2.rewards.accuracy_reward"`.
+            Dotted paths of functions or callable instances, e.g. `"trl_r1v2.rewards.accuracy_reward"`, or folders of
+            reward models, as `trl-r1v2 reward` writes them.
 
     Returns:
         `dict[str, Callable]`: Functions by path, without repetition.
@@ -40,7 +45,10 @@ def load_reward_functions(paths: Sequence[str]) -> dict[str, Callable]:
         `ValueError`: A path has no module, cannot be found, or does not name something to call.
     """
     functions = {}
-    for path in paths:
+    for path in dict.fromkeys(paths):
+        if is_reward_model(path):
+            functions[path] = RewardModelReward.from_pretrained(path, name=Path(path).name)
+            continue
         module_name, _, name = path.rpartition(".")
         if not module_name:
             raise ValueError(f"reward function {path!r} is no dotted path: write `package.module.function`")
