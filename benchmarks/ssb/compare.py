@@ -29,6 +29,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--train_rows", type=int, help="only the first so many training rows")
+    parser.add_argument("--sampled", action="store_true", help="evaluate by sampling instead of greedily")
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
 
@@ -47,6 +48,8 @@ def main():
         command += ["--steps", str(arguments.steps), "--output", str(output)]
         if arguments.train_rows is not None:
             command += ["--train_rows", str(arguments.train_rows)]
+        if arguments.sampled:
+            command.append("--sampled")
         log = output.with_suffix(".log")
         with open(log, "w") as file:
             code = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode

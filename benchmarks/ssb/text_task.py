@@ -4,7 +4,7 @@ The comparison's text task: chains of sums, and a small language model that most
 
     python -m benchmarks.ssb.text_task --output runs/chains
     python -m benchmarks.ssb.compare --task chains --base runs/chains/base --data runs/chains/data \
-        --recipe benchmarks/ssb/chains_grpo.yaml --train_rows 240 --steps 90
+        --recipe benchmarks/ssb/chains_grpo.yaml --train_rows 240 --steps 90 --sampled
 
 A question has two to six operands, so there are easy and hard prompts. The model learns from demonstrations of which a
 part guesses and the others work step by step.
@@ -78,7 +78,7 @@ def main():
     parser.add_argument("--train_rows", type=int, default=4000)
     parser.add_argument("--test_rows", type=int, default=1000)
     parser.add_argument("--demonstrations", type=int, default=8000)
-    parser.add_argument("--reasoning_steps", type=int, default=800, help="optimizer steps on careful work alone")
+    parser.add_argument("--reasoning_steps", type=int, default=600, help="optimizer steps on careful work alone")
     parser.add_argument("--mixed_steps", type=int, default=120, help="optimizer steps with guesses among it")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)

@@ -55,10 +55,13 @@ class CountingTrainer(SSBGRPOTrainer):
 
 
 class Evaluation(TrainerCallback):
-    """Greedy accuracy on held-out rows, often at first; its own time is not counted as training time."""
+    """
+    Accuracy on held-out rows, greedy or of one sample a row at temperature 1, often at first. Its own time is not
+    counted as training time.
+    """
 
-    def __init__(self, rows, max_new_tokens: int):
-        self.rows, self.max_new_tokens = rows, max_new_tokens
+    def __init__(self, rows, max_new_tokens: int, do_sample: bool):
+        self.rows, self.max_new_tokens, self.do_sample = rows, max_new_tokens, do_sample
         self.trainer = None
         self.points = []
         self.seconds = self.cpu_seconds = 0.0
@@ -80,7 +83,7 @@ class Evaluation(TrainerCallback):
             self.rows,
             num_samples=1,
             max_new_tokens=self.max_new_tokens,
-            do_sample=False,
+            do_sample=self.do_sample,
             batch_size=128,
             progress=False,
         )
@@ -130,7 +133,7 @@ def run(arguments) -> dict:
     held_out = load_dataset(arguments.data, split="test").select(range(arguments.eval_rows))
     is_vlm = "images" in train.column_names
     auto = AutoModelForImageTextToText if is_vlm else AutoModelForCausalLM
-    evaluation = Evaluation(held_out, settings["max_completion_length"])
+    evaluation = Evaluation(held_out, settings["max_completion_length"], arguments.sampled)
     trainer = CountingTrainer(
         model=auto.from_pretrained(arguments.base, dtype=torch.float32),
         reward_funcs=[accuracy_reward, format_reward],
@@ -156,6 +159,7 @@ def run(arguments) -> dict:
         "recipe": arguments.recipe,
         "num_steps": arguments.steps,
         "num_train_rows": len(train),
+        "is_sampled": arguments.sampled,
         "num_eval_rows": len(held_out),
         "environment": environment(),
         "points": evaluation.points,
@@ -172,13 +176,14 @@ def main():
     parser.add_argument("--recipe", required=True, help="GRPO recipe whose settings are used")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--train_rows", type=int, help="only the first so many training rows")
+    parser.add_argument("--sampled", action="store_true", help="evaluate by sampling instead of greedily")
     parser.add_argument("--eval_rows", type=int, default=400)
     parser.add_argument("--output", type=Path, required=True, help="result file")
     arguments = parser.parse_args()
     result = run(arguments)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     temporary = arguments.output.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1))
+    temporary.write_text(json.dumps(result))
     os.replace(temporary, arguments.output)
 
 

@@ -78,6 +78,13 @@ def recipe(tmp_path, internvl_path, monkeypatch):
     return write
 
 
+def test_vision_cache_from_a_recipe(recipe, tmp_path):
+    path = recipe(vision_cache=True, trainable="llm+adapter", max_steps=1, save_strategy="no")
+    assert main(["grpo", "--config", str(path)]) == 0
+    log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"][0]
+    assert 0 < log["vision_cache/encoded"] < log["vision_cache/tiles"]
+
+
 def test_from_recipe_to_saved_model_and_resumption(recipe, tmp_path, capsys):
     from transformers import AutoModelForImageTextToText, AutoProcessor
 

@@ -5,7 +5,7 @@ Align a composed model on demonstrations, with TRL's `SFTTrainer`.
     trl-r1v2 align --config recipes/digits/align.yaml
 
 R1V2 has no such stage: it is for models whose adapter is fresh, and for baselines. Takes every key of `trl sft`, the
-choice of the trained components, and the check of the images. The dataset has `prompt` and `completion`, and `images`
+choice of the trained components, the `vision_cache*` keys, and the check of the images. The dataset has `prompt` and `completion`, and `images`
 where there are any; text-only rows may be mixed in. Writes model, processor and `trainer_state.json` (the log) to
 `output_dir`. Not covered: reward-driven training (`scripts/grpo.py`), preferences (`scripts/mpo.py`).
 """
@@ -34,13 +34,14 @@ class AlignScriptArguments(ScriptArguments):
         parse_check_images(self.check_images)
 
 
-def main(script_args, training_args, model_args, dataset_args, trainable_args):
+def main(script_args, training_args, model_args, dataset_args, trainable_args, cache_args):
     from trl import SFTTrainer, get_peft_config, get_quantization_config
 
     from ..cli.loading import check_model_path, resolve_checkpoint
     from ..datasets.checks import check_columns
     from ..vlm.activation import set_trainable
     from ..vlm.native_checkpoint import NativeCheckpointMixin
+    from ..vlm.vision_cache_callback import add_vision_cache
     from .grpo import load_datasets
 
     class AlignTrainer(NativeCheckpointMixin, SFTTrainer):
@@ -69,6 +70,7 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args):
     )
     if trainable_args.trainable is not None:
         trainer.accelerator.print(set_trainable(trainer.model, trainable_args.trainable))
+    add_vision_cache(trainer, cache_args)
     if checkpoint:
         trainer.accelerator.print(f"Resuming from {checkpoint}.")
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -85,9 +87,10 @@ def make_parser(prog: str | None = None):
 
     from ..cli.parser import RecipeParser
     from ..vlm.activation import TrainableArguments
+    from ..vlm.vision_cache_callback import VisionCacheArguments
 
-    dataclass_types = (AlignScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig, TrainableArguments)
-    return RecipeParser(dataclass_types, prog=prog)
+    own = (TrainableArguments, VisionCacheArguments)
+    return RecipeParser((AlignScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig, *own), prog=prog)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ GRPO with the Selective Sample Buffer.
 
     trl-r1v2 grpo --config recipes/digits/grpo.yaml
 
-Takes every key of `trl grpo`, the buffer's `ssb_*` keys, the `monitor_*` and `controller_*` keys of the hallucination
-monitor, and the keys below. The dataset is checked before the first step. Writes model, processor and
-`trainer_state.json` (the log) to `output_dir`.
+Takes every key of `trl grpo`, the buffer's `ssb_*` keys, the `vision_cache*` keys, the `monitor_*` and `controller_*`
+keys of the hallucination monitor, and the keys below. The dataset is checked before the first step. Writes model,
+processor and `trainer_state.json` (the log) to `output_dir`.
 """
 
 from dataclasses import dataclass, field
@@ -33,7 +33,9 @@ class SSBGRPOScriptArguments(GRPOScriptArguments):
         parse_check_images(self.check_images)
 
 
-def main(script_args, training_args, model_args, dataset_args, trainable_args, monitor_args, controller_args):
+def main(
+    script_args, training_args, model_args, dataset_args, trainable_args, cache_args, monitor_args, controller_args
+):
     from trl import get_peft_config, get_quantization_config
 
     from ..cli.loading import check_model_path, load_reward_funcs, resolve_checkpoint
@@ -42,6 +44,7 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, m
     from ..ssb_grpo.ssb_grpo_trainer import SSBGRPOTrainer
     from ..ssb_grpo.state import BufferStateError
     from ..vlm.activation import set_trainable
+    from ..vlm.vision_cache_callback import add_vision_cache
 
     reward_funcs = load_reward_funcs(script_args.reward_funcs, script_args.reward_model_name_or_path)
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
@@ -72,6 +75,7 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, m
             allow_frozen_adapter=trainable_args.allow_frozen_adapter,
         )
         trainer.accelerator.print(report)
+    add_vision_cache(trainer, cache_args, reference=trainer.ref_model)
     add_monitor(trainer, monitor_parts)
     if checkpoint:
         trainer.accelerator.print(f"Resuming from {checkpoint}.")
@@ -146,8 +150,9 @@ def make_parser(prog: str | None = None):
     from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
     from ..ssb_grpo.ssb_grpo_config import SSBGRPOConfig
     from ..vlm.activation import TrainableArguments
+    from ..vlm.vision_cache_callback import VisionCacheArguments
 
-    own = (TrainableArguments, MonitorConfig, ControllerConfig)
+    own = (TrainableArguments, VisionCacheArguments, MonitorConfig, ControllerConfig)
     return RecipeParser((SSBGRPOScriptArguments, SSBGRPOConfig, ModelConfig, DatasetMixtureConfig, *own), prog=prog)
 
 

@@ -39,6 +39,15 @@ class VisionCacheArguments:
         parse_size(self.vision_cache_size, "vision_cache_size")
 
 
+def add_vision_cache(trainer: Trainer, arguments: VisionCacheArguments, reference: torch.nn.Module | None = None):
+    """Add the cache that `arguments` describe to a TRL trainer, if they switch it on."""
+    if not arguments.vision_cache:
+        return
+    max_bytes = parse_size(arguments.vision_cache_size, "vision_cache_size")
+    cache = VisionCache(max_bytes, arguments.vision_cache_device)
+    trainer.add_callback(VisionCacheCallback(cache, trainer, reference))
+
+
 class VisionCacheCallback(TrainerCallback):
     """
     Installs a cache while a TRL trainer trains and adds its metrics to the trainer's, step by step.
