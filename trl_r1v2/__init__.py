@@ -17,6 +17,11 @@ _PUBLIC_NAMES = {
     "MPOConfig": "trl_r1v2.mpo.mpo_config",
     "MPOTrainer": "trl_r1v2.mpo.mpo_trainer",
     "HybridReward": "trl_r1v2.rewards.hybrid",
+    "VisionRewardConfig": "trl_r1v2.rewards.reward_trainer_config",
+    "VisionRewardTrainer": "trl_r1v2.rewards.reward_trainer",
+    "HallucinationMonitor": "trl_r1v2.hallucination.monitor",
+    "MonitorConfig": "trl_r1v2.hallucination.monitor_config",
+    "RewardThresholdController": "trl_r1v2.hallucination.threshold",
     "compose_vlm": "trl_r1v2.vlm.compose",
     "set_trainable": "trl_r1v2.vlm.activation",
 }
