@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test_slow quality style bench clean
+.PHONY: help demo real test test_slow quality style bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z_]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_]+):.*## /  make \1|/' | column -t -s '|'
@@ -27,6 +27,11 @@ $(VENV)/installed-%: $(VENV)/created setup.py constraints.txt
 
 demo: $(VENV)/installed-demo  ## Train the embedded model on handwritten digits and write a report
 	$(BIN)/trl-r1v2 run --config recipes/digits/pipeline.yaml
+
+real: $(VENV)/installed-demo $(VENV)/installed-real  ## Compose SmolLM2 and DINOv2-S, align, and train by RL on digits (downloads 190 MB; hours)
+	$(BIN)/trl-r1v2 run --config recipes/smollm2_dinov2/pipeline.yaml
+	$(BIN)/python -m benchmarks.real.text_logits --llm runs/smollm2_dinov2/parts/llm --composed runs/smollm2_dinov2/composed
+	cp runs/smollm2_dinov2/report/summary.json runs/smollm2_dinov2/report/plots/*.png benchmarks/real/
 
 test: $(VENV)/installed-demo $(VENV)/installed-test  ## Unit, invariant and end-to-end tests on tiny models
 	CI=1 $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
@@ -44,8 +49,20 @@ style: $(VENV)/installed-quality  ## Fix style
 
 bench: demo  ## Run the benchmarks (hours); raw results go beside the scripts in benchmarks/
 	$(BIN)/python -m benchmarks.ssb.step_overhead --base runs/digits/base --data runs/digits/data
-	$(BIN)/python -m benchmarks.ssb.compare --task digits --base runs/digits/base --data runs/digits/data
+	$(BIN)/python -m benchmarks.ssb.compare --task digits --base runs/digits/base --data runs/digits/data \
+		--settings stock paper fresh share resample
+	$(BIN)/python -m benchmarks.ssb.text_task --output runs/chains
+	$(BIN)/python -m benchmarks.ssb.compare --task chains --base runs/chains/base --data runs/chains/data \
+		--recipe benchmarks/ssb/chains_grpo.yaml --train_rows 240 --steps 90 --sampled
+	$(BIN)/python -m benchmarks.mpo.compare --base runs/digits/base --data runs/digits/data
 	$(BIN)/python -m benchmarks.mpo.step_time
+	$(BIN)/python -m benchmarks.activation.compare --base runs/digits/base --data runs/digits/data
+	$(BIN)/python -m benchmarks.vlm.vision_cache_step --base runs/digits/base --data runs/digits/data
+	$(BIN)/python -m benchmarks.hallucination.reward_hacking --base runs/digits/base --data runs/digits/data \
+		--work runs/hacking
+	$(BIN)/python -m benchmarks.rewards.embedded_reward_model
+	$(BIN)/python -m benchmarks.rewards.scores_per_second
+	$(BIN)/python -m benchmarks.sizes.memory
 	$(BIN)/python benchmarks/rewards/verifier_throughput.py --output benchmarks/rewards/verifier_throughput.json
 	$(BIN)/python -m benchmarks.vlm.compose --work_dir runs/compose_benchmark --output benchmarks/vlm/compose.json
 

@@ -11,6 +11,7 @@ extras = {
     "evaluate": ["evaluate>=0.4.5"],
     "deepspeed": ["deepspeed>=0.18.6"],
     "vllm": ["vllm>=0.22,<=0.31"],
+    "real": ["gguf>=0.17,<1", "onnx>=1.17", "onnxruntime>=1.20"],
     "test": [
         "pytest>=8.3",
         "pytest-timeout>=2.3",

@@ -17,11 +17,19 @@ import pytest
 import tiny_parts
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, Dinov2Config, Dinov2Model, InternVLVisionModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    Dinov2Config,
+    Dinov2Model,
+    InternVLVisionModel,
+)
 
 from trl_r1v2.datasets.digits import task_dataset
 from trl_r1v2.scripts import real_parts
 from trl_r1v2.scripts.digits_data import DigitsDataArguments
+from trl_r1v2.vlm.compose import compose_vlm
 from trl_r1v2.vlm.dinov2_tower import (
     at_resolution,
     difference_from_onnx,
@@ -184,6 +192,25 @@ def test_digit_rows_of_chosen_tasks():
     assert sorted(rows["task"]) == ["add_two_images"] * 3 + ["larger"] * 3
     with pytest.raises(ValueError, match="`tasks` is .'count'.; name some of add_two_images"):
         DigitsDataArguments(tasks=["count"])
+
+
+def test_text_is_answered_as_by_a_tied_llama_alone(weights, tmp_path):
+    """SmolLM2's shape: a Llama with tied embeddings and a tokenizer without image tokens, before a DINOv2 tower."""
+    llm = tiny_parts.save_llm(tmp_path / "llm", family="llama", tied=True)
+    at_resolution(dinov2_to_internvl(weights), 28).save_pretrained(tmp_path / "vision")
+    report = compose_vlm(
+        str(tmp_path / "vision"), str(tmp_path / "llm"), str(tmp_path / "out"), max_patches=1, progress=False
+    )
+    assert report.added_tokens == ["<img>", "</img>", "<IMG_CONTEXT>", "<video>"] and report.image_seq_length == 1
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out", dtype="auto").eval()
+    old = llm.get_input_embeddings().weight
+    new = model.get_input_embeddings().weight
+    assert new.shape[0] == old.shape[0] + 4 and torch.equal(new[: old.shape[0]], old)
+    assert model.get_output_embeddings().weight is new
+    ids = torch.randint(0, old.shape[0], (2, 12), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = llm(input_ids=ids).logits
+        torch.testing.assert_close(model(input_ids=ids).logits[..., : old.shape[0]], expected, atol=1e-6, rtol=1e-6)
 
 
 @needs_wheels

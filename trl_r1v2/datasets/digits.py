@@ -8,6 +8,7 @@ Not covered: the wording (`digits_text.py`), files on disk (`trl_r1v2/scripts/di
 """
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -121,11 +122,17 @@ def task_row(task: str, scans: np.ndarray, scans_of: dict[int, list[int]], rng: 
     }
 
 
-def task_dataset(num_rows: int, scans: np.ndarray, scans_of: dict[int, list[int]], rng: random.Random) -> Dataset:
-    """`num_rows` rows with the tasks in equal shares, shuffled."""
-    tasks = [TASKS[index % len(TASKS)] for index in range(num_rows)]
-    rng.shuffle(tasks)
-    return Dataset.from_list([task_row(task, scans, scans_of, rng) for task in tasks], features=TASK_FEATURES)
+def task_dataset(
+    num_rows: int,
+    scans: np.ndarray,
+    scans_of: dict[int, list[int]],
+    rng: random.Random,
+    tasks: Sequence[str] = TASKS,
+) -> Dataset:
+    """`num_rows` rows with `tasks` in equal shares, shuffled."""
+    dealt = [tasks[index % len(tasks)] for index in range(num_rows)]
+    rng.shuffle(dealt)
+    return Dataset.from_list([task_row(task, scans, scans_of, rng) for task in dealt], features=TASK_FEATURES)
 
 
 def align_dataset(
@@ -135,6 +142,7 @@ def align_dataset(
     rng: random.Random,
     hasty_guess_rate: float,
     careful_guess_rate: float,
+    tasks: Sequence[str] = TASKS,
 ) -> Dataset:
     """
     Demonstrations with images, some of which guess: the share depends on the question's opening.
@@ -144,13 +152,14 @@ def align_dataset(
         scans, scans_of, rng: As in [`task_row`].
         hasty_guess_rate (`float`): Probability that a hasty question is answered by a guess.
         careful_guess_rate (`float`): The same for a careful question.
+        tasks (`Sequence[str]`, *optional*, defaults to `TASKS`): Tasks to show, in equal shares.
 
     Returns:
         `Dataset`: The columns `prompt`, `completion`, `images`.
     """
     rows = []
     for index in range(num_rows):
-        row = task_row(TASKS[index % len(TASKS)], scans, scans_of, rng)
+        row = task_row(tasks[index % len(tasks)], scans, scans_of, rng)
         guess_rate = hasty_guess_rate if is_hasty(row["prompt"][-1]["content"]) else careful_guess_rate
         mode = "guess" if rng.random() < guess_rate else "reason"
         completion = [{"role": "assistant", "content": demonstration(row, rng, mode)}]

@@ -15,6 +15,8 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..datasets.digits_text import TASKS
+
 
 CARD = """\
 ---
@@ -38,6 +40,10 @@ class DigitsDataArguments:
 
     output_dir: str = field(default="runs/digits/data", metadata={"help": "Folder to write."})
     seed: int = field(default=0, metadata={"help": "Seed of the splits and of every row."})
+    tasks: list[str] | None = field(
+        default=None,
+        metadata={"help": "Tasks of the rows and demonstrations, in equal shares. Unset: all five."},
+    )
     num_train_rows: int = field(default=4000, metadata={"help": "Rows of the tasks' train split."})
     num_validation_rows: int = field(default=500, metadata={"help": "Rows of the tasks' validation split."})
     num_test_rows: int = field(default=1000, metadata={"help": "Rows of the tasks' test split."})
@@ -53,6 +59,9 @@ class DigitsDataArguments:
     )
 
     def __post_init__(self):
+        unknown = [task for task in self.tasks or [] if task not in TASKS]
+        if unknown or self.tasks == []:
+            raise ValueError(f"`tasks` is {self.tasks}; name some of {', '.join(TASKS)}, or leave it out for all.")
         for name in ("hasty_guess_rate", "careful_guess_rate"):
             if not 0 <= vars(self)[name] <= 1:
                 raise ValueError(f"`{name}` is {vars(self)[name]}; it is a probability: give a number from 0 to 1.")
@@ -69,6 +78,7 @@ def main(script_args: DigitsDataArguments):
     def rng(name: str) -> random.Random:
         return random.Random(f"{script_args.seed}/{name}")
 
+    tasks = script_args.tasks or TASKS
     scans, labels = load_scans()
     splits = split_scans(labels, script_args.seed)
     num_rows = {
@@ -77,7 +87,7 @@ def main(script_args: DigitsDataArguments):
         "test": script_args.num_test_rows,
     }
     configs = {
-        "default": {name: task_dataset(num_rows[name], scans, splits[name], rng(name)) for name in splits},
+        "default": {name: task_dataset(num_rows[name], scans, splits[name], rng(name), tasks) for name in splits},
         "align": {
             "train": align_dataset(
                 script_args.num_align_rows,
@@ -86,6 +96,7 @@ def main(script_args: DigitsDataArguments):
                 rng("align"),
                 hasty_guess_rate=script_args.hasty_guess_rate,
                 careful_guess_rate=script_args.careful_guess_rate,
+                tasks=tasks,
             )
         },
         "text": {"train": text_dataset(script_args.num_text_rows, rng("text"))},
