@@ -22,6 +22,12 @@ def interval(values: list[float]) -> tuple[float, float]:
     return float(values.mean()), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
+def mean_accuracy(points: list[dict]) -> float:
+    """Accuracy averaged over all steps, interpolated linearly: evaluations are denser at the start."""
+    steps, accuracy = ([point[name] for point in points] for name in ("step", "accuracy"))
+    return float(np.trapezoid(accuracy, steps) / (steps[-1] - steps[0]))
+
+
 def tokens_to_reach(points: list[dict], accuracy: float) -> float:
     """Generated tokens at which a run first reaches `accuracy`, interpolated linearly; NaN if it never does."""
     for before, after in zip(points, points[1:], strict=False):
@@ -33,11 +39,11 @@ def tokens_to_reach(points: list[dict], accuracy: float) -> float:
 
 def paired_differences(stock: list[dict], runs: list[dict]) -> dict[str, dict]:
     """Accuracy minus stock's with the same seed: at the end, and on average over training. Points of 0 to 1."""
-    of_seed = {run["seed"]: [point["accuracy"] for point in run["points"]] for run in stock}
-    pairs = [(of_seed[run["seed"]], [point["accuracy"] for point in run["points"]]) for run in runs]
+    of_seed = {run["seed"]: run["points"] for run in stock}
+    pairs = [(of_seed[run["seed"]], run["points"]) for run in runs]
     differences = {
-        "final_accuracy": [mine[-1] - theirs[-1] for theirs, mine in pairs],
-        "mean_accuracy": [float(np.mean(mine) - np.mean(theirs)) for theirs, mine in pairs],
+        "final_accuracy": [mine[-1]["accuracy"] - theirs[-1]["accuracy"] for theirs, mine in pairs],
+        "mean_accuracy": [mean_accuracy(mine) - mean_accuracy(theirs) for theirs, mine in pairs],
     }
     return {
         name: dict(zip(("mean", "half_width_95"), interval(values), strict=True), values=values)
@@ -64,7 +70,7 @@ def summarise(results: Path) -> dict:
         last_quarter = [run["steps"][-len(run["steps"]) // 4 :] for run in of_setting]
         figures = {
             "final_accuracy": [run["points"][-1]["accuracy"] for run in of_setting],
-            "mean_accuracy": [float(np.mean([point["accuracy"] for point in run["points"]])) for run in of_setting],
+            "mean_accuracy": [mean_accuracy(run["points"]) for run in of_setting],
             "generated_tokens": [run["points"][-1]["generated_tokens"] for run in of_setting],
             "tokens_to_target": [tokens_to_reach(run["points"], target) for run in of_setting],
             "train_cpu_seconds": [run["points"][-1]["train_cpu_seconds"] for run in of_setting],
@@ -92,9 +98,9 @@ def summarise(results: Path) -> dict:
 
 def table(summary: dict) -> str:
     lines = [
-        "| setting | final accuracy | minus stock's, same seed | mean accuracy over training | generated tokens "
+        "| setting | final accuracy | minus stock's | mean accuracy over the steps | minus stock's | generated tokens "
         "| tokens to 1 point below stock's final accuracy | effective share, last quarter: before → after | CPU seconds |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for setting, entry in summary["settings"].items():
 
@@ -102,20 +108,26 @@ def table(summary: dict) -> str:
             figure = entry[name]
             return f"{figure['mean'] * scale:.{digits}f} ± {figure['half_width_95'] * scale:.{digits}f}"
 
-        reached = f"{entry['tokens_to_target']['num_reached']}/{entry['num_seeds']}"
+        def difference(name, entry=entry):
+            if "paired_with_stock" not in entry:
+                return "–"
+            figure = entry["paired_with_stock"][name]
+            return f"{figure['mean'] * 100:+.2f} ± {figure['half_width_95'] * 100:.2f}"
+
+        # A mean over the runs that got there would favour settings of which few do.
+        reached = entry["tokens_to_target"]["num_reached"]
+        tokens = f"{show('tokens_to_target', 1e-3, 0)} k"
+        if reached < entry["num_seeds"]:
+            tokens = f"{reached} of {entry['num_seeds']} seeds get there"
         share = "–"
         if "effective_before_last_quarter" in entry:
             share = (
                 f"{show('effective_before_last_quarter', 100, 0)} → {show('effective_after_last_quarter', 100, 0)} %"
             )
-        difference = "–"
-        if "paired_with_stock" in entry:
-            final = entry["paired_with_stock"]["final_accuracy"]
-            difference = f"{final['mean'] * 100:+.1f} ± {final['half_width_95'] * 100:.1f}"
         lines.append(
-            f"| {setting} | {show('final_accuracy', 100)} % | {difference} | {show('mean_accuracy', 100)} % "
-            f"| {show('generated_tokens', 1e-3, 0)} k | {show('tokens_to_target', 1e-3, 0)} k ({reached} seeds) "
-            f"| {share} | {show('train_cpu_seconds', 1, 0)} |"
+            f"| {setting} | {show('final_accuracy', 100)} % | {difference('final_accuracy')} "
+            f"| {show('mean_accuracy', 100)} % | {difference('mean_accuracy')} "
+            f"| {show('generated_tokens', 1e-3, 0)} k | {tokens} | {share} | {show('train_cpu_seconds', 1, 0)} |"
         )
     return "\n".join(lines) + "\n"
 

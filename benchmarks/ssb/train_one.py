@@ -35,7 +35,7 @@ SETTINGS = {
     "fresh": {"ssb_mode": "fresh"},
     "share": {"ssb_mode": "fresh", "ssb_replay": "share", "ssb_replay_share": 0.5},
     # No replay: dead rows are generated anew for other prompts.
-    "resample": {"ssb_max_replay_fraction": 1e-6, "ssb_resample_rounds": 2},
+    "resample": {"ssb_max_replay_fraction": 0.0, "ssb_resample_rounds": 2},
     # Tells on prompts that come back, so it needs several epochs (`--train_rows`).
     "skip": {"ssb_mode": "paper", "ssb_skip_probability": 0.8},
 }

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 
 TESTS = Path(__file__).parent.parent
@@ -39,7 +40,16 @@ def two(tmp_path_factory, internvl_path):
     return folder, [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
 
 
-def test_two_processes_log_the_figures_of_one(two, tmp_path, internvl_path):
+@pytest.fixture
+def one_thread():
+    """As in the two processes: rounding depends on how many threads share a sum."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+def test_two_processes_log_the_figures_of_one(two, one_thread, tmp_path, internvl_path):
     trainer, monitor, reward = monitor_worker.monitored(tmp_path, internvl_path, local_batch=8, learning_rate=0.0)
     trainer.train()
     one = json.loads(json.dumps(monitor_worker.seen(trainer, monitor, reward)))

@@ -444,6 +444,23 @@ def test_extra_rounds_fill_from_new_prompts(
     probe.assert_buffer()
 
 
+def test_extra_rounds_in_place_of_replay(text_model_path, tmp_path, monkeypatch):
+    trainer, probe = probed(
+        monkeypatch,
+        text_model_path,
+        tmp_path,
+        text_dataset(),
+        fated({0: 0.0, 1: 1.0, 2: 0.0, 3: 0.0}),
+        max_steps=2,
+        ssb_resample_rounds=3,
+        ssb_max_replay_fraction=0.0,
+    )
+    trainer.train()
+    assert probe.num_replayed == [0, 0]
+    assert logged(trainer, "ssb/resampled_rows") == [8, 8]
+    probe.assert_gradients(2)
+
+
 def test_extra_rounds_end(text_model_path, tmp_path, monkeypatch):
     """When every prompt is dead the rounds are used up, and the batch is trained on as it is."""
     fates = dict.fromkeys(range(12), 1.0)

@@ -36,10 +36,10 @@ def config(tmp_path, **settings):
         ({"ssb_priority_exponent": -0.5}, "`ssb_priority_exponent` is -0.5 but must not be negative"),
         ({"ssb_judge_tolerance": -1e-9}, "`ssb_judge_tolerance` is -1e-09 but must not be negative"),
         ({"ssb_resample_rounds": -1}, "`ssb_resample_rounds` is -1 but must not be negative"),
-        *(
-            ({"ssb_max_replay_fraction": value}, r"must be in \(0, 1\].*ssb_enabled=False")
-            for value in (0.0, -0.1, 1.1)
-        ),
+        *(({name: None}, f"`{name}` is unset") for name in ("ssb_capacity", "ssb_pixel_bytes", "ssb_age_decay")),
+        *(({"ssb_max_replay_fraction": value}, r"must be in \[0, 1\]") for value in (-0.1, 1.1)),
+        ({"ssb_max_replay_fraction": 0.0}, "nothing would ever be replayed.*ssb_enabled=False.*ssb_resample_rounds"),
+        ({"ssb_prefill": ""}, "`ssb_prefill` is empty"),
         *(({"ssb_replay_share": value}, "must be strictly between 0 and 1") for value in (0.0, 1.0)),
         *(({"ssb_skip_probability": value}, r"must be in \[0, 1\)") for value in (-0.1, 1.0)),
         (

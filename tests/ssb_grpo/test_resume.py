@@ -175,8 +175,36 @@ def test_the_last_whole_checkpoint_is_taken(run_folder, text_model_path):
     assert resumed_step(text_model_path, run_folder)[0] == 4
 
 
+def halve(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda shard: shard.tensors.unlink(), lambda shard: halve(shard.tensors), lambda shard: halve(shard.manifest)],
+    ids=["tensors missing", "tensors cut", "manifest cut"],
+)
+def test_a_checkpoint_with_a_damaged_buffer_is_passed_over(damage, run_folder, text_model_path):
+    [shard] = find_shards(run_folder / "checkpoint-4" / "ssb")
+    damage(shard)
+    with pytest.raises(BufferStateError, match="ssb_resume='empty'"):
+        trainer = build(text_model_path, run_folder, text_dataset(), max_steps=5)
+        trainer.train(resume_from_checkpoint=str(run_folder / "checkpoint-4"))
+    assert resumed_step(text_model_path, run_folder)[0] == 3
+
+
+def test_prefill_says_what_is_wrong_with_its_folder(run_folder, text_model_path, tmp_path):
+    checkpoint = run_folder / "checkpoint-4"
+    for folder, message in (
+        (tmp_path / "nowhere", "nowhere: there is no such folder"),
+        (checkpoint, "found: none.*folder 'ssb' may be meant"),
+    ):
+        with pytest.raises(BufferStateError, match=f"`ssb_prefill` cannot be used: .*{message}.*filter-prompts"):
+            build(text_model_path, tmp_path / "out", text_dataset(), ssb_prefill=str(folder))
+
+
 def test_no_whole_checkpoint_is_an_error(tmp_path, text_model_path):
-    with pytest.raises(ValueError, match="No whole checkpoint"):
+    with pytest.raises(ValueError, match="No whole checkpoint.*ssb_resume='empty'"):
         resumed_step(text_model_path, tmp_path / "nowhere")
 
 
@@ -275,6 +303,8 @@ def test_prefilled_samples_count_their_age_from_this_run(run_folder, text_model_
         text_model_path, tmp_path / "next", text_dataset(), dict.fromkeys(range(12), 1.0), ssb_prefill=str(folder)
     )
     assert len(trainer.buffer) == len(stored["samples"])
+    assert any(sample.uses for sample in stored["samples"])
+    assert not any(sample.uses for sample in trainer.buffer.samples.values())
     trainer.train()
     # Nothing else is alive, so all that is held was there before the first step.
     assert logged(trainer, "ssb/age_max") == logged(trainer, "ssb/age_mean") == [0, 1, 2, 3]

@@ -17,8 +17,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from .sample_buffer import Sample
 from .state import (
     SSB_FOLDER,
+    BufferStateError,
     Shard,
-    find_shards,
+    check_shards,
     load_resharded,
     load_shard,
     remove_shards_of_other_world_sizes,
@@ -82,9 +83,15 @@ class BufferCheckpointMixin:
             self._prompt_sampler.load_state_dict(sampler_state)
 
     def _prefill(self, folder: Path) -> None:
-        samples, pixels = self._resharded(folder)
+        try:
+            samples, pixels = self._resharded(folder)
+        except BufferStateError as error:
+            raise BufferStateError(
+                f"`ssb_prefill` cannot be used: {error} (`ssb_resume` has no part in this. Name the `{SSB_FOLDER}` folder "
+                "of a checkpoint of such a run or what `filter-prompts` wrote, or leave `ssb_prefill` unset.)"
+            ) from error
         for sample in samples:
-            sample.step = 0  # steps of another run mean nothing here: ages count from the start of this one
+            sample.step = sample.uses = 0  # ages and uses count from the start of this run
         self._take_over(samples, pixels)
 
     def _resharded(self, folder: Path) -> tuple[list[Sample], dict[str, dict[str, torch.Tensor]]]:
@@ -123,14 +130,17 @@ class BufferCheckpointMixin:
                 logger.warning(f"Not resuming from {folder}: {reason}")
         broadcast_object_list(found)
         if found[0] is None:
-            raise ValueError(f"No whole checkpoint in {self.args.output_dir} to resume from.")
+            raise ValueError(
+                f"No whole checkpoint in {self.args.output_dir} to resume from; what each one lacks is logged above. "
+                "Checkpoints without a buffer, such as stock TRL's, are resumed with `ssb_resume='empty'`."
+            )
         return found[0]
 
     def _reason_not_whole(self, checkpoint: Path) -> str | None:
         try:
             json.loads((checkpoint / "trainer_state.json").read_bytes())
             if self.args.ssb_resume != "empty":
-                find_shards(checkpoint / SSB_FOLDER)
+                check_shards(checkpoint / SSB_FOLDER)
         except (OSError, ValueError) as error:
             return str(error)
         return None

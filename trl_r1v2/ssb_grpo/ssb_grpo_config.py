@@ -78,7 +78,11 @@ class SSBGRPOConfig(GRPOConfig):
         },
     )
     ssb_max_replay_fraction: float = field(
-        default=1.0, metadata={"help": "Largest part of a process's generation batch that is replayed (ours)."}
+        default=1.0,
+        metadata={
+            "help": "Largest part of a process's generation batch that is replayed (ours). 0 replays nothing and leaves "
+            "dead rows to `ssb_resample_rounds`."
+        },
     )
     ssb_replay_share: float = field(
         default=0.5, metadata={"help": "Part of the generation batch that is replayed in `ssb_replay='share'` (ours)."}
@@ -132,16 +136,22 @@ class SSBGRPOConfig(GRPOConfig):
             "ssb_max_uses",
         ):
             value = getattr(self, name)
+            if value is None and name in ("ssb_capacity", "ssb_pixel_bytes", "ssb_age_decay"):
+                raise ValueError(f"`{name}` is unset but must be a positive number.")
             if value is not None and value <= 0:
                 raise ValueError(f"`{name}` is {value} but must be positive.")
         for name in ("ssb_priority_exponent", "ssb_judge_tolerance", "ssb_resample_rounds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)} but must not be negative.")
-        if not 0 < self.ssb_max_replay_fraction <= 1:
+        if not 0 <= self.ssb_max_replay_fraction <= 1:
+            raise ValueError(f"`ssb_max_replay_fraction` is {self.ssb_max_replay_fraction} but must be in [0, 1].")
+        if self.ssb_max_replay_fraction == 0 and not (self.ssb_resample_rounds or self.ssb_skip_probability):
             raise ValueError(
-                f"`ssb_max_replay_fraction` is {self.ssb_max_replay_fraction} but must be in (0, 1]. To replay "
-                "nothing set `ssb_enabled=False`."
+                "`ssb_max_replay_fraction` is 0, so that nothing would ever be replayed. Set `ssb_enabled=False`, or "
+                "`ssb_resample_rounds` to generate anew for dead rows instead."
             )
+        if self.ssb_prefill is not None and not self.ssb_prefill:
+            raise ValueError("`ssb_prefill` is empty: name a folder of buffer files, or leave it unset.")
         if not 0 <= self.ssb_skip_probability < 1:
             raise ValueError(
                 f"`ssb_skip_probability` is {self.ssb_skip_probability} but must be in [0, 1): a prompt that is never "

@@ -206,7 +206,8 @@ def read_manifest(shard: Shard) -> dict[str, Any]:
         manifest = dict(json.loads(shard.manifest.read_bytes()))
     except (TypeError, ValueError) as error:
         raise BufferStateError(
-            f"{shard.manifest} is not a readable manifest ({error}). Resume from another checkpoint."
+            f"{shard.manifest} is not a readable manifest ({error}). Resume from another checkpoint, or use "
+            "`ssb_resume='empty'`."
         ) from error
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise BufferStateError(
@@ -219,6 +220,32 @@ def read_manifest(shard: Shard) -> dict[str, Any]:
             "`ssb_resume='empty'`."
         )
     return manifest
+
+
+def _read_tensors(shard: Shard, manifest: dict[str, Any]) -> bytes:
+    if not shard.tensors.is_file():
+        raise BufferStateError(
+            f"{shard.tensors} is missing beside its manifest. Resume from another checkpoint, or use "
+            "`ssb_resume='empty'`."
+        )
+    content = shard.tensors.read_bytes()
+    if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
+        raise BufferStateError(
+            f"{shard.tensors} is truncated or altered: its checksum differs from the manifest's. Resume from another "
+            "checkpoint, or use `ssb_resume='empty'`."
+        )
+    return content
+
+
+def check_shards(folder: Path) -> None:
+    """
+    Check that all files of a folder are there and whole.
+
+    Raises:
+        BufferStateError: As [`find_shards`], and if a file is missing, truncated or altered.
+    """
+    for shard in find_shards(folder):
+        _read_tensors(shard, read_manifest(shard))
 
 
 def load_shard(shard: Shard, fingerprint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]:
@@ -247,15 +274,7 @@ def load_shard(shard: Shard, fingerprint: dict[str, Any]) -> tuple[dict[str, Any
             f"{shard.tensors} belongs to another run ({'; '.join(differing)}). Restore these settings, or use "
             "`ssb_resume='empty'` to go on without the buffered samples."
         )
-    if not shard.tensors.is_file():
-        raise BufferStateError(f"{shard.tensors} is missing beside its manifest. Resume from another checkpoint.")
-    content = shard.tensors.read_bytes()
-    if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
-        raise BufferStateError(
-            f"{shard.tensors} is truncated or altered: its checksum differs from the manifest's. Resume from another "
-            "checkpoint, or use `ssb_resume='empty'`."
-        )
-    tensors = load(content)
+    tensors = load(_read_tensors(shard, manifest))
     pixels: dict[str, dict[str, torch.Tensor]] = {key: {} for key in manifest["pixels"]}
     for name in tensors:
         if name.startswith("pixels."):
@@ -292,10 +311,12 @@ def find_shards(folder: Path) -> list[Shard]:
         rank, _, world_size = path.stem.removeprefix("ssb-").partition("-of-")
         found.append(Shard(folder, int(rank), int(world_size)))
     world_sizes = {shard.world_size for shard in found}
+    if not folder.is_dir():
+        raise BufferStateError(f"{folder}: there is no such folder.")
     if len(world_sizes) != 1 or len(found) != found[0].world_size:
-        raise BufferStateError(
-            f"{folder} does not hold one complete set of buffer files (found: {[s.manifest.name for s in found]})."
-        )
+        names = ", ".join(shard.manifest.name for shard in found) or "none"
+        inside = f" Its folder {SSB_FOLDER!r} may be meant." if (folder / SSB_FOLDER).is_dir() else ""
+        raise BufferStateError(f"{folder} does not hold one complete set of buffer files (found: {names}).{inside}")
     return found
 
 
