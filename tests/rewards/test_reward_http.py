@@ -1,12 +1,15 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """A served reward model gives the scores of the local one, and its failures are loud."""
 
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
+import types
 import urllib.error
 import urllib.request
 
@@ -16,7 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from trl_r1v2.rewards import HTTPRewardModel, HybridReward, RewardModel, RewardModelReward
+from trl_r1v2.rewards import HTTPRewardModel, HybridReward, RewardModel, RewardModelReward, reward_http
 from trl_r1v2.rewards.reward_http import RewardServer, decode_conversation, encode_conversation
 
 
@@ -116,7 +119,7 @@ def test_malformed_requests_are_refused_and_the_server_goes_on(url, body, messag
 
 
 def test_an_unreachable_server_is_an_error_after_patience():
-    with pytest.raises(RuntimeError, match="did not answer for 1 s.*trl-r1v2 serve-reward"):
+    with pytest.raises(RuntimeError, match="gave no usable answer for 1 s.*trl-r1v2 serve-reward"):
         HTTPRewardModel("http://127.0.0.1:9", patience=1.0)
 
 
@@ -134,6 +137,88 @@ def test_a_server_that_comes_back_is_waited_for(server, url, monkeypatch):
     monkeypatch.setattr(server, "handle_error", lambda *args: None)
     assert len(model.score([[*PROMPTS[0], *ANSWERS[0]]])) == 1
     assert failures == []
+
+
+class BadServer(http.server.ThreadingHTTPServer):
+    """Answers `POST /score` with the next of its replies; `None` drops the connection, a number waits so many seconds."""
+
+    daemon_threads = True
+
+    def __init__(self, replies):
+        super().__init__(("127.0.0.1", 0), BadHandler)
+        self.replies = replies
+
+    def handle_error(self, request, client_address):
+        pass
+
+
+class BadHandler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.answer(b'{"version": 1, "sees_images": true}')
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        reply = self.server.replies.pop(0) if len(self.server.replies) > 1 else self.server.replies[0]
+        if reply is None:
+            self.connection.close()
+            return
+        if isinstance(reply, float):
+            time.sleep(reply)
+            reply = b'{"scores": [9.0]}'
+        self.answer(reply)
+
+    def answer(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def bad_server():
+    servers = []
+
+    def start(*replies):
+        servers.append(BadServer(list(replies)))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+GARBAGE = {
+    "no JSON": b"<html>busy</html>",
+    "half a reply": b'{"scores": [1.',
+    "a list": b"[1.0]",
+    "too many": b'{"scores": [1.0, 2.0]}',
+    "NaN": b'{"scores": [NaN]}',
+    "infinite": b'{"scores": [1e999]}',
+    "text": b'{"scores": ["1.0"]}',
+    "truth": b'{"scores": [true]}',
+}
+
+
+def test_a_server_that_drops_delays_and_answers_garbage_invents_no_score(bad_server, monkeypatch):
+    """The client asks again until there is one score for each conversation; `None` stays `None`."""
+    clock = types.SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: None)  # the client's alone
+    monkeypatch.setattr(reward_http, "time", clock)
+    url = bad_server(None, 3.0, *GARBAGE.values(), b'{"scores": [-2.5]}')
+    model = HTTPRewardModel(url, timeout=1.0, patience=120.0)
+    assert model.score([[*PROMPTS[0], *ANSWERS[0]]]) == [-2.5]
+    assert HTTPRewardModel(bad_server(b'{"scores": [null]}')).score([[*PROMPTS[0], *ANSWERS[0]]]) == [None]
+
+
+@pytest.mark.parametrize("reply", GARBAGE.values(), ids=GARBAGE)
+def test_a_server_that_only_answers_garbage_ends_the_run_with_the_cause(reply, bad_server):
+    model = HTTPRewardModel(bad_server(reply), patience=0.4)
+    with pytest.raises(RuntimeError, match="gave no usable answer for 0 s .(a reply without|a score that|Expecting)"):
+        model.score([[*PROMPTS[0], *ANSWERS[0]]])
 
 
 @pytest.mark.slow

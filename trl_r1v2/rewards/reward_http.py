@@ -10,10 +10,13 @@ import base64
 import http.client
 import io
 import json
+import math
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from PIL import Image
@@ -124,6 +127,23 @@ class _Handler(BaseHTTPRequestHandler):
         """Silent: one line a request would bury the trainer's own output."""
 
 
+def _check_info(reply: dict) -> None:
+    """Raise `ValueError` unless the reply is a server's description of itself."""
+    if not isinstance(reply, dict) or not {"version", "sees_images"} <= reply.keys():
+        raise ValueError(f"a reply that no reward server gives: {str(reply)[:200]}")
+
+
+def _check_scores(reply: dict, num_conversations: int) -> None:
+    """Raise `ValueError` unless the reply has a finite score, or `None`, for each conversation."""
+    scores = reply.get("scores") if isinstance(reply, dict) else None
+    if not isinstance(scores, list) or len(scores) != num_conversations:
+        raise ValueError(f"a reply without the {num_conversations} scores asked for: {str(reply)[:200]}")
+    for score in scores:
+        is_number = isinstance(score, int | float) and not isinstance(score, bool)
+        if score is not None and not (is_number and math.isfinite(score)):
+            raise ValueError(f"a score that is no finite number: {score!r}")
+
+
 class HTTPRewardModel:
     r"""
     A [`RewardServer`] seen as a [`~trl_r1v2.rewards.reward_model.RewardModel`]: give it to
@@ -137,8 +157,8 @@ class HTTPRewardModel:
         timeout (`float`, *optional*, defaults to `600.0`):
             Seconds to wait for one reply.
         patience (`float`, *optional*, defaults to `120.0`):
-            Seconds in which an unreachable or failing server is asked again, with growing pauses, before
-            `RuntimeError` ends the training: rewards that are silently missing would change what is trained.
+            Seconds in which a server that is unreachable, fails, or answers something other than the scores asked for is
+            asked again, with growing pauses, before `RuntimeError` ends the training: rewards that are silently missing would change what is trained.
 
     Raises:
         `RuntimeError`: If the server stays unreachable.
@@ -152,7 +172,7 @@ class HTTPRewardModel:
         self.batch_size = batch_size
         self.timeout = timeout
         self.patience = patience
-        info = self._ask("/info", None)
+        info = self._ask("/info", None, _check_info)
         if info["version"] != PROTOCOL_VERSION:
             raise ValueError(f"{url} speaks protocol version {info['version']}, this client {PROTOCOL_VERSION}.")
         self.sees_images = info["sees_images"]
@@ -162,10 +182,11 @@ class HTTPRewardModel:
         scores: list[float | None] = []
         for start in range(0, len(conversations), self.batch_size):
             part = [encode_conversation(messages) for messages in conversations[start : start + self.batch_size]]
-            scores += self._ask("/score", {"version": PROTOCOL_VERSION, "conversations": part})["scores"]
+            request = {"version": PROTOCOL_VERSION, "conversations": part}
+            scores += self._ask("/score", request, partial(_check_scores, num_conversations=len(part)))["scores"]
         return scores
 
-    def _ask(self, path: str, message: dict | None) -> dict:
+    def _ask(self, path: str, message: dict | None, check: Callable[[dict], None]) -> dict:
         body = None if message is None else json.dumps(message).encode("utf-8")
         request = urllib.request.Request(self.url + path, data=body, headers={"Content-Type": "application/json"})
         end = time.monotonic() + self.patience
@@ -173,16 +194,19 @@ class HTTPRewardModel:
         while True:
             try:
                 with urllib.request.urlopen(request, timeout=self.timeout) as reply:
-                    return json.loads(reply.read())
+                    answer = json.loads(reply.read())
+                check(answer)
+                return answer
             except urllib.error.HTTPError as error:
                 if error.code < 500:
                     raise ValueError(f"{self.url}{path} refused: {error.read().decode('utf-8', 'replace')}") from error
                 failure = error
-            except (OSError, http.client.HTTPException) as error:
+            # a reply that is no JSON, or not the scores asked for, is a failing server too
+            except (OSError, http.client.HTTPException, ValueError) as error:
                 failure = error
             if time.monotonic() + pause > end:
                 raise RuntimeError(
-                    f"The reward model at {self.url} did not answer for {self.patience:.0f} s ({failure}). Start it with "
+                    f"The reward model at {self.url} gave no usable answer for {self.patience:.0f} s ({failure}). Start it with "
                     "`trl-r1v2 serve-reward`, or resume from the last checkpoint when it is back."
                 ) from failure
             time.sleep(pause)
