@@ -2,7 +2,7 @@
 """
 Reward hacking on the digit tasks, with and without the threshold controller.
 
-    python -m benchmarks.hallucination.reward_hacking --base runs/digits/base --data runs/digits/data --work /tmp/hacking
+    python -m benchmarks.hallucination.reward_hacking --base runs/digits/base --data runs/digits/data --work runs/hacking
 
 The reward is R1V2's sum (eq. 7) of rule, reward model and format. The stand-in for the reward model has the flaw that
 makes policies hallucinate: it sees no image and likes the tone of a ready answer, which on these tasks is the tone of
