@@ -10,28 +10,18 @@ choice of the trained components, the `vision_cache*` keys, and the check of the
 `trainer_state.json` (the log) to `output_dir`. Not covered: reward-driven training (`scripts/grpo.py`), preferences (`scripts/mpo.py`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from trl import ScriptArguments
 
+from ..cli.training import ImageCheckArguments, load_datasets, model_init_kwargs, train_and_save
+
 
 @dataclass
-class AlignScriptArguments(ScriptArguments):
+class AlignScriptArguments(ImageCheckArguments, ScriptArguments):
     """
     Arguments of [`~trl.ScriptArguments`], and the check of the images.
     """
-
-    check_images: str = field(
-        default="all",
-        metadata={
-            "help": "Rows whose images are decoded before training: 'all', 'none' or a number of rows, spread evenly."
-        },
-    )
-
-    def __post_init__(self):
-        from ..datasets.checks import parse_check_images
-
-        parse_check_images(self.check_images)
 
 
 def main(script_args, training_args, model_args, dataset_args, trainable_args, cache_args):
@@ -42,7 +32,6 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, c
     from ..vlm.activation import set_trainable
     from ..vlm.native_checkpoint import NativeCheckpointMixin
     from ..vlm.vision_cache_callback import add_vision_cache
-    from .grpo import load_datasets
 
     class AlignTrainer(NativeCheckpointMixin, SFTTrainer):
         """[`~trl.SFTTrainer`] whose checkpoints of vision-language models can be resumed. The rest is inherited."""
@@ -53,13 +42,7 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, c
     for dataset in (train_dataset, eval_dataset):
         if dataset is not None:
             check_columns(dataset, name=str(script_args.dataset_name), columns=["prompt", "completion"])
-    training_args.model_init_kwargs = {
-        "revision": model_args.model_revision,
-        "trust_remote_code": training_args.trust_remote_code,
-        "attn_implementation": model_args.attn_implementation,
-        "dtype": model_args.dtype,
-        **(training_args.model_init_kwargs or {}),
-    }
+    training_args.model_init_kwargs = model_init_kwargs(model_args, training_args)
     trainer = AlignTrainer(
         model=model_args.model_name_or_path,
         args=training_args,
@@ -71,15 +54,7 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, c
     if trainable_args.trainable is not None:
         trainer.accelerator.print(set_trainable(trainer.model, trainable_args.trainable))
     add_vision_cache(trainer, cache_args)
-    if checkpoint:
-        trainer.accelerator.print(f"Resuming from {checkpoint}.")
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_state()
-    trainer.save_model(training_args.output_dir)
-    trainer.accelerator.print(f"Model, processor and trainer_state.json are in {training_args.output_dir}.")
-    if training_args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script_args.dataset_name)
-    trainer.end()
+    train_and_save(trainer, checkpoint, script_args.dataset_name)
 
 
 def make_parser(prog: str | None = None):

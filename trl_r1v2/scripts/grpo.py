@@ -9,28 +9,18 @@ keys of the hallucination monitor, and the keys below. The dataset is checked be
 processor and `trainer_state.json` (the log) to `output_dir`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from trl.scripts.grpo import GRPOScriptArguments
 
+from ..cli.training import ImageCheckArguments, load_datasets, model_init_kwargs, train_and_save
+
 
 @dataclass
-class SSBGRPOScriptArguments(GRPOScriptArguments):
+class SSBGRPOScriptArguments(ImageCheckArguments, GRPOScriptArguments):
     """
     Arguments of [`~trl.scripts.grpo.GRPOScriptArguments`], and the check of the images.
     """
-
-    check_images: str = field(
-        default="all",
-        metadata={
-            "help": "Rows whose images are decoded before training: 'all', 'none' or a number of rows, spread evenly."
-        },
-    )
-
-    def __post_init__(self):
-        from ..datasets.checks import parse_check_images
-
-        parse_check_images(self.check_images)
 
 
 def main(
@@ -51,13 +41,7 @@ def main(
     train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, reward_funcs)
     monitor_parts = load_monitor_parts(monitor_args, controller_args, reward_funcs)
     check_model_path(model_args.model_name_or_path)
-    training_args.model_init_kwargs = {
-        "revision": model_args.model_revision,
-        "trust_remote_code": training_args.trust_remote_code,
-        "attn_implementation": model_args.attn_implementation,
-        "dtype": model_args.dtype,
-        **(training_args.model_init_kwargs or {}),
-    }
+    training_args.model_init_kwargs = model_init_kwargs(model_args, training_args)
     trainer = SSBGRPOTrainer(
         model=model_args.model_name_or_path,
         reward_funcs=reward_funcs,
@@ -77,70 +61,10 @@ def main(
         trainer.accelerator.print(report)
     add_vision_cache(trainer, cache_args, reference=trainer.ref_model)
     add_monitor(trainer, monitor_parts)
-    if checkpoint:
-        trainer.accelerator.print(f"Resuming from {checkpoint}.")
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        train_and_save(trainer, checkpoint, script_args.dataset_name)
     except BufferStateError as error:
         raise RecipeError(f"cannot resume: {error}") from error
-    trainer.save_state()
-    trainer.save_model(training_args.output_dir)
-    trainer.accelerator.print(f"Model, processor and trainer_state.json are in {training_args.output_dir}.")
-    if training_args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script_args.dataset_name)
-    trainer.end()
-
-
-def load_datasets(script_args, training_args, dataset_args, reward_funcs):
-    """
-    Load and check the datasets that training needs.
-
-    Args:
-        script_args ([`SSBGRPOScriptArguments`]):
-            Names of dataset and splits, and how much to check.
-        training_args ([`SSBGRPOConfig`]):
-            Whether there is an evaluation, and which process this is.
-        dataset_args ([`~trl.DatasetMixtureConfig`]):
-            A mixture, instead of `dataset_name`.
-        reward_funcs (`list`):
-            Reward functions, whose columns have to exist.
-
-    Returns:
-        `tuple[Dataset, Dataset | None]`: Training and evaluation data.
-
-    Raises:
-        RecipeError: There is no dataset, or there are two.
-        DatasetError: A dataset cannot be used.
-    """
-    from trl import get_dataset
-
-    from ..cli.loading import load_splits, take_split
-    from ..cli.recipe import RecipeError
-    from ..datasets.checks import check_dataset
-    from ..rewards.columns import reward_columns
-
-    if bool(dataset_args.datasets) == bool(script_args.dataset_name):
-        raise RecipeError("set either `dataset_name` or `datasets`, not both and not neither.")
-    if dataset_args.datasets:
-        source, splits = "mixture", get_dataset(dataset_args)
-    else:
-        source = script_args.dataset_name
-        splits = load_splits(source, script_args.dataset_config, streaming=script_args.dataset_streaming)
-    wanted = {"dataset_train_split": script_args.dataset_train_split}
-    if training_args.eval_strategy != "no":
-        wanted["dataset_test_split"] = script_args.dataset_test_split
-    taken = []
-    for entry, split in wanted.items():
-        taken.append(take_split(splits, split, entry=entry, source=source))
-        check_dataset(
-            taken[-1],
-            name=f"{source} [{split}]",
-            columns=["prompt", *reward_columns(reward_funcs)],
-            check_images=script_args.check_images,
-            shard=(training_args.process_index, training_args.world_size),
-            progress=training_args.process_index == 0 and not training_args.disable_tqdm,
-        )
-    return taken[0], taken[1] if len(taken) > 1 else None
 
 
 def make_parser(prog: str | None = None):

@@ -10,28 +10,18 @@ keys of the hallucination monitor, and the check of the images. The dataset has 
 `trainer_state.json` (the log) to `output_dir`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from trl import ScriptArguments
 
+from ..cli.training import ImageCheckArguments, load_datasets, model_init_kwargs, train_and_save
+
 
 @dataclass
-class MPOScriptArguments(ScriptArguments):
+class MPOScriptArguments(ImageCheckArguments, ScriptArguments):
     """
     Arguments of [`~trl.ScriptArguments`], and the check of the images.
     """
-
-    check_images: str = field(
-        default="all",
-        metadata={
-            "help": "Rows whose images are decoded before training: 'all', 'none' or a number of rows, spread evenly."
-        },
-    )
-
-    def __post_init__(self):
-        from ..datasets.checks import parse_check_images
-
-        parse_check_images(self.check_images)
 
 
 def main(script_args, training_args, model_args, dataset_args, trainable_args, monitor_args, controller_args):
@@ -42,7 +32,6 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, m
     from ..hallucination.recipe import add_monitor, load_monitor_parts
     from ..mpo.mpo_trainer import MPOTrainer
     from ..vlm.activation import set_trainable
-    from .grpo import load_datasets
 
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
     train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, reward_funcs=[])
@@ -50,13 +39,7 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, m
         if dataset is not None:
             check_columns(dataset, name=str(script_args.dataset_name), columns=["prompt", "chosen", "rejected"])
     monitor_parts = load_monitor_parts(monitor_args, controller_args)
-    training_args.model_init_kwargs = {
-        "revision": model_args.model_revision,
-        "trust_remote_code": training_args.trust_remote_code,
-        "attn_implementation": model_args.attn_implementation,
-        "dtype": model_args.dtype,
-        **(training_args.model_init_kwargs or {}),
-    }
+    training_args.model_init_kwargs = model_init_kwargs(model_args, training_args)
     trainer = MPOTrainer(
         model=model_args.model_name_or_path,
         args=training_args,
@@ -68,15 +51,7 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, m
     if trainable_args.trainable is not None:
         trainer.accelerator.print(set_trainable(trainer.model, trainable_args.trainable))
     add_monitor(trainer, monitor_parts)
-    if checkpoint:
-        trainer.accelerator.print(f"Resuming from {checkpoint}.")
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_state()
-    trainer.save_model(training_args.output_dir)
-    trainer.accelerator.print(f"Model, processor and trainer_state.json are in {training_args.output_dir}.")
-    if training_args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script_args.dataset_name)
-    trainer.end()
+    train_and_save(trainer, checkpoint, script_args.dataset_name)
 
 
 def make_parser(prog: str | None = None):

@@ -10,28 +10,18 @@ Writes model, head, processor and `trainer_state.json` (the log) to `output_dir`
 `trl-r1v2 serve-reward` load. Not covered: text-only reward models (`trl reward`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from trl import ScriptArguments
 
+from ..cli.training import ImageCheckArguments, load_datasets, model_init_kwargs, train_and_save
+
 
 @dataclass
-class RewardScriptArguments(ScriptArguments):
+class RewardScriptArguments(ImageCheckArguments, ScriptArguments):
     """
     Arguments of [`~trl.ScriptArguments`], and the check of the images.
     """
-
-    check_images: str = field(
-        default="all",
-        metadata={
-            "help": "Rows whose images are decoded before training: 'all', 'none' or a number of rows, spread evenly."
-        },
-    )
-
-    def __post_init__(self):
-        from ..datasets.checks import parse_check_images
-
-        parse_check_images(self.check_images)
 
 
 def main(script_args, training_args, model_args, dataset_args):
@@ -39,18 +29,11 @@ def main(script_args, training_args, model_args, dataset_args):
 
     from ..cli.loading import check_model_path, resolve_checkpoint
     from ..rewards.reward_trainer import VisionRewardTrainer
-    from .grpo import load_datasets
 
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
     train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, reward_funcs=[])
     check_model_path(model_args.model_name_or_path)
-    training_args.model_init_kwargs = {
-        "revision": model_args.model_revision,
-        "trust_remote_code": training_args.trust_remote_code,
-        "attn_implementation": model_args.attn_implementation,
-        "dtype": model_args.dtype,
-        **(training_args.model_init_kwargs or {}),
-    }
+    training_args.model_init_kwargs = model_init_kwargs(model_args, training_args)
     trainer = VisionRewardTrainer(
         model=model_args.model_name_or_path,
         args=training_args,
@@ -60,15 +43,7 @@ def main(script_args, training_args, model_args, dataset_args):
         peft_config=get_peft_config(model_args),
     )
     trainer.accelerator.print(trainer.activation_report)
-    if checkpoint:
-        trainer.accelerator.print(f"Resuming from {checkpoint}.")
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_state()
-    trainer.save_model(training_args.output_dir)
-    trainer.accelerator.print(f"Reward model and trainer_state.json are in {training_args.output_dir}.")
-    if training_args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script_args.dataset_name)
-    trainer.end()
+    train_and_save(trainer, checkpoint, script_args.dataset_name, result="Reward model")
 
 
 def make_parser(prog: str | None = None):

@@ -1,0 +1,117 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+What the training commands (`align`, `reward`, `mpo`, `grpo`) share: checked datasets, how the model is loaded, the run.
+
+Does not cover: the trainers and what is special to one command (`trl_r1v2.scripts`). Imports trl only when called.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class ImageCheckArguments:
+    """
+    The check of the images, for a script's arguments.
+    """
+
+    check_images: str = field(
+        default="all",
+        metadata={
+            "help": "Rows whose images are decoded before training: 'all', 'none' or a number of rows, spread evenly."
+        },
+    )
+
+    def __post_init__(self):
+        from ..datasets.checks import parse_check_images
+
+        parse_check_images(self.check_images)
+
+
+def load_datasets(script_args, training_args, dataset_args, reward_funcs):
+    """
+    Load and check the datasets that training needs.
+
+    Args:
+        script_args ([`~trl.ScriptArguments`] with [`ImageCheckArguments`]):
+            Names of dataset and splits, and how much to check.
+        training_args ([`~transformers.TrainingArguments`]):
+            Whether there is an evaluation, and which process this is.
+        dataset_args ([`~trl.DatasetMixtureConfig`]):
+            A mixture, instead of `dataset_name`.
+        reward_funcs (`list`):
+            Reward functions, whose columns have to exist.
+
+    Returns:
+        `tuple[Dataset, Dataset | None]`: Training and evaluation data.
+
+    Raises:
+        RecipeError: There is no dataset, or there are two.
+        DatasetError: A dataset cannot be used.
+    """
+    from trl import get_dataset
+
+    from ..datasets.checks import check_dataset
+    from ..rewards.columns import reward_columns
+    from .loading import load_splits, take_split
+    from .recipe import RecipeError
+
+    if bool(dataset_args.datasets) == bool(script_args.dataset_name):
+        raise RecipeError("set either `dataset_name` or `datasets`, not both and not neither.")
+    if dataset_args.datasets:
+        source, splits = "mixture", get_dataset(dataset_args)
+    else:
+        source = script_args.dataset_name
+        splits = load_splits(source, script_args.dataset_config, streaming=script_args.dataset_streaming)
+    wanted = {"dataset_train_split": script_args.dataset_train_split}
+    if training_args.eval_strategy != "no":
+        wanted["dataset_test_split"] = script_args.dataset_test_split
+    taken = []
+    for entry, split in wanted.items():
+        taken.append(take_split(splits, split, entry=entry, source=source))
+        check_dataset(
+            taken[-1],
+            name=f"{source} [{split}]",
+            columns=["prompt", *reward_columns(reward_funcs)],
+            check_images=script_args.check_images,
+            shard=(training_args.process_index, training_args.world_size),
+            progress=training_args.process_index == 0 and not training_args.disable_tqdm,
+        )
+    return taken[0], taken[1] if len(taken) > 1 else None
+
+
+def model_init_kwargs(model_args, training_args) -> dict:
+    """Arguments of `from_pretrained` from [`~trl.ModelConfig`]; those that the recipe gives itself come first."""
+    return {
+        "revision": model_args.model_revision,
+        "trust_remote_code": training_args.trust_remote_code,
+        "attn_implementation": model_args.attn_implementation,
+        "dtype": model_args.dtype,
+        **(training_args.model_init_kwargs or {}),
+    }
+
+
+def train_and_save(
+    trainer, checkpoint: str | None, dataset_name: str | None, result: str = "Model, processor"
+) -> None:
+    """
+    Train, and save what was trained with the log.
+
+    Args:
+        trainer ([`~transformers.Trainer`]):
+            The trainer.
+        checkpoint (`str`, *optional*):
+            Checkpoint to resume from.
+        dataset_name (`str`, *optional*):
+            For the model card, where the model is pushed to the Hub.
+        result (`str`, *optional*, defaults to `"Model, processor"`):
+            What the last message says is saved, beside the log.
+    """
+    if checkpoint:
+        trainer.accelerator.print(f"Resuming from {checkpoint}.")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_state()
+    trainer.save_model(trainer.args.output_dir)
+    trainer.accelerator.print(f"{result} and trainer_state.json are in {trainer.args.output_dir}.")
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub(dataset_name=dataset_name)
+    trainer.end()
