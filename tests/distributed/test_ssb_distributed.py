@@ -78,7 +78,7 @@ def run_two(launcher, folder, models, scenarios) -> dict[str, list[dict]]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=560)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-5000:]
     return {
-        name: [torch.load(folder / name / f"rank-{rank}.pt", weights_only=False) for rank in (0, 1)]
+        name: [torch.load(folder / name / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
         for name in scenarios
     }
 

@@ -9,8 +9,9 @@ import torch
 from datasets import Dataset
 from datasets import Image as ImageColumn
 from PIL import Image
+from reward_tiny import build_qwen_vl
 from safetensors.torch import load_file, save_file
-from tiny_models import CHAT_TEMPLATE, build_tokenizer, text_config
+from tiny_models import build_tokenizer, text_config
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -178,57 +179,8 @@ def test_a_model_without_head_is_refused(internvl_path):
 
 @pytest.fixture(scope="module")
 def qwen_path(tmp_path_factory):
-    """A tiny Qwen2.5-VL, the family of the published reward model."""
-    from transformers import (
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-        Qwen2_5_VLProcessor,
-        Qwen2VLImageProcessor,
-        Qwen2VLVideoProcessor,
-    )
-
     folder = tmp_path_factory.mktemp("qwen_vl")
-    vision = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
-    tokenizer = build_tokenizer(vision)
-    ids = dict(
-        zip(
-            ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id"),
-            tokenizer.convert_tokens_to_ids(list(vision)),
-            strict=True,
-        )
-    )
-    text = text_config(tokenizer).to_dict() | {
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
-    }
-    text.pop("model_type")
-    config = Qwen2_5_VLConfig(
-        text_config=text,
-        vision_config={
-            "depth": 1,
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_heads": 2,
-            "out_hidden_size": HIDDEN,
-            "patch_size": 14,
-            "window_size": 56,
-            "fullatt_block_indexes": [0],
-        },
-        tie_word_embeddings=False,
-        **ids,
-    )
-    torch.manual_seed(0)
-    model = Qwen2_5_VLForConditionalGeneration(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(std=0.2)
-    pixels = {"min_pixels": 28 * 28, "max_pixels": 28 * 28 * 6}
-    template = CHAT_TEMPLATE.replace("<IMG_CONTEXT>", "<|vision_start|><|image_pad|><|vision_end|>")
-    processor = Qwen2_5_VLProcessor(
-        Qwen2VLImageProcessor(**pixels), tokenizer, Qwen2VLVideoProcessor(), chat_template=template
-    )
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    build_qwen_vl(folder)
     weight, bias = random_head(1)
     save_file({"v_head.summary.weight": weight, "v_head.summary.bias": bias}, folder / "value_head.safetensors")
     return str(folder)
