@@ -142,7 +142,7 @@ def same_bytes(a: TensorInfo, b: TensorInfo) -> bool:
     if (a.dtype, a.shape) != (b.dtype, b.shape):
         return False
     pairs = zip(row_piece(a, 0, a.shape[0])[0].chunks(), row_piece(b, 0, b.shape[0])[0].chunks(), strict=True)
-    return all(x == y for x, y in pairs)
+    return all(bytes(x) == bytes(y) for x, y in pairs)  # bytes compare at once, memoryviews item by item
 
 
 def fresh_adapter(config: InternVLConfig, seed: int, dtype: str) -> list[OutputTensor]:

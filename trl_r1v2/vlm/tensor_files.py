@@ -23,7 +23,10 @@ from safetensors import SafetensorError, safe_open
 from trl_r1v2.vlm.errors import CheckpointError
 
 
-CHUNK_BYTES = 8 * 1024 * 1024
+# Small enough to be hashed and written while it is still in the processor's cache.
+CHUNK_BYTES = 1024 * 1024
+# Values drawn at a time; the bytes of a fresh tensor depend on it.
+DRAWN_VALUES = 2 * 1024 * 1024
 
 TORCH_DTYPES = {
     "F64": torch.float64,
@@ -170,14 +173,18 @@ class FileRange:
     offset: int
     nbytes: int
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[memoryview]:
+        """The bytes in order. Each chunk overwrites the one before it."""
+        buffer = memoryview(bytearray(min(CHUNK_BYTES, self.nbytes)))
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             left = self.nbytes
             while left:
-                chunk = file.read(min(CHUNK_BYTES, left))
-                if not chunk:
-                    raise CheckpointError(f"{self.path}: ended {left} bytes early while it was copied.")
+                chunk = buffer[: min(CHUNK_BYTES, left)]
+                if file.readinto(chunk) < len(chunk):
+                    raise CheckpointError(
+                        f"{self.path}: ended early while it was copied, {left} bytes before the end of a tensor."
+                    )
                 left -= len(chunk)
                 yield chunk
 
@@ -200,7 +207,7 @@ class Cast:
 
     def chunks(self) -> Iterator[bytes]:
         for chunk in self.source.chunks():
-            values = torch.frombuffer(bytearray(chunk), dtype=TORCH_DTYPES[self.source_dtype])
+            values = torch.frombuffer(chunk, dtype=TORCH_DTYPES[self.source_dtype])
             yield tensor_bytes(values.to(TORCH_DTYPES[self.dtype]))
 
     def identity(self) -> list:
@@ -227,9 +234,8 @@ class Normal:
     def chunks(self) -> Iterator[bytes]:
         digest = hashlib.sha256(f"{self.seed}:{self.name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        step = CHUNK_BYTES // 4
-        for start in range(0, self.numel, step):
-            values = torch.randn(min(step, self.numel - start), generator=generator, dtype=torch.float32)
+        for start in range(0, self.numel, DRAWN_VALUES):
+            values = torch.randn(min(DRAWN_VALUES, self.numel - start), generator=generator, dtype=torch.float32)
             yield tensor_bytes((values * self.std).to(TORCH_DTYPES[self.dtype]))
 
     def identity(self) -> list:
@@ -317,7 +323,7 @@ class OutputTensor:
     def nbytes(self) -> int:
         return sum(piece.nbytes for piece in self.pieces)
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes | memoryview]:
         for piece in self.pieces:
             yield from piece.chunks()
 
