@@ -10,11 +10,10 @@ from datasets import load_dataset
 from reward_tiny import PlainReward, conversation, pair, pairs
 from safetensors.torch import load_file
 
-from trl_r1v2.cli.loading import load_reward_funcs
+from trl_r1v2.cli.loading import load_reward_func, load_reward_funcs
 from trl_r1v2.datasets.checks import DatasetError
 from trl_r1v2.rewards import RewardModelReward
 from trl_r1v2.rewards.from_recipe import VARIABLE, load_recipe_reward
-from trl_r1v2.sampling.scoring import load_reward_functions
 from trl_r1v2.scripts import grpo as grpo_script
 from trl_r1v2.scripts import pairs as pairs_script
 from trl_r1v2.scripts.reward import main, make_parser
@@ -85,7 +84,7 @@ def test_recipes_name_the_folder_as_a_reward(trained):
     path = str(trained[0] / "out")
     row = pair(3, 2)
     expected = PlainReward.from_reward_folder(path).score(conversation(row, "chosen")).item()
-    found = [*load_reward_funcs([path]), *load_reward_funcs(None, path), load_reward_functions([path])[path]]
+    found = [*load_reward_funcs([path]), *load_reward_funcs(None, path), load_reward_func(path, entry="judge")]
     for reward in found:
         assert reward.__name__ == "out"
         scores = reward(prompts=[row["prompt"]], completions=[row["chosen"]], images=[row["images"]])

@@ -7,8 +7,9 @@ from datasets import Dataset
 from PIL import Image as PILImage
 from trl import GRPOConfig, GRPOTrainer
 
+from trl_r1v2.rewards import accuracy_reward
 from trl_r1v2.sampling import Rollout
-from trl_r1v2.sampling.scoring import load_reward_functions, score_rollouts, total_score
+from trl_r1v2.sampling.scoring import score_rollouts, total_score
 
 
 def rollout(row, sample, text, ids=(1, 2)):
@@ -128,14 +129,11 @@ def test_a_missing_image_is_named():
         list(score_rollouts([rollout(0, 0, "x")], dataset, {"f": lambda **kwargs: [1.0]}, progress=False))
 
 
-def test_functions_are_found_by_path():
-    paths = ["trl_r1v2.rewards.accuracy_reward", "trl.rewards.think_format_reward", "trl_r1v2.rewards.accuracy_reward"]
-    functions = load_reward_functions(paths)
-    assert list(functions) == paths[:2]
+def test_prompts_may_be_plain_text():
     (records,) = score_rollouts(
         [rollout(0, 0, "The answer is a"), rollout(0, 1, "The answer is c")],
         Dataset.from_dict({"prompt": ["q"], "solution": ["a"]}),
-        {"accuracy": functions[paths[0]]},
+        {"accuracy": accuracy_reward},
         progress=False,
     )
     assert [record["scores"]["accuracy"] for record in records] == [1.0, 0.0]

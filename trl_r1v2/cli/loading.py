@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,28 +129,30 @@ def import_by_name(name: str, *, entry: str) -> Any:
         raise RecipeError(f"`{entry}: {name}`: the module {module_name} has no {attribute!r}{hint}.") from error
 
 
-def load_reward_funcs(names: list[str] | None, reward_model: str | None = None) -> list:
+def load_reward_func(name: str, *, entry: str) -> Callable:
     """
-    Resolve the reward functions of a recipe.
+    Find a reward function that a recipe names.
 
     Args:
-        names (`list[str]`, *optional*):
-            Names of TRL's registry (`accuracy_reward`, `reasoning_accuracy_reward`, `think_format_reward`,
-            `get_soft_overlong_punishment`), dotted paths of a module-level function or instance, or folders of reward
-            models with a scalar head, as `trl-r1v2 reward` writes them; these see the images.
-        reward_model (`str`, *optional*):
-            A further reward model, which comes first: such a folder, or TRL's text reward model.
+        name (`str`):
+            Name in TRL's registry (`accuracy_reward`, `reasoning_accuracy_reward`, `think_format_reward`,
+            `get_soft_overlong_punishment`), dotted path of a module-level function or instance, or folder of a reward
+            model with a scalar head, as `trl-r1v2 reward` writes it; this one sees the images.
+        entry (`str`):
+            Recipe entry, for the message.
 
     Returns:
-        `list`: What the trainer's `reward_funcs` takes.
+        `Callable`: With TRL's reward signature.
 
     Raises:
-        RecipeError: A name is unknown, cannot be imported, or is not callable, or there is none.
+        RecipeError: The name is unknown, cannot be imported, or is not callable.
     """
     from trl import rewards
 
     from trl_r1v2.rewards.value_head import is_reward_model
 
+    if is_reward_model(name):
+        return _load_reward_model(name)
     registry = {
         "accuracy_reward": rewards.accuracy_reward,
         "reasoning_accuracy_reward": rewards.reasoning_accuracy_reward,
@@ -157,26 +160,44 @@ def load_reward_funcs(names: list[str] | None, reward_model: str | None = None) 
         # the values of TRL's own script
         "get_soft_overlong_punishment": rewards.get_soft_overlong_punishment(1280, 256),
     }
+    if name in registry:
+        return registry[name]
+    if "." not in name:
+        raise RecipeError(
+            f"`{entry}: {name}` is neither a dotted path, nor the folder of a reward model, nor one of "
+            f"{', '.join(registry)}. Rewards of this package are named `trl_r1v2.rewards.<name>`."
+        )
+    reward_func = import_by_name(name, entry=entry)
+    if not callable(reward_func) or isinstance(reward_func, type):
+        raise RecipeError(
+            f"`{entry}: {name}` is a {type(reward_func).__name__}, no reward function. Name a module-level function "
+            "or instance."
+        )
+    return reward_func
+
+
+def load_reward_funcs(names: list[str] | None, reward_model: str | None = None) -> list:
+    """
+    Resolve the reward functions of a recipe.
+
+    Args:
+        names (`list[str]`, *optional*):
+            Names, each as [`load_reward_func`] takes it.
+        reward_model (`str`, *optional*):
+            A further reward model, which comes first: a folder with a scalar head, or TRL's text reward model.
+
+    Returns:
+        `list`: What the trainer's `reward_funcs` takes.
+
+    Raises:
+        RecipeError: A name cannot be resolved, or there is none.
+    """
+    from trl_r1v2.rewards.value_head import is_reward_model
+
     reward_funcs = []
     if reward_model:
         reward_funcs.append(_load_reward_model(reward_model) if is_reward_model(reward_model) else reward_model)
-    for index, name in enumerate(names or []):
-        entry = f"reward_funcs[{index}]"
-        if is_reward_model(name):
-            reward_funcs.append(_load_reward_model(name))
-            continue
-        if "." not in name and name not in registry:
-            raise RecipeError(
-                f"`{entry}: {name}` is neither a dotted path, nor the folder of a reward model, nor one of "
-                f"{', '.join(registry)}. Rewards of this package are named `trl_r1v2.rewards.<name>`."
-            )
-        reward_func = registry[name] if name in registry else import_by_name(name, entry=entry)
-        if not callable(reward_func) or isinstance(reward_func, type):
-            raise RecipeError(
-                f"`{entry}: {name}` is a {type(reward_func).__name__}, no reward function. Name a module-level function "
-                "or instance."
-            )
-        reward_funcs.append(reward_func)
+    reward_funcs += [load_reward_func(name, entry=f"reward_funcs[{i}]") for i, name in enumerate(names or [])]
     if not reward_funcs:
         raise RecipeError("there is no reward: set `reward_funcs` or `reward_model_name_or_path`.")
     return reward_funcs

@@ -58,7 +58,7 @@ COMMANDS = {
     "real-parts": Command("real_parts", "Demo", "pretrained parts from wheels: SmolLM2-135M and DINOv2-S"),
 }  # fmt: skip
 
-_USUAL_ORDER = ("compose", "align", "filter-prompts", "pairs", "mpo", "grpo", "evaluate", "report")
+_USUAL_ORDER = ("compose", "align", "filter-prompts", "reward", "pairs", "mpo", "grpo", "evaluate", "report")
 
 
 def help_text() -> str:

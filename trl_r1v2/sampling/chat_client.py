@@ -7,16 +7,9 @@ other than 429) is reported at once. Standard library only. Does not cover strea
 """
 
 import base64
-import http.client
 import io
 import itertools
 import json
-import os
-import random
-import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -24,9 +17,9 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from .http_client import SHOWN_CHARS, HTTPClient, InvalidReply, NoReply, Refusal
 
-_LONGEST_PAUSE = 30.0
-_SHOWN_CHARS = 300
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -89,14 +82,15 @@ class ChatClient:
             raise ServerError(f"{url!r} is no address: write it as http://host:port/v1.")
         self.url = url.rstrip("/")
         self.model = model
-        self.timeout, self.patience, self.first_pause = timeout, patience, first_pause
-        self.headers = {"Content-Type": "application/json"}
-        if api_key_env is not None:
-            if api_key_env not in os.environ:
-                raise ServerError(f"the environment variable {api_key_env} is not set: put the server's key into it.")
-            self.headers["Authorization"] = f"Bearer {os.environ[api_key_env]}"
-        self.num_retries = 0
-        self._lock = threading.Lock()
+        try:
+            self._http = HTTPClient(api_key_env, timeout, patience, first_pause)
+        except ValueError as error:
+            raise ServerError(str(error)) from error
+
+    @property
+    def num_retries(self) -> int:
+        """Requests that were sent again."""
+        return self._http.num_retries
 
     def complete(self, messages: list[dict[str, Any]], **settings) -> ChatReply:
         """
@@ -115,41 +109,19 @@ class ChatClient:
             ServerError: The server refuses the request, or no reply came in `patience` seconds after the first failure.
         """
         address = f"{self.url}/chat/completions"
-        body = json.dumps({"model": self.model, "messages": messages, **settings}).encode("utf-8")
-        end, pause = None, self.first_pause
-        while True:
-            wish = 0.0
-            try:
-                request = urllib.request.Request(address, data=body, headers=self.headers)
-                with urllib.request.urlopen(request, timeout=self.timeout) as reply:
-                    return read_reply(reply.read())
-            except urllib.error.HTTPError as error:
-                text = error.read().decode("utf-8", "replace")[:_SHOWN_CHARS]
-                if error.code < 500 and error.code not in (408, 429):
-                    raise ServerError(
-                        f"{address} refused the request for model {self.model!r} ({error.code}): {text}. Correct the "
-                        "server's address, the model's name, or the setting that it names."
-                    ) from error
-                failure: Exception = error
-                wish = _seconds(error.headers.get("Retry-After"))
-            except (OSError, http.client.HTTPException, InvalidReply) as error:
-                failure = error
-            now = time.monotonic()
-            end = now + self.patience if end is None else end
-            if now + pause > end:
-                raise ServerError(
-                    f"{address} gave no reply of model {self.model!r} for {self.patience:.0f} s (last: {failure}). Start "
-                    "the server, or raise the patience; what was done before is kept, and the same command goes on."
-                ) from failure
-            with self._lock:
-                self.num_retries += 1
-            # requests that failed together should not come back together
-            time.sleep(min(max(pause * random.uniform(0.75, 1.0), wish), max(end - now, 0.0)))
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-
-class InvalidReply(ValueError):
-    """A body that is no chat completion."""
+        try:
+            return self._http.ask(address, {"model": self.model, "messages": messages, **settings}, read_reply)
+        except Refusal as refusal:
+            raise ServerError(
+                f"{address} refused the request for model {self.model!r} ({refusal.status}): "
+                f"{refusal.body[:SHOWN_CHARS]}. Correct the server's address, the model's name, or the setting that it "
+                "names."
+            ) from refusal
+        except NoReply as failure:
+            raise ServerError(
+                f"{address} gave no reply of model {self.model!r} for {self._http.patience:.0f} s (last: {failure}). "
+                "Start the server, or raise the patience; what was done before is kept, and the same command goes on."
+            ) from failure
 
 
 def read_reply(body: bytes) -> ChatReply:
@@ -170,18 +142,13 @@ def read_reply(body: bytes) -> ChatReply:
         finish_reason = choice["finish_reason"]
         valid = isinstance(text, str) and isinstance(reasoning, str | None) and isinstance(finish_reason, str | None)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        shown = body[:_SHOWN_CHARS].decode("utf-8", "replace")
+        shown = body[:SHOWN_CHARS].decode("utf-8", "replace")
         raise InvalidReply(f"the reply is no chat completion: {shown!r}") from error
     if not valid:
-        raise InvalidReply(f"the reply is no chat completion: {body[:_SHOWN_CHARS].decode('utf-8', 'replace')!r}")
+        raise InvalidReply(f"the reply is no chat completion: {body[:SHOWN_CHARS].decode('utf-8', 'replace')!r}")
     if reasoning:
         text = f"<think>{reasoning}</think>\n{text}" if text else f"<think>{reasoning}"
     return ChatReply(text, finish_reason or "unknown", usage.get("completion_tokens"))
-
-
-def _seconds(text: str | None) -> float:
-    """Value of a `Retry-After` header in seconds; dates and nonsense count as none."""
-    return min(float(text), _LONGEST_PAUSE) if text is not None and text.strip().isdecimal() else 0.0
 
 
 def encode_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

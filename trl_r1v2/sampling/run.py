@@ -19,14 +19,14 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from trl_r1v2.cli.loading import load_model
+from trl_r1v2.cli.loading import load_model, load_reward_func
 
 from .dataset_folder import load_prompts
 from .fingerprints import content_fingerprint, dataset_fingerprint, model_fingerprint
 from .generation import sample_to_store
 from .prompts import encode_prompts, read_prompt
 from .rollouts import ChunkStore, Rollout, RolloutStore, merge_shards
-from .scoring import load_reward_functions, score_to_store, total_score
+from .scoring import score_to_store, total_score
 
 
 ROLLOUT_FOLDER = "rollouts"
@@ -278,8 +278,9 @@ def score_over_processes(
 
 
 def reward_functions_of(args: SamplingArguments, extra_funcs: Sequence[str] = ()) -> dict[str, Callable]:
-    """All functions to call, by path: those of the score, the judge, and `extra_funcs`."""
-    return load_reward_functions([*args.reward_funcs, args.judge, *extra_funcs])
+    """All functions to call, by name: those of the score, the judge, and `extra_funcs`."""
+    names = dict.fromkeys([*args.reward_funcs, args.judge, *extra_funcs])
+    return {name: load_reward_func(name, entry="reward function") for name in names}
 
 
 def score_statistics(scored: Sequence[ScoredRollout]) -> dict[str, Any]:

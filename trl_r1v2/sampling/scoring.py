@@ -3,18 +3,16 @@
 """
 Scoring rollouts with TRL reward functions outside a trainer.
 
-A reward function is found by its dotted path, a reward model with a scalar head by its folder, and both are called with
-what `GRPOTrainer` would pass. Reward models given as `nn.Module` are not covered: wrap them in a function. What a score means is the business of `ssb_grpo.prompt_pool` and
+Functions are called with what `GRPOTrainer` would pass; finding them by their names is `cli.loading`. Reward models given
+as `nn.Module` are not covered: wrap them in a function. What a score means is the business of `ssb_grpo.prompt_pool` and
 `mpo.pairs`.
 """
 
 import asyncio
-import importlib
 import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -22,55 +20,8 @@ from tqdm.auto import tqdm
 from transformers import TrainerState
 from trl.data_utils import is_conversational
 
-from trl_r1v2.rewards.reward_model import RewardModelReward
-from trl_r1v2.rewards.value_head import is_reward_model
-
 from .prompts import fill_images, read_example
 from .rollouts import ChunkStore, Rollout
-
-
-def load_reward_functions(paths: Sequence[str]) -> dict[str, Callable]:
-    """
-    Imports reward functions, as `trl grpo --reward_funcs` does.
-
-    Args:
-        paths (`Sequence[str]`):
-            Dotted paths of functions or callable instances, e.g. `"trl_r1v2.rewards.accuracy_reward"`, or folders of
-            reward models, as `trl-r1v2 reward` writes them.
-
-    Returns:
-        `dict[str, Callable]`: Functions by path, without repetition.
-
-    Raises:
-        `ValueError`: A path has no module, cannot be found, or does not name something to call.
-    """
-    functions = {}
-    for path in dict.fromkeys(paths):
-        if is_reward_model(path):
-            functions[path] = RewardModelReward.from_pretrained(path, name=Path(path).name)
-            continue
-        module_name, _, name = path.rpartition(".")
-        if not module_name:
-            raise ValueError(f"reward function {path!r} is no dotted path: write `package.module.function`")
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-                raise  # the module exists and misses something of its own
-            raise ValueError(
-                f"reward function {path!r}: there is no module {error.name!r}. Check the spelling, or put its folder "
-                "on PYTHONPATH"
-            ) from error
-        try:
-            function = getattr(module, name)
-        except AttributeError as error:
-            raise ValueError(f"reward function {path!r}: {module_name!r} has no {name!r}") from error
-        if inspect.isclass(function) or not callable(function):
-            raise ValueError(
-                f"reward function {path!r} is a {type(function).__name__}: name a function or a callable instance"
-            )
-        functions[path] = function
-    return functions
 
 
 def score_rollouts(
@@ -94,7 +45,7 @@ def score_rollouts(
         dataset ([`~datasets.Dataset`]):
             Dataset that the rollouts' rows refer to.
         functions (`Mapping[str, Callable]`):
-            Reward functions, from [`load_reward_functions`].
+            Reward functions by name, which the scores are kept under.
         batch_size (`int`, *optional*, defaults to `64`):
             Rollouts scored at once; the rollouts of a prompt are never split.
         progress (`bool`, *optional*, defaults to `True`):
