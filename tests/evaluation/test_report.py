@@ -272,6 +272,27 @@ def test_plotted_lines_are_the_logged_values():
     assert axes.get_xlabel() == "optimizer step" and "%" in axes.get_ylabel()
 
 
+def test_probes_of_the_monitor_stand_in_the_report(run_dir):
+    state = json.loads((run_dir / "grpo" / "trainer_state.json").read_text())
+    probes = {0: (0.5, 0.0), 3: (0.3, 0.4), 6: (0.2, 0.6)}
+    for step, (rate, gap) in probes.items():
+        place = next((i + 1 for i, entry in enumerate(state["log_history"]) if entry["step"] == step), 0)
+        entry = {"step": step, "hallucination/rate": rate, "hallucination/grounding_gap": gap}
+        state["log_history"].insert(place, entry)
+    (run_dir / "grpo" / "trainer_state.json").write_text(json.dumps(state))
+    page, summary = write_report(run_dir)
+    (run,) = summary["training"]
+    assert [step["step"] for step in run["steps"]] == [0, 1, 2, 3, 4, 5, 6]
+    assert run["num_tokens"] == 6000.0  # the last entry of the log is a probe, which counts no tokens
+    assert run["means"]["hallucination_rate"] == pytest.approx(1 / 3)
+    assert "Hallucination during training" in page.text
+    canvas = Figure()
+    plots.draw_hallucination(canvas, run["steps"])
+    rate, gap = (axes.get_lines()[0].get_xydata() for axes in canvas.axes)
+    np.testing.assert_allclose(rate, [[0, 50], [3, 30], [6, 20]])
+    np.testing.assert_allclose(gap, [[0, 0], [3, 0.4], [6, 0.6]])
+
+
 def test_smoothing_keeps_constants_and_short_series():
     np.testing.assert_allclose(plots.smooth(np.full(200, 3.0)), 3.0)
     short = np.arange(20.0)

@@ -264,6 +264,32 @@ def draw_length(figure, steps) -> None:
     figure.legend(loc="outside upper left", ncols=2)
 
 
+def draw_hallucination(figure, steps) -> None:
+    """What the monitor's probes measured: the rate, and below it the grounding gap and the threshold, if there are any."""
+    panels = [
+        ("hallucination_rate", 100.0, ORANGE, "hallucination (%)"),
+        ("grounding_gap", 1.0, BLUE, "gap (nats a token)"),
+        ("reward_threshold", 1.0, GREEN, "reward threshold"),
+    ]
+    panels = [panel for panel in panels if any(panel[0] in step for step in steps)]
+    figure.set_size_inches(_SIZE[0], 1.2 + 1.7 * len(panels))
+    all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, scale, colour, label) in zip(all_axes, panels, strict=True):
+        x, values = _series(steps, name)
+        axes.plot(
+            x,
+            scale * values,
+            "o-",
+            markersize=4,
+            color=colour,
+            drawstyle="steps-post" if name == "reward_threshold" else None,
+        )
+        axes.set_ylim(min(0.0, 1.1 * scale * values.min()), max(1e-3, 1.15 * scale * values.max()))
+        axes.set_ylabel(label)
+    _step_axis(all_axes[-1])
+    figure.align_ylabels()
+
+
 def draw_loss(figure, steps) -> None:
     """Training loss."""
     axes = figure.subplots()
@@ -318,6 +344,15 @@ _TRAINING_PLOTS = (
         "Length of the sampled responses.",
         ("length_mean",),
         draw_length,
+    ),
+    _TrainingPlot(
+        "hallucination",
+        "Hallucination during training",
+        "Probes of the monitor on a fixed set of held-out rows: share of responses that claim what the image does not "
+        "show, how much more likely a response is with its own image than with another, and the threshold that the "
+        "controller sets, where there is one.",
+        ("hallucination_rate",),
+        draw_hallucination,
     ),
     _TrainingPlot("loss", "Loss", "Training loss." + _SMOOTHED, ("loss",), draw_loss),
 )

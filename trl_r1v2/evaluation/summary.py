@@ -37,6 +37,9 @@ SERIES = {
     "length_min": "completions/min_length",
     "length_max": "completions/max_length",
     "tokens": "num_tokens",
+    "hallucination_rate": "hallucination/rate",
+    "grounding_gap": "hallucination/grounding_gap",
+    "reward_threshold": "hallucination/threshold",
 }
 # How an example fared: right in the first and in the last evaluation.
 OUTCOMES = {"gained": (False, True), "kept": (True, True), "lost": (True, False), "missed": (False, False)}
@@ -111,9 +114,8 @@ def read_training(folder: Path, name: str) -> dict[str, Any]:
 
     Returns:
         `dict`: `name`, `folder`, `num_steps` (optimizer steps), `num_tokens` (of prompts and responses, where logged),
-        `steps` (one dict for each logged step, with `step` and the names of `SERIES` that
-        were logged), `means` (of each series over all logged steps) and `thirds` (of each over the first and last
-        third).
+        `steps` (one dict for each logged step, with `step` and the names of `SERIES` that were logged), `means` (of each
+        series over all logged steps) and `thirds` (of each over the first and last third).
 
     Raises:
         ReportError: There is no log.
@@ -122,17 +124,18 @@ def read_training(folder: Path, name: str) -> dict[str, Any]:
     if not path.is_file():
         raise ReportError(f"{folder} holds no trainer_state.json: train first, or correct `training`.")
     state = json.loads(path.read_text(encoding="utf-8"))
-    steps = []
+    by_step: dict[int, dict[str, float]] = {}  # a step and a probe of the monitor after it are two entries
     for entry in state["log_history"]:
         values = {name: entry[key] for name, key in SERIES.items() if key in entry}
         if values:
-            steps.append({"step": entry["step"], **values})
+            by_step.setdefault(entry["step"], {"step": entry["step"]}).update(values)
+    steps = list(by_step.values())
     third = max(1, len(steps) // 3)
     return {
         "name": name,
         "folder": str(folder),
         "num_steps": state["global_step"],
-        "num_tokens": steps[-1].get("tokens") if steps else None,
+        "num_tokens": next((step["tokens"] for step in reversed(steps) if "tokens" in step), None),
         "steps": steps,
         "means": _means(steps),
         "thirds": {"first": _means(steps[:third]), "last": _means(steps[-third:])},
