@@ -62,6 +62,7 @@ bench: demo  ## Run the benchmarks (hours); raw results go beside the scripts in
 		--work runs/hacking
 	$(BIN)/python -m benchmarks.rewards.embedded_reward_model
 	$(BIN)/python -m benchmarks.rewards.scores_per_second
+	$(BIN)/python -m benchmarks.rewards.http_scores_per_second
 	$(BIN)/python -m benchmarks.sizes.memory
 	$(BIN)/python benchmarks/rewards/verifier_throughput.py --output benchmarks/rewards/verifier_throughput.json
 	$(BIN)/python -m benchmarks.vlm.compose --work_dir runs/compose_benchmark --output benchmarks/vlm/compose.json

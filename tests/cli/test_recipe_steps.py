@@ -23,7 +23,7 @@ from trl_r1v2.cli import launch as launcher
 from trl_r1v2.cli.loading import import_by_name
 from trl_r1v2.cli.main import run_command
 from trl_r1v2.cli.recipe import read_recipe
-from trl_r1v2.rewards.reward_http import RewardServer
+from trl_r1v2.rewards.reward_server import RewardServer
 from trl_r1v2.scripts import align, grpo, mpo
 from trl_r1v2.vlm.activation import component_of
 
@@ -60,7 +60,7 @@ class CountingModel:
     sees_images = True
 
     def score(self, conversations):
-        return [float(len(conversation[-1]["content"])) for conversation in conversations]
+        return [float(len(conversation[-1]["content"][0]["text"])) for conversation in conversations]
 
 
 @pytest.fixture(scope="module")

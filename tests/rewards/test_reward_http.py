@@ -1,249 +1,372 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""A served reward model gives the scores of the local one, and its failures are loud."""
+"""The client of a served reward model: what it sends, what it takes for a score, and what it does when the server fails."""
 
-import http.server
+import base64
+import io
 import json
-import os
-import signal
-import subprocess
-import sys
+import random
 import threading
 import time
 import types
-import urllib.error
-import urllib.request
 
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from pooling_server import DROP, TRUNCATE, PoolingServer, pooled, refusal, serving
+from reward_tiny import picture
 
-from trl_r1v2.rewards import HTTPRewardModel, HybridReward, RewardModel, RewardModelReward, reward_http
-from trl_r1v2.rewards.reward_http import RewardServer, decode_conversation, encode_conversation
-
-
-@pytest.fixture(scope="module")
-def reward_path(internvl_path, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reward")
-    AutoModelForImageTextToText.from_pretrained(internvl_path).save_pretrained(folder)
-    AutoProcessor.from_pretrained(internvl_path).save_pretrained(folder)
-    generator = torch.Generator().manual_seed(0)
-    head = {"summary.weight": torch.randn(1, 16, generator=generator), "summary.bias": torch.ones(1)}
-    save_file(head, folder / "value_head.safetensors")
-    return str(folder)
+from trl_r1v2.rewards import HTTPRewardModel, HybridReward, RewardModelReward
+from trl_r1v2.sampling import http_client
 
 
-def picture(seed):
-    pixels = torch.randint(0, 256, (40, 28, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-    return Image.fromarray(pixels.numpy())
+def conversation(row: int) -> list[dict]:
+    return [{"role": "user", "content": f"question {row}"}, {"role": "assistant", "content": f"answer {row}"}]
 
 
-PROMPTS = [[{"role": "user", "content": f"question {row}"}] for row in range(5)]
-IMAGES = [[picture(0)], None, [picture(1), picture(2)], [picture(3)], None]
-ANSWERS = [[{"role": "assistant", "content": "x" * (row + 1)}] for row in range(5)]
-
-
-@pytest.fixture(scope="module")
-def server(reward_path):
-    with RewardServer(RewardModel.from_pretrained(reward_path), port=0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def row_of(request: dict) -> int:
+    return int(request["messages"][-1]["content"].split()[1])
 
 
 @pytest.fixture
-def url(server):
-    return f"http://127.0.0.1:{server.server_port}"
+def quick(monkeypatch):
+    """Pauses of the client alone take no time; their lengths are kept."""
+    pauses = []
+    monkeypatch.setattr(http_client, "_wait", lambda stop, seconds: pauses.append(seconds))
+    return pauses
 
 
-def test_served_scores_equal_local_ones(server, url, reward_path):
-    local = RewardModelReward(server.model)(prompts=PROMPTS, completions=ANSWERS, images=IMAGES)
-    assert len(set(local)) == 5
-    config = {
-        "rule": "format",
-        "components": {"format": {"weight": 0}, "theta": {"type": "http_reward_model", "url": url, "batch_size": 2}},
+def test_a_request_is_what_vllm_takes():
+    image = picture(5, width=40)
+    seen = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "é"}]}]
+    plain = [{"role": "user", "content": [{"type": "text", "text": "q"}]}, {"role": "assistant", "content": "a"}]
+    with serving(PoolingServer(lambda request, number: [0.5])) as server:
+        model = HTTPRewardModel(f"{server.url}/v1/", concurrency=1)
+        assert model.model == "served" and model.sees_images
+        assert model.score([[*seen, plain[1]], plain]) == [0.5, 0.5]
+        with_image, without = server.requests
+    fields = {"model", "messages", "task", "use_activation", "add_generation_prompt", "encoding_format"}
+    assert with_image.keys() == without.keys() == fields
+    assert without == {
+        "model": "served",
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+        "task": "classify",
+        "use_activation": False,
+        "add_generation_prompt": False,
+        "encoding_format": "float",
     }
-    served = HybridReward.from_config(config)(prompts=PROMPTS, completions=ANSWERS, images=IMAGES)
-    assert served == pytest.approx(local, abs=1e-4)
+    (part, text) = with_image["messages"][0]["content"]
+    assert text == {"type": "text", "text": "é"} and part.keys() == {"type", "image_url"}
+    head, data = part["image_url"]["url"].split(",")
+    assert head == "data:image/png;base64" and part["type"] == "image_url"
+    received = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert (received.mode, received.size, received.tobytes()) == ("RGB", image.size, image.tobytes())
 
 
-def test_requests_of_many_clients_are_not_mixed(url):
-    rewards = {}
-
-    def work(row):
-        model = HTTPRewardModel(url)
-        rewards[row] = RewardModelReward(model)(
-            prompts=[PROMPTS[row]], completions=[ANSWERS[row]], images=[IMAGES[row]]
-        )[0]
-
-    threads = [threading.Thread(target=work, args=(row,)) for row in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    together = RewardModelReward(HTTPRewardModel(url))(prompts=PROMPTS, completions=ANSWERS, images=IMAGES)
-    assert [rewards[row] for row in range(5)] == pytest.approx(together, abs=1e-4)
-
-
-def test_images_survive_the_protocol_pixel_by_pixel():
-    messages = [{"role": "user", "content": [{"type": "image", "image": picture(5)}, {"type": "text", "text": "é"}]}]
-    sent = json.loads(json.dumps(encode_conversation(messages)))
-    (received,) = decode_conversation(sent)
-    assert received["content"][0]["image"].tobytes() == picture(5).tobytes()
-    assert received["content"][1] == {"type": "text", "text": "é"}
-    with pytest.raises(ValueError, match="type 'video' cannot be sent"):
-        encode_conversation([{"role": "user", "content": [{"type": "video"}]}])
+def test_fields_and_key_that_are_set_are_sent(monkeypatch):
+    monkeypatch.setenv("REWARD_KEY", "secret")
+    with serving(PoolingServer(lambda request, number: [0.5], models=("base", "adapter"))) as server:
+        extra = {"use_activation": True, "priority": 3}
+        model = HTTPRewardModel(server.url, model="adapter", task=None, extra_body=extra, api_key_env="REWARD_KEY")
+        assert model.score([conversation(0)]) == [0.5]
+        (request,) = server.requests
+        assert (request["model"], request["use_activation"], request["priority"]) == ("adapter", True, 3)
+        assert "task" not in request
+        assert server.headers_seen[0]["Authorization"] == "Bearer secret"
+        with pytest.raises(ValueError, match="serves base, adapter; name one as `model`"):
+            HTTPRewardModel(server.url)
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
+    ("data", "task", "score"),
     [
-        (b"{", "JSONDecodeError"),
-        (b'{"version": 9, "conversations": []}', "protocol version 9"),
-        (b'{"version": 1}', "KeyError: 'conversations'"),
-        (
-            b'{"version": 1, "conversations": [[{"role": "user", "content": [{"type": "image", "png": "AAAA"}]}]]}',
-            "UnidentifiedImageError",
-        ),
+        ([-2.5], "classify", -2.5),
+        ([3], "classify", 3.0),
+        ([[0.25]], "classify", 0.25),
+        ([[9.0], [8.0], [-1.5]], "token_classify", -1.5),
+        ([[9.0], [7.0]], None, 7.0),
+        ([1e-30], "token_classify", 1e-30),
     ],
 )
-def test_malformed_requests_are_refused_and_the_server_goes_on(url, body, message):
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(urllib.request.Request(f"{url}/score", data=body))
-    assert caught.value.code == 400
-    assert message in json.loads(caught.value.read())["error"]
-    assert HTTPRewardModel(url).sees_images
+def test_shapes_of_vllms_replies(data, task, score):
+    with serving(PoolingServer(lambda request, number: data)) as server:
+        assert HTTPRewardModel(server.url, task=task).score([conversation(0)]) == [score]
 
 
-def test_an_unreachable_server_is_an_error_after_patience():
-    with pytest.raises(RuntimeError, match="gave no usable answer for 1 s.*trl-r1v2 serve-reward"):
-        HTTPRewardModel("http://127.0.0.1:9", patience=1.0)
-
-
-def test_a_server_that_comes_back_is_waited_for(server, url, monkeypatch):
-    model = HTTPRewardModel(url, patience=60.0)
-    score, failures = server.model.score, [ConnectionError("lost"), None]
-
-    def flaky(conversations):
-        failure = failures.pop(0)
-        if failure is not None:
-            raise failure
-        return score(conversations)
-
-    monkeypatch.setattr(server.model, "score", flaky)
-    monkeypatch.setattr(server, "handle_error", lambda *args: None)
-    assert len(model.score([[*PROMPTS[0], *ANSWERS[0]]])) == 1
-    assert failures == []
-
-
-class BadServer(http.server.ThreadingHTTPServer):
-    """Answers `POST /score` with the next of its replies; `None` drops the connection, a number waits so many seconds."""
-
-    daemon_threads = True
-
-    def __init__(self, replies):
-        super().__init__(("127.0.0.1", 0), BadHandler)
-        self.replies = replies
-
-    def handle_error(self, request, client_address):
-        pass
-
-
-class BadHandler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.answer(b'{"version": 1, "sees_images": true}')
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        reply = self.server.replies.pop(0) if len(self.server.replies) > 1 else self.server.replies[0]
-        if reply is None:
-            self.connection.close()
-            return
-        if isinstance(reply, float):
-            time.sleep(reply)
-            reply = b'{"scores": [9.0]}'
-        self.answer(reply)
-
-    def answer(self, body):
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def bad_server():
-    servers = []
-
-    def start(*replies):
-        servers.append(BadServer(list(replies)))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+def two_results(request, number):
+    reply = json.loads(pooled([1.0]))
+    reply["data"].append(reply["data"][0] | {"index": 1})
+    return 200, json.dumps(reply).encode()
 
 
 GARBAGE = {
-    "no JSON": b"<html>busy</html>",
-    "half a reply": b'{"scores": [1.',
-    "a list": b"[1.0]",
-    "too many": b'{"scores": [1.0, 2.0]}',
-    "NaN": b'{"scores": [NaN]}',
-    "infinite": b'{"scores": [1e999]}',
-    "text": b'{"scores": ["1.0"]}',
-    "truth": b'{"scores": [true]}',
+    "HTML": ((200, b"<html>busy</html>"), "holds no pooled data: '<html>busy"),
+    "half a reply": (TRUNCATE, "IncompleteRead"),
+    "half of JSON": ((200, pooled([1.0])[:40]), "holds no pooled data"),
+    "nothing": ((200, b""), "holds no pooled data"),
+    "a list": ((200, b"[1.0]"), "holds no pooled data"),
+    "no result": ((200, b'{"data": []}'), "holds no pooled data"),
+    "deep": ((200, b"[" * 100_000), "holds no pooled data"),
+    "two results": (two_results, "2 results for one conversation"),
+    "two labels": ([0.1, 0.9], "not one score but .0.1, 0.9.; a reward model has one label"),
+    "labels of tokens": ([[0.1, 0.9]], "not one score"),
+    "tokens": ([[1.0], [2.0]], "2 scores, one a token; set `task: token_classify`"),
+    "no label": ([], "not one score"),
+    "a number": (1.0, "not one score"),
+    "base64": ("AACAPw==", "encoded as text; ask for numbers"),
+    "NaN": ((200, pooled([float("nan")])), "no finite number: nan"),
+    "infinite": ((200, pooled(["X"]).replace(b'"X"', b"1e999")), "no finite number: inf"),
+    "huge": ([10**400], "no finite number: 1000"),
+    "infinite in float32": ([1e39], "no finite number: 1e.39"),
+    "text": (["1.0"], "no finite number: 1.0"),
+    "truth": ([True], "no finite number: True"),
+    "null": ([None], "no finite number: None"),
+    "a dropped connection": (DROP, "closed connection|reset"),
+    "an error": ((500, refusal("CUDA out of memory", 500)), "500: .*CUDA out of memory"),
+    "busy": ((503, b""), "503: Service Unavailable"),
+    "too many requests": ((429, b"slow down"), "429: slow down"),
 }
 
 
-def test_a_server_that_drops_delays_and_answers_garbage_invents_no_score(bad_server, monkeypatch):
-    """The client asks again until there is one score for each conversation; `None` stays `None`."""
-    clock = types.SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: None)  # the client's alone
-    monkeypatch.setattr(reward_http, "time", clock)
-    url = bad_server(None, 3.0, *GARBAGE.values(), b'{"scores": [-2.5]}')
-    model = HTTPRewardModel(url, timeout=1.0, patience=120.0)
-    assert model.score([[*PROMPTS[0], *ANSWERS[0]]]) == [-2.5]
-    assert HTTPRewardModel(bad_server(b'{"scores": [null]}')).score([[*PROMPTS[0], *ANSWERS[0]]]) == [None]
+@pytest.mark.parametrize(("reply", "cause"), GARBAGE.values(), ids=GARBAGE)
+def test_a_server_that_goes_on_failing_ends_the_run_with_the_cause(reply, cause):
+    answer = reply if callable(reply) else lambda request, number: reply
+    with serving(PoolingServer(answer)) as server:
+        model = HTTPRewardModel(server.url, patience=0.0)
+        with pytest.raises(RuntimeError, match=f"(?s)gave no usable answer for 0 s .*({cause}).*serve-reward"):
+            model.score([conversation(0)])
+        assert len(server.requests) == 1  # patience 0
 
 
-@pytest.mark.parametrize("reply", GARBAGE.values(), ids=GARBAGE)
-def test_a_server_that_only_answers_garbage_ends_the_run_with_the_cause(reply, bad_server):
-    model = HTTPRewardModel(bad_server(reply), patience=0.4)
-    with pytest.raises(RuntimeError, match="gave no usable answer for 0 s .(a reply without|a score that|Expecting)"):
-        model.score([[*PROMPTS[0], *ANSWERS[0]]])
+def test_a_server_out_of_reach_is_an_error_that_names_the_remedy(quick):
+    with pytest.raises(RuntimeError, match="at http://127.0.0.1:9 gave no usable answer.*refused.*serve-reward"):
+        HTTPRewardModel("http://127.0.0.1:9", patience=0.05)
+    with serving(PoolingServer(None, models=())) as server:
+        with pytest.raises(RuntimeError, match="names no model"):
+            HTTPRewardModel(server.url, patience=0.0)
 
 
-@pytest.mark.slow
-def test_serve_reward_command(reward_path):
-    command = [sys.executable, "-m", "trl_r1v2.scripts.serve_reward", "--reward_model_name_or_path", reward_path]
-    process = subprocess.Popen([*command, "--port", "0", "--batch_size", "3"], stdout=subprocess.PIPE, text=True)
-    url = process.stdout.readline().split()[-1]
-    served = RewardModelReward(HTTPRewardModel(url))(prompts=PROMPTS, completions=ANSWERS, images=IMAGES)
-    local = RewardModelReward.from_pretrained(reward_path)(prompts=PROMPTS, completions=ANSWERS, images=IMAGES)
-    assert served == pytest.approx(local, abs=1e-4)
-    os.kill(process.pid, signal.SIGINT)
-    assert "Stopped after 5 scores" in process.communicate(timeout=60)[0]
-    assert process.returncode == 0
+def test_two_clients_of_a_server_that_drops_delays_and_answers_garbage_get_the_right_scores(quick):
+    """Each conversation meets every misdeed before its score; nothing is lost, mixed up or made up."""
+    misdeeds = [
+        DROP,
+        "delay",
+        TRUNCATE,
+        (503, b"busy", {"Retry-After": "7"}),
+        *(reply for name, (reply, _) in GARBAGE.items() if name in ("HTML", "NaN", "two labels", "tokens", "base64")),
+    ]
+    tries: dict[int, int] = {}
+    lock = threading.Lock()
+    let_go = threading.Event()
+
+    def answer(request, number):
+        row = row_of(request)
+        with lock:
+            tries[row] = tries.get(row, -1) + 1
+            place = tries[row]
+        if place == len(misdeeds):
+            return [row / 4]
+        misdeed = misdeeds[(place + row) % len(misdeeds)]
+        if misdeed == "delay":
+            let_go.wait(30)  # far longer than the client waits
+            return [99.0]
+        return misdeed
+
+    found = {}
+    with serving(PoolingServer(answer)) as server:
+
+        def work(start):
+            model = HTTPRewardModel(server.url, concurrency=3, timeout=0.5, patience=60.0)
+            found[start] = model.score([conversation(start + row) for row in range(4)]), model.num_retries
+
+        threads = [threading.Thread(target=work, args=(start,)) for start in (0, 10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        let_go.set()
+    for start in (0, 10):
+        assert found[start] == ([(start + row) / 4 for row in range(4)], 4 * len(misdeeds))
+    assert len(quick) == 8 * len(misdeeds)
+
+
+@pytest.mark.parametrize(("wish", "shortest", "longest"), [("7", 7, 7), ("9999", 30, 30), ("soon", 0.375, 0.5)])
+def test_the_server_may_ask_for_a_longer_pause(wish, shortest, longest, quick):
+    busy = 503, b"", {"Retry-After": wish}
+    with serving(PoolingServer(lambda request, number: [1.0] if number else busy)) as server:
+        assert HTTPRewardModel(server.url).score([conversation(0)]) == [1.0]
+    (pause,) = quick
+    assert shortest <= pause <= longest
+
+
+def test_pauses_grow_are_uneven_and_end_with_patience(monkeypatch):
+    now, pauses = [0.0], []
+
+    def wait(stop, seconds):
+        pauses.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(http_client, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(http_client, "_wait", wait)
+    with serving(PoolingServer(lambda request, number: DROP)) as server:
+        with pytest.raises(RuntimeError, match="for 100 s"):
+            HTTPRewardModel(server.url, patience=100.0).score([conversation(0)])
+        assert len(server.requests) == len(pauses) + 1
+    assert sum(pauses) == pytest.approx(100.0)  # all of it, and no more
+    for place, pause in enumerate(pauses[:-1]):
+        assert 0.75 * min(0.5 * 2**place, 30) <= pause <= min(0.5 * 2**place, 30)
+    assert pauses[0] != 0.5 and len(pauses) >= 7
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        refusal("This model's maximum context length is 4096 tokens. However, your request has 5000 input tokens."),
+        refusal("You passed 5000 input tokens and requested 0 output tokens. However, the model's context length is only 4096 tokens."),
+        refusal("The decoder prompt (length 5000) is longer than the maximum model length of 4096."),
+        refusal("too many", "context_length_exceeded"),
+        json.dumps({"object": "error", "message": "This model's maximum context length is 4096 tokens.", "code": 400}).encode(),
+    ],
+)  # fmt: skip
+def test_a_conversation_that_is_too_long_has_no_score_and_is_counted(body):
+    with serving(PoolingServer(lambda request, number: (400, body) if row_of(request) == 1 else [2.0])) as server:
+        metrics = {}
+        rewards = RewardModelReward(HTTPRewardModel(server.url, sees_images=False))(
+            prompts=[conversation(row)[:1] for row in range(4)],
+            completions=[conversation(row)[1:] for row in range(4)],
+            log_metric=metrics.__setitem__,
+        )
+        assert rewards == [2.0, None, 2.0, 2.0] and metrics == {"reward_model/not_scored": 0.25}
+        assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (400, refusal("served is not a multimodal model"), "served is not a multimodal model"),
+        (400, refusal("[{'type': 'missing', 'input': 'what is the context length of a model?'}]"), "missing"),
+        (400, b"context length is 5", "context length is 5"),
+        (400, b'{"error": "context length is 5"}', "context length is 5"),
+        (401, b'{"error": "Unauthorized"}', "Unauthorized"),
+        (404, refusal("The model `x` does not exist.", 404), "The model `x` does not exist"),
+        (413, refusal("This model's maximum context length is 5 tokens.", 413), "maximum context"),
+    ],
+)
+def test_what_the_server_refuses_is_reported_at_once_in_its_words(status, body, words):
+    with serving(PoolingServer(lambda request, number: (status, body))) as server:
+        with pytest.raises(ValueError, match=f"/pooling refused the request .{status}.: .*{words}"):
+            HTTPRewardModel(server.url).score([conversation(0)])
+        assert len(server.requests) == 1
+
+
+def test_after_an_error_the_other_requests_are_not_sent_again():
+    """Else the process would outlive its error by the whole patience."""
+    busy = threading.Event()
+
+    def answer(request, number):
+        if row_of(request) == 0:
+            assert busy.wait(30)
+            return 400, refusal("no such thing")
+        busy.set()
+        return 503, b"", {"Retry-After": "30"}
+
+    before = set(threading.enumerate())
+    with serving(PoolingServer(answer)) as server:
+        with pytest.raises(ValueError, match="no such thing"):
+            HTTPRewardModel(server.url, concurrency=2).score([conversation(0), conversation(1)])
+        for thread in set(threading.enumerate()) - before:
+            if thread.name.startswith("chat"):
+                thread.join(5)
+                assert not thread.is_alive()
+        assert len(server.requests) == 2
+
+
+def test_scores_keep_their_order_whatever_comes_first():
+    generator = random.Random(0)
+    delays = [generator.uniform(0, 0.05) for _ in range(24)]
+    answered = []
+
+    def answer(request, number):
+        row = row_of(request)
+        time.sleep(delays[row])
+        answered.append(row)
+        return [float(row)]
+
+    with serving(PoolingServer(answer)) as server:
+        scores = HTTPRewardModel(server.url, concurrency=8).score([conversation(row) for row in range(24)])
+    assert scores == [float(row) for row in range(24)]
+    assert sorted(answered) == list(range(24)) != answered
+
+
+def test_as_many_requests_as_allowed_are_under_way_and_no_more():
+    """A barrier lets a request pass only when all six are there; a seventh would be seen beside them."""
+    barrier, lock = threading.Barrier(6), threading.Lock()
+    at_once, most = [0], [0]
+
+    def answer(request, number):
+        with lock:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+        barrier.wait(30)
+        with lock:
+            at_once[0] -= 1
+        return [0.0]
+
+    with serving(PoolingServer(answer)) as server:
+        assert HTTPRewardModel(server.url, concurrency=6).score([conversation(row) for row in range(18)]) == [0.0] * 18
+    assert most == [6]
+
+
+def test_nothing_to_score_asks_nothing():
+    with serving(PoolingServer(None)) as server:
+        assert HTTPRewardModel(server.url).score([]) == []
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "`reward_model_name_or_path` is empty"),
-        ({"reward_model_name_or_path": "x", "port": 70000}, "`port` is 70000"),
-        ({"reward_model_name_or_path": "x", "batch_size": 0}, "`batch_size` is 0"),
+        ({"url": "10.0.0.7:8000"}, "url is '10.0.0.7:8000'; write it as http://host:port"),
+        ({"concurrency": 0}, "concurrency is 0"),
+        ({"extra_body": {"messages": [], "task": "x"}}, "extra_body holds messages, task"),
+        ({"api_key_env": "NO_SUCH_KEY"}, "NO_SUCH_KEY is not set"),
+        ({"timeout": 0}, "timeout is 0"),
+        ({"patience": -1}, "patience is -1"),
+        ({"batch_size": 4}, "unknown 'batch_size'"),
+        ({"sees_image": True}, "Did you mean 'sees_images'"),
     ],
 )
-def test_arguments_of_serve_reward(options, message):
-    from trl_r1v2.scripts.serve_reward import ServeRewardArguments
+def test_options_are_checked_where_a_recipe_gives_them(options, message, monkeypatch):
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    component = {"type": "http_reward_model", "url": "http://127.0.0.1:9", "model": "m", **options}
+    with pytest.raises(ValueError, match=f"reward.components.theta: .*{message}"):
+        HybridReward.from_config({"rule": "theta", "components": {"theta": component}})
 
-    with pytest.raises(ValueError, match=message):
-        ServeRewardArguments(**options)
+
+def test_a_recipe_sets_every_option(monkeypatch):
+    monkeypatch.setenv("REWARD_KEY", "secret")
+    component = {
+        "type": "http_reward_model",
+        "url": "http://127.0.0.1:9/v1",
+        "model": "m",
+        "concurrency": 3,
+        "timeout": 4.0,
+        "patience": 5.0,
+        "api_key_env": "REWARD_KEY",
+        "task": "token_classify",
+        "extra_body": {"priority": 1},
+        "sees_images": False,
+        "drop_images": True,
+        "part": "answer",
+    }
+    reward = HybridReward.from_config({"rule": "theta", "components": {"theta": component}}).components["theta"].reward
+    assert (reward.part, reward.drop_images, reward.model.sees_images) == ("answer", True, False)
+    assert (reward.model.url, reward.model.model, reward.model.concurrency) == ("http://127.0.0.1:9", "m", 3)
+    assert (reward.model.timeout, reward.model.patience) == (4.0, 5.0)
+
+
+def test_images_are_not_sent_to_a_model_that_does_not_see_them():
+    with serving(PoolingServer(lambda request, number: [1.0])) as server:
+        model = HTTPRewardModel(server.url, sees_images=False)
+        row = {"prompts": [conversation(0)[:1]], "completions": [conversation(0)[1:]], "images": [[picture(0)]]}
+        with pytest.raises(ValueError, match="reads text only, and a row has images"):
+            RewardModelReward(model)(**row)
+        assert RewardModelReward(model, drop_images=True)(**row) == [1.0]
+        assert [request["messages"] for request in server.requests] == [conversation(0)]

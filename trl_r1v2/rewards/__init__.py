@@ -11,6 +11,7 @@ import importlib
 
 _PUBLIC_NAMES = {
     "AccuracyReward": "rules",
+    "AsyncRewardModelReward": "reward_async",
     "CodeReward": "code_sandbox",
     "Component": "hybrid",
     "CosineLengthReward": "rules_text",

@@ -59,18 +59,11 @@ def _reward_model(**options):
     return _call(RewardModelReward.from_pretrained, options, "reward_model")
 
 
-def _http_reward_model(
-    url: str,
-    batch_size: int = 32,
-    timeout: float = 600.0,
-    patience: float = 120.0,
-    part: str = "full",
-    drop_images: bool = False,
-):
+def _http_reward_model(part: str = "full", drop_images: bool = False, **options):
     from .reward_http import HTTPRewardModel
     from .reward_model import RewardModelReward
 
-    return RewardModelReward(HTTPRewardModel(url, batch_size, timeout, patience), part, drop_images)
+    return RewardModelReward(_call(HTTPRewardModel, options, "http_reward_model"), part, drop_images)
 
 
 _FACTORIES = {
@@ -160,7 +153,7 @@ def build_hybrid_reward(config: dict) -> HybridReward:
             `components`: mapping from name to options; optional `rule`, `prefix`, `name`. Options of a component are
             `type` (by default its name: `accuracy`, `format`, `step_completeness`, `word_repetition`, `repetition`,
             `soft_overlong`, `cosine_length`, `language_consistency`, `think_answer_consistency`, `code`,
-            `reward_model`, or a dotted path), `weight`, `when`, `min_score`, `calibration` (a name, or a mapping with
+            `reward_model`, `http_reward_model`, or a dotted path), `weight`, `when`, `min_score`, `calibration` (a name, or a mapping with
             `type` and its options), and those of the reward itself. `accuracy` takes `verifier`, the options of its
             own [`VerifierPool`].
 

@@ -66,7 +66,7 @@ class ChatClient:
             Seconds before the first repetition; each further pause is twice as long, up to 30 seconds.
 
     Raises:
-        ServerError: The address is none, or the variable is not set.
+        ServerError: The address is none, the variable is not set, or a number is out of bounds.
     """
 
     def __init__(

@@ -275,7 +275,9 @@ def _generate(model, inputs: dict[str, torch.Tensor], config: GenerationConfig) 
     # transformers encodes the images before it repeats the rows, and repeats the features of a prompt as a whole, so
     # `num_return_sequences` is right for tile-indexed pixel values too (tests/sampling compares with repeated prompts).
     on_device = BatchFeature(inputs).to(model.device)
-    sequences = model.generate(**on_device, generation_config=config)
+    # Weights are whole here, and processes have rows of their own: under ZeRO-3, transformers would have each wait for
+    # all others after every token.
+    sequences = model.generate(**on_device, generation_config=config, synced_gpus=False)
     completion_ids = sequences[:, inputs["input_ids"].shape[1] :].cpu()
     is_eos = torch.isin(completion_ids, torch.tensor(config.eos_token_id))
     keep = is_eos.int().cumsum(dim=1) - is_eos.int() == 0

@@ -63,7 +63,7 @@ class HTTPClient:
             `Retry-After` may prolong one, to 30 seconds as well.
 
     Raises:
-        ValueError: The variable is not set.
+        ValueError: The variable is not set, or a number is out of bounds.
     """
 
     def __init__(
@@ -73,6 +73,10 @@ class HTTPClient:
         patience: float = 120.0,
         first_pause: float = 0.5,
     ):
+        if timeout <= 0:
+            raise ValueError(f"timeout is {timeout}; it must be above 0 seconds.")
+        if patience < 0:
+            raise ValueError(f"patience is {patience}; it must be at least 0 seconds.")
         self.timeout, self.patience, self.first_pause = timeout, patience, first_pause
         self.headers = {"Content-Type": "application/json"}
         if api_key_env is not None:
@@ -82,7 +86,13 @@ class HTTPClient:
         self.num_retries = 0
         self._lock = threading.Lock()
 
-    def ask(self, address: str, message: dict[str, Any] | None, read: Callable[[bytes], Result]) -> Result:
+    def ask(
+        self,
+        address: str,
+        message: dict[str, Any] | None,
+        read: Callable[[bytes], Result],
+        stop: threading.Event | None = None,
+    ) -> Result:
         """
         Send one request until its reply can be read.
 
@@ -93,16 +103,19 @@ class HTTPClient:
                 What to `POST` as JSON; `None`: `GET`.
             read (`Callable`):
                 Turns the body of a reply into the result, or raises [`InvalidReply`].
+            stop (`threading.Event`, *optional*):
+                Once set, from another thread, nothing is asked again.
 
         Returns:
             What `read` returns.
 
         Raises:
             Refusal: The server does not take the request.
-            NoReply: No reply that can be read came in `patience` seconds after the first failure.
+            NoReply: No reply that can be read came in `patience` seconds after the first failure, or before `stop`.
         """
         body = None if message is None else json.dumps(message).encode("utf-8")
         request = urllib.request.Request(address, data=body, headers=self.headers)
+        stop = threading.Event() if stop is None else stop
         end, pause = None, self.first_pause
         while True:
             failure: Exception
@@ -125,8 +138,15 @@ class HTTPClient:
             with self._lock:
                 self.num_retries += 1
             # requests that failed together should not come back together
-            time.sleep(min(max(pause * random.uniform(0.75, 1.0), wish), end - now))
+            seconds = min(max(pause * random.uniform(0.75, 1.0), wish), end - now)
+            if _wait(stop, seconds):
+                raise NoReply(words) from failure
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _wait(stop: threading.Event, seconds: float) -> bool:
+    """Wait; whether it was ended by `stop`."""
+    return stop.wait(seconds)
 
 
 def _body_of(error: urllib.error.HTTPError) -> str:

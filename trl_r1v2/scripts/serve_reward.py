@@ -3,9 +3,10 @@
 """
 `trl-r1v2 serve-reward`: a scalar reward model over HTTP, for `type: http_reward_model` of the hybrid reward.
 
-Loads the model and serves it until interrupted. Authentication and several models are not covered.
+Loads the model and serves it by vLLM's pooling protocol until interrupted. Encryption and several models are not covered.
 """
 
+import os
 from dataclasses import dataclass, field
 
 from trl_r1v2.cli.parser import RecipeParser
@@ -24,12 +25,23 @@ class ServeRewardArguments:
     revision: str | None = field(default=None, metadata={"help": "Hub revision."})
     host: str = field(
         default="127.0.0.1",
-        metadata={"help": "Address to listen on. There is no authentication: choose a private one."},
+        metadata={"help": "Address to listen on; a private one, since nothing is encrypted."},
     )
     port: int = field(default=8000, metadata={"help": "Port to listen on; 0 takes a free one."})
     dtype: str = field(default="auto", metadata={"help": "Weights' dtype; `auto` takes the checkpoint's."})
     device: str | None = field(default=None, metadata={"help": "Device; by default the first GPU, else the CPU."})
-    batch_size: int = field(default=8, metadata={"help": "Conversations in one forward pass."})
+    served_model_name: str | None = field(
+        default=None, metadata={"help": "Name that clients give; by default `reward_model_name_or_path`."}
+    )
+    api_key_env: str | None = field(
+        default=None,
+        metadata={
+            "help": "Environment variable with the key that clients have to send. By default none is asked for."
+        },
+    )
+    batch_size: int = field(
+        default=8, metadata={"help": "Most conversations in one forward pass, of all clients together."}
+    )
     max_tokens: int | None = field(
         default=None, metadata={"help": "Conversations with more tokens, image tokens included, are not scored."}
     )
@@ -41,11 +53,13 @@ class ServeRewardArguments:
             raise ValueError(f"`port` is {self.port}, but must lie in [0, 65535]")
         if self.batch_size < 1:
             raise ValueError(f"`batch_size` is {self.batch_size}, but must be at least 1")
+        if self.api_key_env is not None and not os.environ.get(self.api_key_env):
+            raise ValueError(f"`api_key_env` names {self.api_key_env}, which is not set: put the key into it")
 
 
 def main(args: ServeRewardArguments) -> None:
-    from trl_r1v2.rewards.reward_http import RewardServer
     from trl_r1v2.rewards.reward_model import RewardModel
+    from trl_r1v2.rewards.reward_server import RewardServer
 
     model = RewardModel.from_pretrained(
         args.reward_model_name_or_path,
@@ -55,12 +69,15 @@ def main(args: ServeRewardArguments) -> None:
         batch_size=args.batch_size,
         max_tokens=args.max_tokens,
     )
-    with RewardServer(model, args.host, args.port) as server:
-        print(f"{args.reward_model_name_or_path} is served at http://{args.host}:{server.server_port}", flush=True)
+    name = args.served_model_name or args.reward_model_name_or_path
+    key = None if args.api_key_env is None else os.environ[args.api_key_env]
+    with RewardServer(model, args.host, args.port, args.batch_size, name, key) as server:
+        print(f"{name} is served at http://{args.host}:{server.server_port}", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print(f"Stopped after {server.num_scored} scores.", flush=True)
+            print("Stopping …", flush=True)
+    print(f"Stopped after {server.num_scored} scores.", flush=True)
 
 
 def make_parser(prog: str | None = None) -> RecipeParser:
