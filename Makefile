@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo real test test_slow quality style bench clean
+.PHONY: help demo real ablations ablations_kept test test_slow quality style bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z_]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_]+):.*## /  make \1|/' | column -t -s '|'
@@ -32,6 +32,12 @@ real: $(VENV)/installed-demo $(VENV)/installed-real  ## Compose SmolLM2 and DINO
 	$(BIN)/trl-r1v2 run --config recipes/smollm2_dinov2/pipeline.yaml
 	$(BIN)/python -m benchmarks.real.text_logits --llm runs/smollm2_dinov2/parts/llm --composed runs/smollm2_dinov2/composed
 	cp runs/smollm2_dinov2/report/summary.json runs/smollm2_dinov2/report/plots/*.png benchmarks/real/
+
+ablations: demo  ## Rerun R1V2's ablations on the digits, 5 seeds (hours, resumable); tables go to runs/ablations
+	$(BIN)/python -m benchmarks.ablations --base runs/digits/base --data runs/digits/data
+
+ablations_kept: $(VENV)/installed-demo  ## Compute the ablation tables again from the kept results (seconds)
+	$(BIN)/python -m benchmarks.ablations --kept
 
 test: $(VENV)/installed-demo $(VENV)/installed-test  ## Unit, invariant and end-to-end tests on tiny models
 	CI=1 $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)

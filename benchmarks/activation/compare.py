@@ -4,7 +4,7 @@ Which components train: the three presets of R1V2's Table 4 by GRPO on the digit
 
     python -m benchmarks.activation.compare --base runs/digits/base --data runs/digits/data
 
-First a learning rate is chosen for each preset: one run for each of two or three rates, with a seed that is not used
+First a learning rate is chosen for each preset: one run for each of three to five rates, with a seed that is not used
 again, and the best greedy accuracy on the validation split. Then the seeds run with it and are measured on the test split. All runs
 start from the same base model, so the intervals cover the seed of GRPO and nothing else. One process does it all; runs
 that have a result file are skipped, so the comparison can be interrupted.
@@ -13,28 +13,29 @@ that have a result file are skipped, so the comparison can be interrupted.
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from datasets import load_dataset
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from benchmarks.activation.summary import PRESETS, summarise
+from benchmarks.activation.summary import PRESETS, chosen_rates, summarise
 from benchmarks.activation.train_one import measure, train
 from benchmarks.environment import environment
 
 
-# The adapter is a small part of the model and is updated through all of the LLM: it takes, and needs, larger rates.
+# With a frozen LLM no rate helps here; the grids go down to where nothing changes and up to where it gets worse.
 LEARNING_RATES = {
-    "adapter": (1e-3, 3e-3, 1e-2),
-    "llm+adapter": (1e-4, 3e-4),
-    "adapter+vision": (1e-3, 3e-3),
+    "adapter": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+    "llm+adapter": (1e-4, 3e-4, 1e-3),
+    "adapter+vision": (1e-4, 3e-4, 1e-3, 3e-3),
 }
 SELECTION_SEED = 1000
 MAX_NEW_TOKENS = 32
 
 
-def result_of(arguments, preset: str, learning_rate: float, seed: int, split: str) -> dict:
+def result_of(arguments, preset: str, learning_rate: float, seed: int, split: str, report: Callable) -> dict:
     """The result file of a run, made by running it where there is none."""
     path = arguments.results / f"{split}-{preset}-{learning_rate:g}-{seed}.json"
     if not path.exists():
@@ -48,7 +49,7 @@ def result_of(arguments, preset: str, learning_rate: float, seed: int, split: st
             result[name] = measure(trainer.model, trainer.processing_class, rows, MAX_NEW_TOKENS, do_sample)
         result |= {"split": split, "environment": environment()}
         write(path, result)
-        print(f"{path.stem}: greedy {result['greedy']['accuracy/all']:.3f}", flush=True)
+        report(f"{path.stem}: greedy {result['greedy']['accuracy/all']:.3f}")
     return json.loads(path.read_text())
 
 
@@ -72,7 +73,7 @@ def measure_base(arguments) -> None:
     write(path, figures)
 
 
-def main():
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", required=True, help="folder of the model to start from")
     parser.add_argument("--data", required=True, help="folder of the digit tasks")
@@ -80,17 +81,26 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
-    arguments = parser.parse_args()
+    return parser
+
+
+def compare(arguments: argparse.Namespace, report: Callable[[str], None]) -> None:
+    """Make the runs that have no result file, and tell `report` of each."""
     arguments.results.mkdir(parents=True, exist_ok=True)
     measure_base(arguments)
-    chosen = {}
     for preset in PRESETS:
-        grid = [result_of(arguments, preset, lr, SELECTION_SEED, "validation") for lr in LEARNING_RATES[preset]]
-        chosen[preset] = max(grid, key=lambda run: run["greedy"]["accuracy/all"])["learning_rate"]
+        for rate in LEARNING_RATES[preset]:
+            result_of(arguments, preset, rate, SELECTION_SEED, "validation", report)
+    chosen = chosen_rates(arguments.results)
     # Seeds outermost: an interrupted comparison still compares like with like.
     for seed in range(arguments.seeds):
         for preset in PRESETS:
-            result_of(arguments, preset, chosen[preset], seed, "test")
+            result_of(arguments, preset, chosen[preset], seed, "test", report)
+
+
+def main():
+    arguments = make_parser().parse_args()
+    compare(arguments, lambda line: print(line, flush=True))
     summarise(arguments.results)
 
 

@@ -27,6 +27,24 @@ def load(results: Path, split: str) -> dict[str, list[dict]]:
     return {preset: sorted(of_preset, key=lambda run: run["seed"]) for preset, of_preset in runs.items()}
 
 
+def chosen_rates(results: Path) -> dict[str, float]:
+    """The learning rate of each preset with the best greedy accuracy in the search; of equal ones the smallest."""
+    return {
+        preset: max(grid, key=lambda run: (run["greedy"]["accuracy/all"], -run["learning_rate"]))["learning_rate"]
+        for preset, grid in load(results, "validation").items()
+        if grid
+    }
+
+
+def load_chosen(results: Path) -> dict[str, list[dict]]:
+    """The test runs of each preset with its chosen learning rate: a wider search can leave those of another behind."""
+    rates = chosen_rates(results)
+    return {
+        preset: [run for run in of_preset if run["learning_rate"] == rates.get(preset)]
+        for preset, of_preset in load(results, "test").items()
+    }
+
+
 def estimate(values: list[float]) -> dict:
     mean, half_width = interval(values)
     return {"mean": mean, "half_width_95": half_width, "values": values}
@@ -34,7 +52,7 @@ def estimate(values: list[float]) -> dict:
 
 def summarise(results: Path) -> dict:
     """Write `summary.json`, `table.md` and `presets.png` beside the result files."""
-    runs, grid = load(results, "test"), load(results, "validation")
+    runs, grid = load_chosen(results), load(results, "validation")
     base = json.loads((results / "base.json").read_text())
     summary = {"base": base, "presets": {}, "differences_from_adapter": {}}
     for preset, of_preset in runs.items():
@@ -60,7 +78,7 @@ def summarise(results: Path) -> dict:
     summary["verdict"] = verdict(summary)
     (results / "summary.json").write_text(json.dumps(summary, indent=1))
     (results / "table.md").write_text(table(summary))
-    plot(runs, base, results)
+    plot(runs, base, results / "presets.png")
     print(table(summary))
     return summary
 
@@ -123,7 +141,7 @@ def table(summary: dict) -> str:
     return "\n".join([*lines, "", summary["verdict"], ""])
 
 
-def plot(runs: dict[str, list[dict]], base: dict, results: Path) -> None:
+def plot(runs: dict[str, list[dict]], base: dict, path: Path) -> None:
     colours = dict(zip(runs, plt.get_cmap("tab10").colors, strict=False))
     figure, axes = plt.subplots(1, 3, figsize=(13, 4))
     for place, (preset, of_preset) in enumerate(runs.items()):
@@ -141,14 +159,14 @@ def plot(runs: dict[str, list[dict]], base: dict, results: Path) -> None:
         axis.axhline(100 * base[mode][name], ls="--", color="0.5", label="base")
         axis.set_xticks(range(len(runs)), list(runs))
         axis.set_ylim(0, 100)
-    axes[0].set(xlabel="optimizer step", ylabel="accuracy of sampled answers in training (%)")
+    axes[0].set(xlabel="optimizer step", ylabel="accuracy of sampled answers in training (%)", ylim=(0, 100))
     axes[1].set(ylabel="greedy accuracy, held-out (%)")
     axes[2].set(ylabel="hallucination rate, sampled, held-out (%)")
     for axis in axes:
         axis.legend(frameon=False, fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(results / "presets.png", dpi=130)
+    figure.savefig(path, dpi=130)
     plt.close(figure)
 
 

@@ -23,6 +23,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ from datasets import load_dataset
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from benchmarks.environment import environment
-from benchmarks.hallucination.reward_hacking_report import report
+from benchmarks.hallucination.reward_hacking_report import report as write_report
 from trl_r1v2 import SSBGRPOConfig, SSBGRPOTrainer
 from trl_r1v2.datasets.digits_text import named_digits, unsupported_digits
 from trl_r1v2.hallucination import HallucinationMonitor, MonitorConfig, RewardThresholdController
@@ -48,7 +49,6 @@ BOUND = 2 * TARGET  # what the controller has to stay below
 PROBE_EVERY, PROBE_ROWS = 5, 48
 CONTROLLER = {"minimum": 0.0, "maximum": 4.0, "initial": 0.0, "gain": 40.0, "max_step": 4.0, "dead_band": DEAD_BAND}
 TONE_BONUS, RIGHT_BONUS, NOISE = 2.0, 1.0, 0.5
-RESULTS = Path(__file__).parent / "results" / "reward_hacking"
 
 
 def flawed_reward_model(prompts, completions, solution, **kwargs) -> list[float]:
@@ -87,8 +87,10 @@ def learn(arguments) -> None:
     changes = {"max_steps": LEARN_STEPS, "per_device_train_batch_size": LEARN_ROWS, "seed": 0}
     trainer = make_trainer(arguments.base, arguments.data, reward, arguments.work / "learn", **changes)
     trainer.train()
-    trainer.save_model(str(arguments.work / "start"))
-    trainer.processing_class.save_pretrained(str(arguments.work / "start"))
+    temporary = arguments.work / "start.tmp"  # in one step, so that a run that was cut off leaves no half of a model
+    trainer.save_model(str(temporary))
+    trainer.processing_class.save_pretrained(str(temporary))
+    os.replace(temporary, arguments.work / "start")
 
 
 def run(arguments, setting: str, seed: int) -> dict:
@@ -152,26 +154,37 @@ def run(arguments, setting: str, seed: int) -> dict:
     }
 
 
-def main():
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", required=True, help="folder of the aligned model")
     parser.add_argument("--data", required=True, help="folder of the digit tasks")
     parser.add_argument("--work", type=Path, required=True, help="folder for the common start")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "reward_hacking")
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60)
-    arguments = parser.parse_args()
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    if not (arguments.work / "start" / "config.json").is_file():
-        learn(arguments)
+    return parser
+
+
+def compare(arguments: argparse.Namespace, report: Callable[[str], None]) -> None:
+    """Make the runs that have no result file, and tell `report` of each."""
+    arguments.results.mkdir(parents=True, exist_ok=True)
     for seed in range(arguments.seeds):  # seeds outermost: an interrupted comparison still compares like with like
         for setting in SETTINGS:
-            path = RESULTS / f"{setting}-{seed}.json"
-            if not path.exists():
-                result = run(arguments, setting, seed)
-                path.with_suffix(".tmp").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-                os.replace(path.with_suffix(".tmp"), path)
-                print(f"{setting}, seed {seed}: done", flush=True)
-    report(RESULTS, SETTINGS, TARGET, BOUND)
+            path = arguments.results / f"{setting}-{seed}.json"
+            if path.exists():
+                continue
+            if not (arguments.work / "start" / "config.json").is_file():
+                learn(arguments)
+            result = run(arguments, setting, seed)
+            path.with_suffix(".tmp").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            os.replace(path.with_suffix(".tmp"), path)
+            report(f"{setting}, seed {seed}: done")
+
+
+def main():
+    arguments = make_parser().parse_args()
+    compare(arguments, lambda line: print(line, flush=True))
+    write_report(arguments.results, SETTINGS, TARGET, BOUND)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from scipy import stats
 
 
 LAST_PROBES = 3  # the end of a run: mean of its last probes
+SMOOTHED = 5
 COLOURS = {"watched": "tab:red", "controlled": "tab:blue"}
 
 
@@ -46,44 +47,66 @@ def summarise(runs: dict[str, list[dict]], bound: float) -> dict:
 
 
 def draw(path: Path, runs: dict[str, list[dict]], target: float, bound: float) -> None:
-    """Rates and thresholds against the step, thin for each seed and thick for their mean."""
+    """
+    Four panels against the step: the reward that is paid, the rule's accuracy, the hallucination rate, and the gate.
+
+    Thin lines are seeds, thick ones their mean. Reward and accuracy are of 32 sampled answers a step, and therefore
+    drawn as means of `SMOOTHED` steps.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    (paid, right), (rates, gate) = figure.subplots(2, 2)
     for setting, members in runs.items():
-        curves = []
+        for axes, name in ((paid, "reward"), (right, "hybrid/accuracy/mean")):
+            curves = [[step[name] for step in run["training"]] for run in members]
+            curves = [np.convolve(curve, np.ones(SMOOTHED) / SMOOTHED, mode="valid") for curve in curves]
+            _curves(axes, range(SMOOTHED, SMOOTHED + len(curves[0])), curves, setting)
+        steps = [probe["step"] for probe in members[0]["probes"]]
+        _curves(rates, steps, [[probe["rate"] for probe in run["probes"]] for run in members], setting)
         for run in members:
-            steps = [probe["step"] for probe in run["probes"]]
-            curves.append([probe["rate"] for probe in run["probes"]])
-            left.plot(steps, curves[-1], color=COLOURS[setting], alpha=0.3, linewidth=1)
             if run["moves"]:
-                right.step(steps, [probe["threshold"] for probe in run["probes"]], where="post", alpha=0.7,
-                           label=f"seed {run['seed']}")  # fmt: skip
-        left.plot(steps, np.mean(curves, axis=0), color=COLOURS[setting], linewidth=2.2,
-                  label=f"{setting}, mean of {len(members)}")  # fmt: skip
-    left.axhline(target, color="grey", linewidth=0.8, linestyle=":", label=f"target {target:g}")
-    left.axhline(bound, color="black", linewidth=0.8, linestyle="--", label=f"bound {bound:g}")
-    left.set(xlabel="optimizer step", ylabel="share of responses", ylim=(-0.02, 1.02),
-             title="Hallucination rate (claims of digits not shown)")  # fmt: skip
-    right.set(xlabel="optimizer step", ylabel="score", title="Gate of the flawed reward model, controlled runs")
-    for axes in (left, right):
-        axes.legend(fontsize="small")
+                gate.step(steps, [probe["threshold"] for probe in run["probes"]], where="post", alpha=0.7,
+                          label=f"seed {run['seed']}")  # fmt: skip
+    rates.axhline(target, color="grey", linewidth=0.8, linestyle=":", label=f"target {target:g}")
+    rates.axhline(bound, color="black", linewidth=0.8, linestyle="--", label=f"bound {bound:g}")
+    paid.set(ylabel="reward", title=f"Reward paid in training (mean of {SMOOTHED} steps)")
+    right.set(ylabel="share of sampled answers", ylim=(-0.02, 1.02),
+              title=f"Right answers in training (mean of {SMOOTHED} steps)")  # fmt: skip
+    rates.set(ylabel="share of responses", ylim=(-0.02, 1.02), title="Hallucination rate (claims of digits not shown)")
+    gate.set(ylabel="score", title="Gate of the flawed reward model, controlled runs")
+    for axes in (paid, right, rates, gate):
+        axes.set_xlabel("optimizer step")
+        if axes.get_legend_handles_labels()[0]:  # no run may have moved its gate
+            axes.legend(fontsize="small")
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 
 
-def report(results: Path, settings: Sequence[str], target: float, bound: float) -> None:
-    """Write `summary.json` and `curves.png` from the result files in `results`, over the seeds that all settings have."""
+def _curves(axes, steps: Sequence[int], curves: Sequence[Sequence[float]], setting: str) -> None:
+    for curve in curves:
+        axes.plot(steps, curve, color=COLOURS[setting], alpha=0.3, linewidth=1)
+    axes.plot(steps, np.mean(curves, axis=0), color=COLOURS[setting], linewidth=2.2,
+              label=f"{setting}, mean of {len(curves)}")  # fmt: skip
+
+
+def load(results: Path, settings: Sequence[str]) -> dict[str, list[dict]]:
+    """The runs of each setting, over the seeds that all settings have."""
     found = {
         setting: {run["seed"]: run for run in map(_read, sorted(results.glob(f"{setting}-*.json")))}
         for setting in settings
     }
     seeds = sorted(set.intersection(*(set(members) for members in found.values())))
-    if not seeds:
+    return {setting: [members[seed] for seed in seeds] for setting, members in found.items()}
+
+
+def report(results: Path, settings: Sequence[str], target: float, bound: float) -> None:
+    """Write `summary.json` and `curves.png` from the result files in `results`, over the seeds that all settings have."""
+    runs = load(results, settings)
+    if not runs[settings[0]]:
         raise ValueError(f"{results} holds no seed that all of {', '.join(settings)} have: run the benchmark first.")
-    runs = {setting: [members[seed] for seed in seeds] for setting, members in found.items()}
     summary = {"target": target, "bound": bound, "settings": summarise(runs, bound)}
     (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     draw(results / "curves.png", runs, target, bound)

@@ -1,13 +1,14 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-SFT, DPO, TRL's MPO and ours on the same pairs, and iterated MPO under three reward thresholds.
+SFT, DPO, TRL's MPO and ours on the same pairs, MPO followed by GRPO, and iterated MPO under three reward thresholds.
 
     python -m benchmarks.mpo.compare --base runs/digits/base --data runs/digits/data
 
 1. Pairs: `trl-r1v2 pairs` samples the base model once for each seed.
 2. Search: SFT, DPO and MPO are trained with each learning rate on the pairs of a seed of their own, and measured on the
    validation split. TRL's MPO and MPO without a shift take the rate of MPO.
-3. Comparison: every setting, every seed, measured on the test split.
+3. Comparison: every setting, every seed, measured on the test split. Two settings end with GRPO: from MPO's model and,
+   to compare, from the base.
 4. Thresholds: iterated MPO, for each threshold and seed.
 
 Runs that have a result file are skipped, so the comparison can be interrupted. All runs are made in one process, one by
@@ -16,15 +17,15 @@ one; the threads are those that the environment gives it (OMP_NUM_THREADS).
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.mpo import train_iterated, train_one
+from benchmarks.mpo import train_grpo, train_iterated, train_one
 from benchmarks.mpo.digits import write_result
 from benchmarks.mpo.summary import summarise
 from trl_r1v2.scripts import pairs
 
 
-RESULTS = Path(__file__).parent / "results" / "compare"
 RATES = (1e-4, 3e-4, 1e-3)
 SEARCHED = ("sft", "dpo", "mpo")
 SEARCH_SEED = 100
@@ -43,51 +44,60 @@ def pairs_of(arguments, seed: int) -> str:
     return str(folder)
 
 
-def train(arguments, setting: str, seed: int, rate: float | None, split: str, output: Path) -> None:
+def train(arguments, setting: str, seed: int, rate: float | None, split: str, output: Path, report: Callable) -> None:
     if output.exists():
         return
-    run = train_one.Run(
-        setting=setting,
-        seed=seed,
-        learning_rate=rate,
-        base=arguments.base,
-        pairs=pairs_of(arguments, seed),
-        data=arguments.data,
-        split=split,
-        recipe=arguments.recipe,
-        steps=arguments.steps,
-    )
-    write_result(output, train_one.train_and_measure(run))
-    print(f"{output.stem}: done", flush=True)
+    of_run = {
+        "setting": setting,
+        "seed": seed,
+        "learning_rate": rate,
+        "base": arguments.base,
+        "pairs": pairs_of(arguments, seed),
+        "data": arguments.data,
+        "split": split,
+        "recipe": arguments.recipe,
+        "steps": arguments.steps,
+    }
+    if setting in train_grpo.SETTINGS:
+        run = train_grpo.GRPORun(**of_run, grpo_recipe=arguments.grpo_recipe, grpo_steps=arguments.grpo_steps)
+        write_result(output, train_grpo.train_and_measure(run))
+    else:
+        write_result(output, train_one.train_and_measure(train_one.Run(**of_run)))
+    report(f"{output.parent.name} {output.stem}: done")
 
 
-def search(arguments) -> None:
+def search(arguments, report: Callable) -> None:
+    folder = arguments.results / "search"
     for setting in SEARCHED:
         for rate in RATES:
-            train(arguments, setting, SEARCH_SEED, rate, "validation", RESULTS / "search" / f"{setting}-{rate:g}.json")
+            output = folder / f"{setting}-{rate:g}.json"
+            train(arguments, setting, SEARCH_SEED, rate, "validation", output, report)
     found = {}
     for setting in SEARCHED:
-        runs = [json.loads((RESULTS / "search" / f"{setting}-{rate:g}.json").read_text()) for rate in RATES]
+        runs = [json.loads((folder / f"{setting}-{rate:g}.json").read_text()) for rate in RATES]
         best = max(runs, key=lambda run: run["figures"]["sampled"]["accuracy"])
         found[setting] = best["learning_rate"]
     rates = {setting: found.get(setting, found["mpo"]) for setting in train_one.SETTINGS}
-    (RESULTS / "learning_rates.json").write_text(json.dumps(rates, indent=1) + "\n")
+    (arguments.results / "learning_rates.json").write_text(json.dumps(rates, indent=1) + "\n")
 
 
-def methods(arguments) -> None:
-    rates = json.loads((RESULTS / "learning_rates.json").read_text())
-    train(arguments, "base", 0, None, "test", RESULTS / "methods" / "base-0.json")
+def methods(arguments, report: Callable) -> None:
+    rates = json.loads((arguments.results / "learning_rates.json").read_text())
+    # In the runs with GRPO the rate is that of the MPO before it; GRPO's is its recipe's.
+    rates |= {"grpo": None, "mpo_grpo": rates["mpo"]}
+    folder = arguments.results / "methods"
+    train(arguments, "base", 0, None, "test", folder / "base-0.json", report)
     # Seeds outermost: an interrupted comparison still compares like with like.
     for seed in range(arguments.seeds):
-        for setting in train_one.SETTINGS:
-            train(arguments, setting, seed, rates[setting], "test", RESULTS / "methods" / f"{setting}-{seed}.json")
+        for setting in (*train_one.SETTINGS, *train_grpo.SETTINGS):
+            train(arguments, setting, seed, rates[setting], "test", folder / f"{setting}-{seed}.json", report)
 
 
-def thresholds(arguments) -> None:
-    rate = json.loads((RESULTS / "learning_rates.json").read_text())["mpo"]
+def thresholds(arguments, report: Callable) -> None:
+    rate = json.loads((arguments.results / "learning_rates.json").read_text())["mpo"]
     for seed in range(arguments.threshold_seeds):
         for threshold in THRESHOLDS:
-            output = RESULTS / "thresholds" / f"{threshold:g}-{seed}.json"
+            output = arguments.results / "thresholds" / f"{threshold:g}-{seed}.json"
             if output.exists():
                 continue
             run = train_iterated.IteratedRun(
@@ -102,13 +112,14 @@ def thresholds(arguments) -> None:
                 steps=arguments.iteration_steps,
             )
             write_result(output, train_iterated.train_and_measure(run))
-            print(f"threshold {output.stem}: done", flush=True)
+            report(f"threshold {output.stem}: done")
 
 
-def main():
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", required=True)
     parser.add_argument("--data", required=True)
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "compare")
     parser.add_argument("--work_dir", default="runs/mpo_compare", help="folder of the pairs")
     parser.add_argument("--pairs_recipe", default="recipes/digits/pairs.yaml")
     parser.add_argument("--num_prompts", type=int, default=600, help="prompts of the pairs")
@@ -116,13 +127,26 @@ def main():
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--threshold_seeds", type=int, default=3)
+    parser.add_argument("--grpo_recipe", default="recipes/digits/grpo.yaml")
+    parser.add_argument("--grpo_steps", type=int, default=60)
+    parser.add_argument("--threshold_seeds", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--iteration_steps", type=int, default=30)
-    arguments = parser.parse_args()
-    steps = {"search": search, "methods": methods, "thresholds": thresholds, "summary": lambda _: summarise(RESULTS)}
+    return parser
+
+
+def compare(arguments: argparse.Namespace, report: Callable[[str], None]) -> None:
+    """Make the runs that have no result file, and tell `report` of each."""
+    steps = {"search": search, "methods": methods, "thresholds": thresholds}
     for part in arguments.parts:
-        steps[part](arguments)
+        if part == "summary":
+            summarise(arguments.results)
+        else:
+            steps[part](arguments, report)
+
+
+def main():
+    compare(make_parser().parse_args(), lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ LABELS = {
     "trl_mpo": "TRL's MPO",
     "mpo_no_shift": "MPO, δ = 0",
     "mpo": "MPO",
+    "grpo": "GRPO",
+    "mpo_grpo": "MPO + GRPO",
 }
 FIGURES = {
     "greedy accuracy": ("greedy", "accuracy"),
@@ -26,7 +28,16 @@ FIGURES = {
     "format rate, sampled": ("sampled", "format_rate"),
 }
 # Each setting against the one it is an alternative to.
-DIFFERENCES = (("dpo", "sft"), ("mpo", "sft"), ("mpo", "dpo"), ("mpo", "trl_mpo"), ("mpo", "mpo_no_shift"))
+DIFFERENCES = (
+    ("dpo", "sft"),
+    ("mpo", "sft"),
+    ("mpo", "dpo"),
+    ("mpo", "trl_mpo"),
+    ("mpo", "mpo_no_shift"),
+    ("mpo_grpo", "mpo"),
+    ("mpo_grpo", "dpo"),
+    ("mpo_grpo", "grpo"),
+)
 
 
 def estimate(values: list[float]) -> dict:
@@ -136,12 +147,10 @@ def table(summary: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(summary: dict, path: Path) -> None:
-    panels = 3 if summary["thresholds"] else 2
-    figure, axes = plt.subplots(1, panels, figsize=(13 * panels / 3, 3.8), layout="constrained")
-    settings = summary["methods"]["settings"]
+def draw_methods(axes, settings: dict) -> None:
+    """Two panels: Pass@1 and the sampled hallucination rate of each setting, with its seeds."""
     positions = range(len(settings))
-    for axis, label in zip(axes, ("Pass@1", "hallucination rate, sampled"), strict=False):
+    for axis, label in zip(axes, ("Pass@1", "hallucination rate, sampled"), strict=True):
         for position, entry in zip(positions, settings.values(), strict=True):
             values = np.array(entry["figures"][label]["values"]) * 100
             mean, half_width = interval(values)
@@ -149,22 +158,37 @@ def plot(summary: dict, path: Path) -> None:
             axis.errorbar(mean, position, xerr=np.nan_to_num(half_width), fmt="s", color="#0072B2", capsize=3)
         axis.set_yticks(positions, [LABELS[name] for name in settings] if axis is axes[0] else [""] * len(settings))
         axis.set(xlabel=f"{label} (%)", ylim=(len(settings) - 0.5, -0.5))
+
+
+def draw_thresholds(axis, thresholds: dict, label: str) -> None:
+    """A figure of each threshold against the iterations."""
     for (threshold, entry), colour, style in zip(
-        summary["thresholds"].items(), ("#D55E00", "#009E73", "#0072B2"), ("o-", "s--", "^-."), strict=False
+        thresholds.items(), ("#D55E00", "#009E73", "#0072B2"), ("o-", "s--", "^-."), strict=False
     ):
-        mean = np.array([point["Pass@1"]["mean"] for point in entry["iterations"]]) * 100
-        half_width = np.array([point["Pass@1"]["half_width_95"] for point in entry["iterations"]]) * 100
+        mean = np.array([point[label]["mean"] for point in entry["iterations"]]) * 100
+        half_width = np.array([point[label]["half_width_95"] for point in entry["iterations"]]) * 100
         iterations = np.arange(len(mean))
-        axes[2].plot(iterations, mean, style, color=colour, label=f"threshold {threshold}")
-        axes[2].fill_between(iterations, mean - half_width, mean + half_width, color=colour, alpha=0.12)
-        axes[2].set_xticks(iterations)
-    if panels == 3:
-        axes[2].set(xlabel="iteration of MPO under a faulty reward", ylabel="Pass@1 (%)")
-        axes[2].legend(frameon=False, fontsize=9)
-    for axis in axes:
+        axis.plot(iterations, mean, style, color=colour, label=f"threshold {threshold}")
+        axis.fill_between(iterations, mean - half_width, mean + half_width, color=colour, alpha=0.12)
+        axis.set_xticks(iterations)
+    axis.set(xlabel="iteration of MPO under a faulty reward", ylabel=f"{label} (%)")
+    axis.legend(frameon=False, fontsize=9)
+
+
+def save(figure, path: Path) -> None:
+    for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def plot(summary: dict, path: Path) -> None:
+    panels = 3 if summary["thresholds"] else 2
+    figure, axes = plt.subplots(1, panels, figsize=(13 * panels / 3, 3.8), layout="constrained")
+    draw_methods(axes[:2], summary["methods"]["settings"])
+    if panels == 3:
+        draw_thresholds(axes[2], summary["thresholds"], "Pass@1")
+    save(figure, path)
 
 
 def summarise(results: Path) -> dict:

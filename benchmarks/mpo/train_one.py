@@ -100,6 +100,16 @@ def train(run: Run, recipe: dict):
     return trainer
 
 
+def logged_steps(history: list[dict]) -> list[dict]:
+    """What a trainer logged of its losses and rewards, step by step."""
+    return [
+        {"step": entry["step"]}
+        | {name: value for name, value in entry.items() if name in LOGGED or name.startswith("mpo/")}
+        for entry in history
+        if "loss" in entry
+    ]
+
+
 def train_and_measure(run: Run) -> dict:
     recipe = yaml.safe_load(Path(run.recipe).read_text())
     model, history, num_pairs, cpu = load_model(run.base), [], 0, time.process_time()
@@ -116,10 +126,5 @@ def train_and_measure(run: Run) -> dict:
         "environment": environment(),
         "figures": measure(model, load_processor(run.base), rows, run.num_samples, run.seed),
         "train_cpu_seconds": cpu,
-        "steps": [
-            {"step": entry["step"]}
-            | {name: value for name, value in entry.items() if name in LOGGED or name.startswith("mpo/")}
-            for entry in history
-            if "loss" in entry
-        ],
+        "steps": logged_steps(history),
     }

@@ -91,7 +91,7 @@ def summarise(results: Path) -> dict:
         summary["settings"][setting] = entry
     (results / "summary.json").write_text(json.dumps(summary, indent=1))
     (results / "table.md").write_text(table(summary))
-    plot(runs, results)
+    plot(runs, results / "comparison.png")
     print(table(summary))
     return summary
 
@@ -132,7 +132,7 @@ def table(summary: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(runs: dict[str, list[dict]], results: Path) -> None:
+def plot(runs: dict[str, list[dict]], path: Path) -> None:
     colours = dict(zip(runs, plt.get_cmap("tab10").colors, strict=False))
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.2))
     for setting, of_setting in runs.items():
@@ -157,7 +157,7 @@ def plot(runs: dict[str, list[dict]], results: Path) -> None:
         axis.legend(frameon=False, fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(results / "comparison.png", dpi=130)
+    figure.savefig(path, dpi=130)
     plt.close(figure)
 
 

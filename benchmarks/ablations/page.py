@@ -1,0 +1,100 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""The page of tables: `summary.json`, `tables.md` and a plot for each ablation; and its copy in `docs/ablations.md`."""
+
+import json
+from pathlib import Path
+
+from benchmarks.ablations.claims import Claim, Estimate, sentence
+from benchmarks.ablations.sections import Section
+
+
+BEGIN = "<!-- Written by `python -m benchmarks.ablations --kept`: begin -->"
+END = "<!-- Written by `python -m benchmarks.ablations --kept`: end -->"
+NOT_RUN = "Not run."
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def cell(value: Estimate | str) -> str:
+    return value if isinstance(value, str) else value.text()
+
+
+def claim_row(claim: Claim) -> list[str]:
+    return [claim.what, claim.difference.text(signed=True), claim.paper, claim.verdict or "–"]
+
+
+def render_section(section: Section, plots: str) -> list[str]:
+    lines = [f"### {section.title}", "", section.note, ""]
+    if not section.seeds:
+        return [*lines, NOT_RUN, ""]
+    lines += markdown_table(section.columns, [[name, *map(cell, cells)] for name, cells in section.rows.items()])
+    lines += [""]
+    lines += markdown_table(["difference", "ours", "paper", "direction"], list(map(claim_row, section.claims)))
+    lines += ["", f"**{sentence(section.claims)}**", ""]
+    seeds = f"{len(section.seeds)} seed" + "s" * (len(section.seeds) > 1)
+    lines += [f"{seeds}; {section.num_runs} runs, {section.cpu_seconds / 60:.0f} CPU minutes of training.", ""]
+    return [*lines, f"![{section.title}]({plots}{section.key}.png)", ""]
+
+
+def render(sections: list[Section], plots: str) -> str:
+    """The page; `plots` is put before the plots' names."""
+    lines = markdown_table(
+        ["ablation", "seeds", "in a sentence"],
+        [
+            [s.title, str(len(s.seeds)) if s.seeds else "–", sentence(s.claims) if s.seeds else NOT_RUN]
+            for s in sections
+        ],
+    )
+    lines.append("")
+    for section in sections:
+        lines += render_section(section, plots)
+    return "\n".join(lines)
+
+
+def summary(sections: list[Section]) -> dict:
+    """Every figure of the page, in the units it shows."""
+
+    def of_cell(value: Estimate | str) -> dict | str:
+        return value if isinstance(value, str) else value.as_dict()
+
+    return {
+        section.key: {
+            "title": section.title,
+            "seeds": section.seeds,
+            "num_runs": section.num_runs,
+            "train_cpu_seconds": section.cpu_seconds,
+            "columns": section.columns,
+            "rows": {name: list(map(of_cell, cells)) for name, cells in section.rows.items()},
+            "claims": [claim.as_dict() for claim in section.claims],
+            "sentence": sentence(section.claims) if section.seeds else NOT_RUN,
+        }
+        for section in sections
+    }
+
+
+def write(sections: list[Section], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(summary(sections), indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    title = "# Ablations on the digit tasks\n\n"
+    (folder / "tables.md").write_text(title + render(sections, ""), encoding="utf-8")
+    for section in sections:
+        if section.seeds:
+            section.draw(folder / f"{section.key}.png")
+
+
+def insert(document: Path, sections: list[Section], plots: str) -> None:
+    """
+    Put the page between the two marker lines of a document.
+
+    Raises:
+        ValueError: If the document does not have each marker once, in order.
+    """
+    text = document.read_text(encoding="utf-8")
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in tail:
+        raise ValueError(f"{document} must hold the lines {BEGIN!r} and {END!r} once each, in this order.")
+    document.write_text(f"{head}{BEGIN}\n\n{render(sections, plots)}\n{END}{tail}", encoding="utf-8")
