@@ -93,7 +93,7 @@ def in_zero(request, tmp_path_factory):
     """One launch a scenario: after the first ZeRO-3 trainer of a process, `transformers` shards models as they are made."""
     pytest.importorskip("deepspeed", reason="needs `pip install trl_r1v2[deepspeed]`")
     found = {}
-    for scenario in ("interrupted", "sharded_images", "sharded_frozen_images"):
+    for scenario in ("interrupted", "sharded_images", "sharded_frozen_images", "sharded_without_images"):
         folder = tmp_path_factory.mktemp(f"zero{request.param}-{scenario}")
         (folder / "zero.yaml").write_text(ZERO.format(stage=request.param))
         launcher = ["accelerate.commands.launch", "--config_file", str(folder / "zero.yaml")]
@@ -179,8 +179,17 @@ def test_fsdp2_recognizes_equal_towers_in_their_shards(in_shards, alone):
 
 @pytest.mark.timeout(1500)
 def test_zero_is_one_process(in_zero, alone):
-    for scenario, found in in_zero.items():
-        assert found[0]["distributed_type"] == "DEEPSPEED"
-        assert_same_run(found, alone(scenario))
-    tiles = {scenario: sum(sum(rank["tiles"]) for rank in in_zero[scenario]) for scenario in list(in_zero)[1:]}
+    for scenario in ("interrupted", "sharded_images", "sharded_frozen_images"):
+        assert in_zero[scenario][0]["distributed_type"] == "DEEPSPEED"
+        assert_same_run(in_zero[scenario], alone(scenario))
+    tiles = {
+        scenario: sum(sum(rank["tiles"]) for rank in in_zero[scenario])
+        for scenario in ("sharded_images", "sharded_frozen_images")
+    }
     assert tiles["sharded_images"] == 2 * tiles["sharded_frozen_images"], "equal towers must be recognized"
+
+
+def test_zero_refuses_a_micro_batch_that_skips_the_tower(in_zero):
+    """ZeRO-2 as well: a process without the tower's gradients would fill its buckets with others."""
+    for found in in_zero["sharded_without_images"]:
+        assert "a micro-batch of rows without images" in found["error"]

@@ -227,8 +227,9 @@ class HallucinationMonitor(TrainerCallback):
         if not is_deepspeed_zero3_enabled():
             yield trainer.accelerator.unwrap_model(trainer.model_wrapped)
             return
+        engine = trainer.model_wrapped
         options = {"gradient_checkpointing_kwargs": trainer.args.gradient_checkpointing_kwargs}
-        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator, **options) as model:
+        with unwrap_model_for_generation(engine, trainer.accelerator, **options) as model, _no_meetings(engine):
             yield model
 
     def _log(self, figures: dict[str, float], control) -> None:
@@ -362,6 +363,22 @@ class HallucinationMonitor(TrainerCallback):
         self._train_seconds_since = state["train_seconds_since"]
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])
+
+
+@contextmanager
+def _no_meetings(engine: torch.nn.Module) -> Iterator[None]:
+    """
+    Forwards of a gathered ZeRO-3 model that are the process's own affair.
+
+    TRL takes DeepSpeed's hooks off while the weights are gathered, but for the one at the start of the model's forward:
+    it compares notes with all processes, and one that has fewer rows to answer, or none, would be waited for.
+    """
+    coordinator = engine.optimizer.parameter_offload.get_param_coordinator()
+    coordinator.reset_step = lambda: None
+    try:
+        yield
+    finally:
+        del coordinator.reset_step
 
 
 @contextmanager

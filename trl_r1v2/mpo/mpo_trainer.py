@@ -19,11 +19,11 @@ from accelerate.utils import is_peft_model
 from datasets import Dataset, DatasetDict
 from datasets.fingerprint import Hasher
 from transformers import ProcessorMixin
-from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import DPOTrainer
 from trl.trainer.utils import get_config_model_id, hash_module
 
+from trl_r1v2.vlm.lockstep import check_step_without_images
 from trl_r1v2.vlm.native_checkpoint import NativeCheckpointMixin
 
 from .collator import TRUNCATED, MPODataCollator, MPOVisionDataCollator
@@ -224,7 +224,8 @@ class MPOTrainer(NativeCheckpointMixin, DPOTrainer):
     def _compute_loss(self, model, inputs, return_outputs):
         inputs = dict(inputs)
         truncated = inputs.pop(TRUNCATED, None)
-        self._check_images_for_sharding(inputs)
+        if self._is_vision_dataset and "pixel_values" not in inputs:
+            check_step_without_images(self)
         forwards = []
 
         def policy(**kwargs):
@@ -261,15 +262,6 @@ class MPOTrainer(NativeCheckpointMixin, DPOTrainer):
         # TRL's part is the MoE auxiliary loss, or 0.
         loss = losses.loss + other_losses
         return (loss, outputs) if return_outputs else loss
-
-    def _check_images_for_sharding(self, inputs: dict[str, Any]) -> None:
-        is_sharded = self.is_fsdp_enabled or is_deepspeed_zero3_enabled()
-        if is_sharded and self._is_vision_dataset and "pixel_values" not in inputs:
-            raise ValueError(
-                "a micro-batch of rows without images skips the vision tower, whose sharded parameters the other processes "
-                "wait for. Raise `per_device_train_batch_size` so that every micro-batch has an image, leave such rows "
-                "out, or train with DDP or ZeRO-2."
-            )
 
     @torch.no_grad()
     def _update_reward_shift(self, chosen_rewards: torch.Tensor, rejected_rewards: torch.Tensor) -> None:

@@ -20,6 +20,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from trl import RewardTrainer
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
+from trl_r1v2.vlm.lockstep import check_step_without_images
 from trl_r1v2.vlm.native_checkpoint import NativeCheckpointMixin
 
 from .reward_collator import (
@@ -165,6 +166,7 @@ class VisionRewardTrainer(NativeCheckpointMixin, RewardTrainer):
                 "`accelerator_config={'even_batches': False}` leaves the processes with different numbers of pairs in the "
                 "last batch, on which TRL's gathering of rewards hangs. Set it to True, the default."
             )
+        self._check_saving_under_zero3()
         self.activation_report = set_reward_trainable(self.model, args.trainable)
 
     def _load(self, path: str, args: VisionRewardConfig, quantization_config):
@@ -182,6 +184,17 @@ class VisionRewardTrainer(NativeCheckpointMixin, RewardTrainer):
         args = copy.copy(args)
         args.model_init_kwargs = None
         return load_trainable(path, **settings), args
+
+    def _check_saving_under_zero3(self) -> None:
+        if not is_deepspeed_zero3_enabled():
+            return
+        config = self.accelerator.state.deepspeed_plugin.hf_ds_config
+        if not config.is_true("zero_optimization.stage3_gather_16bit_weights_on_model_save"):
+            raise ValueError(
+                "ZeRO-3 would not gather the weights when the model is saved, and the folder would hold neither model nor "
+                "head. Set `zero3_save_16bit_model: true` for accelerate, or "
+                "`stage3_gather_16bit_weights_on_model_save` in DeepSpeed's own config."
+            )
 
     # Data
 
@@ -219,16 +232,14 @@ class VisionRewardTrainer(NativeCheckpointMixin, RewardTrainer):
     # Loss
 
     def compute_loss(self, model, inputs: dict[str, Any], return_outputs=False, num_items_in_batch=None):
-        is_sharded = self.is_fsdp_enabled or is_deepspeed_zero3_enabled()
-        if is_sharded and "pixel_values" not in inputs:
-            raise ValueError(
-                "a micro-batch of rows without images skips the vision tower, whose sharded parameters the other processes "
-                "wait for. Raise `per_device_train_batch_size` so that every micro-batch has an image, leave such rows "
-                "out, or train with DDP or ZeRO-2."
-            )
+        if "pixel_values" not in inputs:
+            check_step_without_images(self)
         swapped_rows = inputs.pop(SWAPPED_ROWS, None)
-        # Images of swapped rows are not those of their half.
-        inputs["share_pair_images"] = self.args.share_pair_images and swapped_rows is None
+        # Images of swapped rows are not those of their half. Not all processes have such rows, but all have to gather
+        # sharded parameters, and to reduce gradients under ZeRO-2, in the same order.
+        in_lockstep = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        is_own_half = swapped_rows is None and not (in_lockstep and self.args.image_preference_weight)
+        inputs["share_pair_images"] = self.args.share_pair_images and is_own_half
         if not self.args.image_preference_weight:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 

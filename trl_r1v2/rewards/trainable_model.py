@@ -9,16 +9,19 @@ Scope: any class of `AutoModelForImageTextToText` with `model` and `lm_head`, it
 
 import functools
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils import ModelOutput, cached_file
 
-from trl_r1v2.vlm.activation import COMPONENTS, ActivationReport, component_of, parse_trainable
+from trl_r1v2.vlm.activation import COMPONENTS, ActivationReport, component_of, num_elements, parse_trainable
 
 from .value_head import VALUE_HEAD_FILE, ValueHead, last_token_states
 
@@ -80,21 +83,35 @@ class ScalarHeadMixin:
 
         Takes the arguments of [`~transformers.PreTrainedModel.save_pretrained`].
         """
+        head = self.value_head
+        if is_main_process and state_dict is not None:  # gathered from the processes that share the model
+            head = ValueHead(self.value_head.summary.in_features)
+            head.load_state_dict({name: state_dict[f"{HEAD}.{name}"] for name in head.state_dict()})
+            # Upstream removes what it is not to save, the head, from the dict it is given.
+            state_dict = dict(state_dict)
         super().save_pretrained(
             save_directory, *args, is_main_process=is_main_process, state_dict=state_dict, **kwargs
         )
-        if not is_main_process:
-            return
-        head = self.value_head
-        if state_dict is not None:  # gathered from the processes that share the model
-            head = ValueHead(self.value_head.summary.in_features)
-            head.load_state_dict({name: state_dict[f"{HEAD}.{name}"] for name in head.state_dict()})
-        head.save_pretrained(save_directory)
+        if is_main_process:
+            head.save_pretrained(save_directory)
 
     def load_head(self, path: str, revision: str | None = None):
         """Take the head of a reward model's folder."""
         head = ValueHead.from_pretrained(path, self.value_head.summary.in_features, revision)
-        self.value_head.load_state_dict(head.state_dict())
+        with _whole(self.value_head):
+            self.value_head.load_state_dict(head.state_dict())
+
+
+@contextmanager
+def _whole(module: torch.nn.Module) -> Iterator[None]:
+    """The parameters of a module whole and open to change on all processes, where ZeRO-3 shards them."""
+    if not is_deepspeed_zero3_enabled():
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=0):
+        yield
 
 
 def _repeated(features: ModelOutput) -> ModelOutput:
@@ -228,7 +245,7 @@ def set_reward_trainable(model: torch.nn.Module, trainable: str) -> ActivationRe
         if parameter.requires_grad:
             names.append(name)
         if part != HEAD:
-            (trained if parameter.requires_grad else frozen)[part] += parameter.numel()
+            (trained if parameter.requires_grad else frozen)[part] += num_elements(parameter)
     empty = sorted(component for component in chosen if not trained[component])
     if with_peft and len(empty) == len(chosen):
         raise ValueError(

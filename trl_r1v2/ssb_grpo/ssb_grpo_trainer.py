@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
+from trl_r1v2.vlm.lockstep import check_step_without_images
 from trl_r1v2.vlm.native_checkpoint import NativeCheckpointMixin
 
 from .checkpoints import BufferCheckpointMixin
@@ -199,12 +199,7 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
         pixels = kwargs.get("pixel_values")
         if pixels is None or pixels.size(0) > 0:
             return args, kwargs
-        if self.is_fsdp_enabled or is_deepspeed_zero3_enabled():
-            raise ValueError(
-                "A micro-batch without any image met a sharded vision tower, whose other processes would wait for "
-                "this one forever. Use a larger `per_device_train_batch_size`, or train on images and on text in "
-                "separate runs."
-            )
+        check_step_without_images(self)
         return args, {name: value for name, value in kwargs.items() if name not in VISUAL_FIELDS}
 
     # ---- Judging ----

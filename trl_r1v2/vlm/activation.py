@@ -11,6 +11,7 @@ PEFT there) and before `train()`, which creates the optimizer.
 from dataclasses import dataclass, field
 
 import torch
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import is_peft_available
 
 
@@ -182,12 +183,22 @@ def set_trainable(
             trained_names.append(name)
     trained, frozen = dict.fromkeys(COMPONENTS, 0), dict.fromkeys(COMPONENTS, 0)
     for name, parameter in names.items():
-        (trained if parameter.requires_grad else frozen)[components[name]] += parameter.numel()
+        (trained if parameter.requires_grad else frozen)[components[name]] += num_elements(parameter)
     empty = sorted(name for name in chosen if not trained[name])
     if empty:
         raise ValueError(f"the model has no {' and no '.join(empty)} to train.")
     in_order = "+".join(name for name in COMPONENTS if name in chosen)
     return ActivationReport(in_order, trained, frozen, tuple(trained_names))
+
+
+def num_elements(parameter: torch.nn.Parameter) -> int:
+    """Elements of a whole parameter; where ZeRO-3 shards it, the tensor at hand is empty."""
+    if is_deepspeed_zero3_enabled():
+        from deepspeed.runtime.zero.partition_parameters import is_zero_param
+
+        if is_zero_param(parameter):
+            return parameter.ds_numel
+    return parameter.numel()
 
 
 def _peft_names(model: torch.nn.Module) -> tuple[set[str], set[str]]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch.distributed.tensor import DTensor
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import ModelOutput, is_peft_available
 
 from trl_r1v2.vlm.tile_hash import TileHasher
@@ -325,16 +326,23 @@ def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 
 
 def _is_sharded(tower: torch.nn.Module) -> bool:
-    """Whether the parameters are gathered in the forward: DTensors under FSDP2, left empty under ZeRO-3."""
-    return any(isinstance(parameter, DTensor) or parameter.numel() == 0 for parameter in tower.parameters())
+    """Whether the parameters are shared out among processes (FSDP2, ZeRO-3), whole at the moment or not."""
+    if is_deepspeed_zero3_enabled():
+        from deepspeed.runtime.zero.partition_parameters import is_zero_param
+
+        return any(is_zero_param(parameter) for parameter in tower.parameters())
+    return any(isinstance(parameter, DTensor) for parameter in tower.parameters())
 
 
 def _any_rank(missing: bool, tower: torch.nn.Module, device: torch.device) -> bool:
     """
     Whether the tower must run. Sharded weights are gathered inside the forward, so if one rank runs it, all must; every
     rank asks, because under sharding every rank calls the tower equally often.
+
+    While the whole model is gathered for generation, ranks go their own ways, and TRL has taken ZeRO-3's hooks off. The
+    parameters' sizes do not tell: ZeRO-3 fetches some before their turn.
     """
-    if not _is_sharded(tower):
+    if not _is_sharded(tower) or (is_deepspeed_zero3_enabled() and not tower._forward_pre_hooks):
         return missing
     flag = torch.tensor(int(missing), device=device)
     torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)

@@ -1,0 +1,307 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Activation, monitor, reward training and vision cache in two processes with ZeRO-2, ZeRO-3 and FSDP2, against one plain
+process.
+"""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+TESTS = Path(__file__).parent.parent
+NEIGHBOURS = [TESTS, *(TESTS / name for name in ("mpo", "rewards", "ssb_grpo"))]
+sys.path += [str(folder) for folder in NEIGHBOURS]
+
+import zero_worker  # noqa: E402
+from peft import PeftModel  # noqa: E402
+from reward_tiny import build_reward_model, conversation, pair  # noqa: E402
+from transformers import AutoModelForImageTextToText  # noqa: E402
+
+from trl_r1v2.rewards import RewardModel  # noqa: E402
+
+
+pytestmark = pytest.mark.slow
+
+MACHINE = """
+compute_environment: LOCAL_MACHINE
+num_machines: 1
+num_processes: 2
+use_cpu: true
+"""
+DEEPSPEED = """
+distributed_type: DEEPSPEED
+deepspeed_config:
+  deepspeed_config_file: {file}
+  zero3_init_flag: {is_sharded_on_loading}
+"""
+FSDP2 = """
+mixed_precision: 'no'
+distributed_type: FSDP
+fsdp_config:
+  fsdp_version: 2
+  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
+  fsdp_transformer_layer_cls_to_wrap: Qwen2DecoderLayer,InternVLVisionLayer
+  fsdp_reshard_after_forward: true
+  fsdp_state_dict_type: FULL_STATE_DICT
+  fsdp_cpu_ram_efficient_loading: false
+"""
+AUTO = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+# DeepSpeed's own prefetch bucket holds the tiny models whole, so that parameters are there before their turn; nearly
+# none stays gathered for its size.
+ZERO = {
+    "stage3_prefetch_bucket_size": 50_000_000,
+    "stage3_param_persistence_threshold": 10,
+    "stage3_gather_16bit_weights_on_model_save": True,
+}
+needs_deepspeed = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="needs `pip install trl_r1v2[deepspeed]`"
+)
+
+
+@pytest.fixture(scope="module")
+def models(internvl_path, tmp_path_factory):
+    return [internvl_path, build_reward_model(internvl_path, tmp_path_factory.mktemp("reward-model"))]
+
+
+def run_two(folder: Path, config: str, models: list[str], scenarios: list[str]) -> dict:
+    """What each of two processes found, scenario by scenario. A hang ends in the time limit."""
+    (folder / "config.yaml").write_text(MACHINE + config)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    paths = [*map(str, NEIGHBOURS), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        "TORCH_GLOO_TIMEOUT": "120",
+    }
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(folder / "config.yaml")]
+    command = [*launcher, "--main_process_port", str(port), zero_worker.__file__, str(folder), *models, *scenarios]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=560)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    found = {name: [load(folder / name / f"rank-{rank}.pt") for rank in (0, 1)] for name in scenarios}
+    return found | {"folder": folder}
+
+
+def load(path: Path):
+    return torch.load(path, weights_only=True)
+
+
+def with_zero(stage: int, tmp_path_factory, models: list[str], scenarios: list[str]) -> dict:
+    folder = tmp_path_factory.mktemp(f"zero{stage}")
+    settings = {"stage": stage, **(ZERO if stage == 3 else {})}
+    (folder / "zero.json").write_text(json.dumps({"zero_optimization": settings, **dict.fromkeys(AUTO, "auto")}))
+    config = DEEPSPEED.format(file=folder / "zero.json", is_sharded_on_loading=str(stage == 3).lower())
+    return run_two(folder, config, models, scenarios)
+
+
+@pytest.fixture(scope="module")
+def zero3(tmp_path_factory, models):
+    scenarios = ["activations", "monitor", "reward", "reward_without_images", "reward_not_gathered", "vision_cache"]
+    return with_zero(3, tmp_path_factory, models, scenarios)
+
+
+@pytest.fixture(scope="module")
+def zero2(tmp_path_factory, models):
+    return with_zero(
+        2, tmp_path_factory, models, ["activations", "monitor", "reward", "reward_mixed", "reward_without_images"]
+    )
+
+
+@pytest.fixture(scope="module")
+def fsdp2(tmp_path_factory, models):
+    return run_two(tmp_path_factory.mktemp("fsdp2"), FSDP2, models, ["activations", "reward", "reward_without_images"])
+
+
+@pytest.fixture(params=[pytest.param(name, marks=needs_deepspeed) for name in ("zero2", "zero3")])
+def zero(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(
+    params=[pytest.param("zero2", marks=needs_deepspeed), pytest.param("zero3", marks=needs_deepspeed), "fsdp2"]
+)
+def two(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, models):
+    """Runs a scenario in this process; its folder and what it found."""
+    found = {}
+
+    def run(scenario: str):
+        if scenario not in found:
+            folder = tmp_path_factory.mktemp(scenario)
+            found[scenario] = folder, zero_worker.SCENARIOS[scenario](folder, *models)
+        return found[scenario]
+
+    return run
+
+
+def assert_close(ours: dict, theirs: dict) -> None:
+    """Equal names, and values that differ by the rounding of other sums in float32."""
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=5e-5, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def assert_equal(ours: dict, theirs: dict) -> None:
+    assert ours.keys() == theirs.keys()
+    assert not [name for name in theirs if not torch.equal(ours[name], theirs[name])]
+
+
+# ---- Activation ----
+
+
+@pytest.mark.parametrize("name", list(zero_worker.ACTIVATIONS))
+def test_exactly_the_chosen_parameters_train_as_in_one_process(name, two, alone):
+    single = alone("activations")[1][name]
+    for process in two["activations"]:
+        found = process[name]
+        assert found["report"] == single["report"], "the table counts whole parameters"
+        assert found["trained_names"] == single["trained_names"]
+        assert_equal(found["before"], single["before"])
+        changed = {key for key, value in found["after"].items() if not torch.equal(value, found["before"][key])}
+        assert changed == set(found["trained_names"])
+        assert_close(found["after"], single["after"])
+        assert found["losses"] == pytest.approx(single["losses"], rel=1e-4)
+    assert_equal(two["activations"][0][name]["after"], two["activations"][1][name]["after"])
+
+
+def test_one_process_trains_the_parameters_of_the_chosen_components(alone, models):
+    """What the sharded runs are compared with, counted in the checkpoint."""
+    roots = {"vision": "model.vision_tower.", "adapter": "model.multi_modal_projector.", "llm": ("model.lang", "lm_h")}
+    sizes = {name: p.numel() for name, p in AutoModelForImageTextToText.from_pretrained(models[0]).named_parameters()}
+    for name in ("adapter", "llm", "vision"):
+        found, chosen = alone("activations")[1][name], zero_worker.ACTIVATIONS[name][0].split("+")
+        expected = {key for key in sizes if any(key.startswith(roots[part]) for part in chosen)}
+        assert {key for key, v in found["after"].items() if not torch.equal(v, found["before"][key])} == expected
+        for part, root in roots.items():
+            size = sum(value for key, value in sizes.items() if key.startswith(root))
+            assert found["report"]["trained"][part] == size * (part in chosen)
+            assert found["report"]["frozen"][part] == size * (part not in chosen)
+
+
+@needs_deepspeed
+def test_zero3_shards_while_loading(zero3, zero2):
+    for process in zero3["activations"]:
+        assert all(found["is_sharded_on_loading"] for found in process.values())
+        assert {found["distributed_type"] for found in process.values()} == {"DEEPSPEED"}
+    assert not any(found["is_sharded_on_loading"] for found in zero2["activations"][0].values())
+
+
+def test_saved_lora_and_adapter_come_back(two, models):
+    after = two["activations"][0]["lora"]
+    base = AutoModelForImageTextToText.from_pretrained(models[0], dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, str(two["folder"] / "activations" / "lora" / "saved"))
+    loaded = dict(model.named_parameters())
+    for name in after["trained_names"]:
+        assert torch.equal(loaded[name], after["after"][name]), name
+
+
+# ---- Monitor ----
+
+
+@needs_deepspeed
+def test_watching_changes_nothing(zero):
+    for process in zero["monitor"]:
+        for name in ("watched", "few_rows"):
+            assert_equal(process[name]["parameters"], process["unwatched"]["parameters"])
+            assert process[name]["losses"] == process["unwatched"]["losses"]
+
+
+@needs_deepspeed
+@pytest.mark.parametrize("name", ["watched", "few_rows"])
+def test_monitor_logs_the_figures_of_one_process(name, zero, alone):
+    """Of few rows, too, where one process has none and must not be waited for."""
+    single = alone("monitor")[1][name]
+    assert [entry["hallucination/num_responses"] for entry in single["figures"]] == [
+        26 if name == "watched" else 4
+    ] * 3
+    for process in zero["monitor"]:
+        assert process[name]["flagged"] == single["flagged"]
+        for entry, expected in zip(process[name]["figures"], single["figures"], strict=True):
+            assert entry == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert zero["monitor"][0][name]["figures"] == zero["monitor"][1][name]["figures"]
+
+
+# ---- Reward model ----
+
+
+def test_reward_model_trains_as_in_one_process(two, alone):
+    folder, single = alone("reward")
+    for process in two["reward"]:
+        for key in ("report", "trained_names"):
+            assert process[key] == single[key]
+        assert_equal(process["before"], single["before"])
+        assert_close(process["parameters"], single["parameters"])
+        for key, values in single["log"].items():
+            assert process["log"][key] == pytest.approx(values, abs=1e-4), key
+        for key, value in single["evaluated"].items():
+            assert process["evaluated"][key] == pytest.approx(value, abs=1e-4), key
+        assert_equal(process["resumed"], process["parameters"])
+        assert process["fresh_head"].std() == pytest.approx(single["fresh_head"].std(), rel=0.5)
+    first, second = two["reward"]
+    assert torch.equal(first["fresh_head"], second["fresh_head"])
+    for key in ("parameters", "swapping"):
+        assert_equal(first[key], second[key])
+    changed = {key for key, value in first["swapping"].items() if not torch.equal(value, first["before"][key])}
+    # The bias of the head is in both scores of every difference, so its gradient is 0.
+    assert changed == set(first["trained_names"]) - {"value_head.summary.bias"}
+
+
+def test_saved_reward_model_scores_as_that_of_one_process(two, alone):
+    conversations = [conversation(pair(seed, 1), "chosen") for seed in (1, 2)]
+    folders = alone("reward")[0], two["folder"] / "reward"
+    for name in ("saved", "checkpoint-2"):
+        expected, scores = (RewardModel.from_pretrained(str(folder / name)).score(conversations) for folder in folders)
+        assert scores == pytest.approx(expected, abs=1e-4)
+
+
+def test_micro_batches_without_images_are_refused(two):
+    for process in two["reward_without_images"]:
+        assert "a micro-batch of rows without images" in process["error"]
+
+
+@needs_deepspeed
+def test_zero3_that_would_save_shards_is_refused(zero3):
+    for process in zero3["reward_not_gathered"]:
+        assert "zero3_save_16bit_model: true" in process["error"]
+
+
+@needs_deepspeed
+def test_zero2_mixes_micro_batches_where_only_the_llm_trains(zero2, alone):
+    for process in zero2["reward_mixed"]:
+        assert_close(process["parameters"], alone("reward_mixed")[1]["parameters"])
+
+
+@needs_deepspeed
+def test_image_preference_is_the_same_however_the_processes_share(zero2, zero3, fsdp2):
+    """Here and there a process has no row with a partner. Which rows have one depends on the number of processes."""
+    for other in (zero3, fsdp2):
+        assert_close(zero2["reward"][0]["swapping"], other["reward"][0]["swapping"])
+
+
+# ---- Vision cache ----
+
+
+@needs_deepspeed
+def test_vision_cache_under_zero3_trains_the_same(zero3):
+    """In the third step the first process knows its images and the second does not: both run their towers."""
+    first, second = zero3["vision_cache"]
+    for process in (first, second):
+        for key in ("losses", "gradient_norms"):
+            assert process["with"][key] == pytest.approx(process["without"][key], rel=1e-4)
+        assert_close(process["with"]["parameters"], process["without"]["parameters"])
+        assert process["with"]["bypassed"] == [0] * 6
+        assert sum(process["with"]["encoded"]) < sum(process["with"]["tiles"]) / 5
+    assert first["with"]["encoded"][2] == 0 < second["with"]["encoded"][2]
