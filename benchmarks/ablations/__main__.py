@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.ablations.page import insert, write
-from benchmarks.ablations.runner import run_all
+from benchmarks.ablations.runner import InputsError, run_all
 from benchmarks.ablations.sections import Results, sections
 
 
@@ -48,13 +48,14 @@ def main():
     if arguments.base is None or arguments.data is None:
         parser.error("Give --base and --data (`make demo` makes both), or --kept to train nothing.")
     terminal = sys.stdout
-    missing = run_all(
-        arguments.base,
-        arguments.data,
-        arguments.output,
-        arguments.seeds,
-        lambda line: print(line, file=terminal, flush=True),
-    )
+
+    def say(line: str) -> None:
+        print(line, file=terminal, flush=True)
+
+    try:
+        missing = run_all(arguments.base, arguments.data, arguments.output, arguments.seeds, say)
+    except InputsError as error:
+        parser.error(str(error))
     write(sections(Results.under(arguments.output)), arguments.output)
     print(f"Tables and plots are in {arguments.output}; the page is {arguments.output / 'tables.md'}.")
     if missing:

@@ -25,6 +25,10 @@ from benchmarks.mpo import train_grpo, train_one
 from benchmarks.ssb import compare as ssb
 
 
+class InputsError(ValueError):
+    """The results in the folder are of other inputs."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """
@@ -116,7 +120,7 @@ def check_inputs(folder: Path, base: str, data: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(inputs, indent=1) + "\n", encoding="utf-8")
     elif json.loads(kept.read_text(encoding="utf-8")) != inputs:
-        raise ValueError(
+        raise InputsError(
             f"The results in {folder} are of another base model or other data than {base} and {data}: give another folder "
             "with --output, or remove that one."
         )

@@ -182,13 +182,14 @@ def test_a_failed_run_is_told_and_tried_again(stub, call, monkeypatch):
     assert len(stub.made) == len(set(stub.made)) == NUM_RUNS
 
 
-def test_results_of_another_base_are_refused(stub, call, tmp_path):
+def test_results_of_another_base_are_refused(stub, call, tmp_path, capsys):
     stub.stop_before = "ssb/stock-0"
     with pytest.raises(Interrupted):
         call()
     (tmp_path / "base" / "model.safetensors").write_text("another")
-    with pytest.raises(ValueError, match="another base model"):
+    with pytest.raises(SystemExit) as ended:
         call()
+    assert ended.value.code == 2 and "of another base model" in capsys.readouterr().err
 
 
 def test_time_left(monkeypatch):

@@ -277,7 +277,8 @@ def test_probes_of_the_monitor_stand_in_the_report(run_dir):
     probes = {0: (0.5, 0.0), 3: (0.3, 0.4), 6: (0.2, 0.6)}
     for step, (rate, gap) in probes.items():
         place = next((i + 1 for i, entry in enumerate(state["log_history"]) if entry["step"] == step), 0)
-        entry = {"step": step, "hallucination/rate": rate, "hallucination/grounding_gap": gap}
+        entry = {"step": step, "hallucination/num_responses": 64.0, "hallucination/grounding_gap": gap}
+        entry["hallucination/rate"] = rate
         state["log_history"].insert(place, entry)
     (run_dir / "grpo" / "trainer_state.json").write_text(json.dumps(state))
     page, summary = write_report(run_dir)
@@ -291,6 +292,22 @@ def test_probes_of_the_monitor_stand_in_the_report(run_dir):
     rate, gap = (axes.get_lines()[0].get_xydata() for axes in canvas.axes)
     np.testing.assert_allclose(rate, [[0, 50], [3, 30], [6, 20]])
     np.testing.assert_allclose(gap, [[0, 0], [3, 0.4], [6, 0.6]])
+
+
+def test_probes_without_claims_are_drawn_too(run_dir):
+    state = json.loads((run_dir / "grpo" / "trainer_state.json").read_text())
+    for step in (2, 4):
+        entry = {"step": step, "hallucination/num_responses": 8.0, "hallucination/object_error": 0.1 * step}
+        state["log_history"].append(entry)
+    (run_dir / "grpo" / "trainer_state.json").write_text(json.dumps(state))
+    page, summary = write_report(run_dir)
+    assert "Hallucination during training" in page.text
+    canvas = Figure()
+    plots.draw_hallucination(canvas, summary["training"][0]["steps"])
+    (axes,) = canvas.axes
+    (line,) = axes.get_lines()
+    np.testing.assert_allclose(line.get_xydata(), [[2, 20], [4, 40]])
+    assert line.get_label() == "wrong about an object"
 
 
 def test_smoothing_keeps_constants_and_short_series():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 
 
 sys.path.append(str(Path(__file__).parents[1] / "ssb_grpo"))
@@ -154,11 +155,30 @@ def test_partners_have_as_many_images():
 
     dataset = image_dataset(6, layouts=((1,), (), (1, 1), (2,), (1, 1), (1,)))
     assert image_partners(dataset) == {0: 3, 3: 5, 5: 0, 2: 4, 4: 2}
-    messages = prompt_with_other_images(dataset, 0, 3)
-    shown = [part["image"] for message in messages for part in message["content"] if part["type"] == "image"]
-    assert [image.tobytes() for image in shown] == [image.tobytes() for image in images_of(dataset[3])]
+    for row, partner in ((0, 3), (2, 4)):
+        messages = prompt_with_other_images(dataset, row, partner)
+        shown = [part["image"] for message in messages for part in message["content"] if part["type"] == "image"]
+        sizes = [image.size for image in images_of(dataset[row])]
+        expected = [image.resize(size) for image, size in zip(images_of(dataset[partner]), sizes, strict=True)]
+        assert [image.tobytes() for image in shown] == [image.tobytes() for image in expected]
     assert image_partners(image_dataset(1, layouts=((1,),))) == {}
     assert image_partners(dataset.remove_columns("images")) == {}
+
+
+def test_a_blind_model_has_no_gap_whatever_the_sizes(seeing):
+    """An image of another size has other tiles; the difference must not pass for looking."""
+    model, processor = seeing
+    rows = colour_rows(8, seed=3)
+    sizes = [(28, 28), (56, 28), (28, 84), (28, 28), (84, 28), (56, 56), (28, 28), (28, 56)]
+    resized = [
+        {**row, "images": [image.resize(size) for image in row["images"]]}
+        for row, size in zip(rows, sizes, strict=True)
+    ]
+    probe = probe_of(Dataset.from_list(resized), monitor_signals=["grounding_gap"])
+    handle = blinded(model)
+    records, _ = measured(probe, model, processor)
+    handle.remove()
+    assert max(abs(record.gap) for record in records) < 1e-5
 
 
 def test_a_blank_image_has_size_and_mean_colour():

@@ -41,6 +41,12 @@ from trl_r1v2.hallucination.signals import (
         "The figure isn't visible to me.",
         "I don't have access to the image.",
         "I do not see any image.",
+        "The image cannot be seen.",
+        "The picture can't be viewed here.",
+        "It seems the image did not load.",
+        "The diagram is missing.",
+        "The image hasn't been provided.",
+        "Without the image I must guess.",
     ],
 )
 def test_claims_of_blindness_are_found(text):
@@ -55,6 +61,9 @@ def test_claims_of_blindness_are_found(text):
         "The picture is not symmetric.",
         "We can see the image of a cat; no dog is shown.",
         "From the diagram, angle A is not given in degrees.",
+        "The image is not shown to scale.",
+        "The chart is not given in percent.",
+        "The missing angle can be read from the figure.",
     ],
 )
 def test_talk_about_an_image_is_not(text):
@@ -97,7 +106,14 @@ def test_object_probes_of_a_model_that_says_no_to_all():
 
 @pytest.mark.parametrize(
     "answer, expected",
-    [("yes", True), ("No.", False), ("**Yes**, it is", True), ("none", None), ("maybe yes", None), (None, None)],
+    [("yes", True), ("No.", False), ("**Yes**, it is", True), ("none", None), ("maybe yes", None), (None, None)]
+    + [
+        (r"\text{Yes}", True),
+        (r"\textbf{no}", False),
+        (r"\mathrm{yes}", True),
+        ("Answer: Yes", True),
+        ("nothing", None),
+    ],
 )
 def test_yes_no(answer, expected):
     assert yes_no(answer) is expected

@@ -228,3 +228,14 @@ def test_a_threshold_written_by_hand_is_taken(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"thresholds.json does not exist: write it with `trl-r1v2 calibrate`"):
         read_threshold_file(tmp_path / "thresholds.json")
+
+
+def test_a_gate_is_no_threshold_for_a_sum(tmp_path):
+    """The controller of a HybridReward's component moves in that component's units."""
+    path = tmp_path / "threshold.json"
+    write_threshold_file(path, 1.5, source="controller", gated=True)
+    assert read_threshold_file(path, {"folder/of/reward_model": 1.0})["chosen_threshold"] == 1.5
+    with pytest.raises(ValueError, match="raw score of one component.*a sum of 2"):
+        read_threshold_file(path, {"rule": 1.0, "folder/of/reward_model": 0.1})
+    write_threshold_file(path, 1.5, source="controller", gated=False)
+    assert read_threshold_file(path, {"rule": 1.0, "format": 1.0})["chosen_threshold"] == 1.5

@@ -265,27 +265,31 @@ def draw_length(figure, steps) -> None:
 
 
 def draw_hallucination(figure, steps) -> None:
-    """What the monitor's probes measured: the rate, and below it the grounding gap and the threshold, if there are any."""
-    panels = [
-        ("hallucination_rate", 100.0, ORANGE, "hallucination (%)"),
-        ("grounding_gap", 1.0, BLUE, "gap (nats a token)"),
-        ("reward_threshold", 1.0, GREEN, "reward threshold"),
-    ]
-    panels = [panel for panel in panels if any(panel[0] in step for step in steps)]
+    """What the monitor's probes measured: shares of responses, the grounding gap, and the threshold, those there are."""
+    shares = {
+        "hallucination_rate": (ORANGE, "o-", "claims not shown"),
+        "blind_phrase_rate": (PURPLE, "s--", "blind phrases"),
+        "object_error": (GREY, "^:", "wrong about an object"),
+    }
+    panels = {"shares": shares}
+    panels["gap (nats a token)"] = {"grounding_gap": (BLUE, "o-", "")}
+    panels["reward threshold"] = {"reward_threshold": (GREEN, "o-", "")}
+    logged = {name for step in steps for name in step}
+    panels = {label: lines for label, lines in panels.items() if logged & lines.keys()}
     figure.set_size_inches(_SIZE[0], 1.2 + 1.7 * len(panels))
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (name, scale, colour, label) in zip(all_axes, panels, strict=True):
-        x, values = _series(steps, name)
-        axes.plot(
-            x,
-            scale * values,
-            "o-",
-            markersize=4,
-            color=colour,
-            drawstyle="steps-post" if name == "reward_threshold" else None,
-        )
-        axes.set_ylim(min(0.0, 1.1 * scale * values.min()), max(1e-3, 1.15 * scale * values.max()))
-        axes.set_ylabel(label)
+    for axes, (label, lines) in zip(all_axes, panels.items(), strict=True):
+        scale = 100.0 if label == "shares" else 1.0
+        for name, (colour, style, legend) in lines.items():
+            if name in logged:
+                x, values = _series(steps, name)
+                drawn = "steps-post" if name == "reward_threshold" else "default"
+                axes.plot(x, scale * values, style, markersize=4, color=colour, drawstyle=drawn, label=legend)
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(0.0, low), max(high, 1e-3))
+        axes.set_ylabel("responses (%)" if label == "shares" else label)
+    if "shares" in panels:
+        figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     _step_axis(all_axes[-1])
     figure.align_ylabels()
 
@@ -348,10 +352,10 @@ _TRAINING_PLOTS = (
     _TrainingPlot(
         "hallucination",
         "Hallucination during training",
-        "Probes of the monitor on a fixed set of held-out rows: share of responses that claim what the image does not "
-        "show, how much more likely a response is with its own image than with another, and the threshold that the "
-        "controller sets, where there is one.",
-        ("hallucination_rate",),
+        "Probes of the monitor on a fixed set of held-out rows: shares of responses that claim what the image does not "
+        "show, say that they cannot see it, or are wrong about an object; how much more likely a response is with its own "
+        "image than with another; and the threshold that the controller sets. What was not measured is absent.",
+        ("probe_responses",),
         draw_hallucination,
     ),
     _TrainingPlot("loss", "Loss", "Training loss." + _SMOOTHED, ("loss",), draw_loss),

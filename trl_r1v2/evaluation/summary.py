@@ -37,7 +37,10 @@ SERIES = {
     "length_min": "completions/min_length",
     "length_max": "completions/max_length",
     "tokens": "num_tokens",
+    "probe_responses": "hallucination/num_responses",
     "hallucination_rate": "hallucination/rate",
+    "blind_phrase_rate": "hallucination/blind_phrase_rate",
+    "object_error": "hallucination/object_error",
     "grounding_gap": "hallucination/grounding_gap",
     "reward_threshold": "hallucination/threshold",
 }

@@ -102,14 +102,23 @@ def prompt_with_other_images(dataset: Dataset, row: int, partner: int | None) ->
         row (`int`):
             Row of the prompt.
         partner (`int`, *optional*):
-            Row whose images are taken, as many as there are. `None`: blank ones of the same sizes and mean colours.
+            Row whose images are taken, as many as there are, stretched to the sizes of the row's own. `None`: blank ones
+            of the same sizes and mean colours.
 
     Returns:
         `list[dict[str, Any]]`: As [`~trl_r1v2.sampling.prompts.read_prompt`].
     """
     example = read_example(dataset, row)
     own = images_of(example)
-    others = [blank_like(image) for image in own] if partner is None else images_of(read_example(dataset, partner))
+    if partner is None:
+        others = [blank_like(image) for image in own]
+    else:
+        others = images_of(read_example(dataset, partner))
+        # Of another size they would take another number of tokens, and even a blind model would see the difference.
+        others = [
+            other if other.size == image.size else other.convert("RGB").resize(image.size)
+            for other, image in zip(others, own, strict=True)
+        ]
     if "images" in example:
         example["images"] = others
     else:

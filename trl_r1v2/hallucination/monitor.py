@@ -300,7 +300,9 @@ class HallucinationMonitor(TrainerCallback):
             self.set_threshold(self.controller.threshold)
         if self.trainer.accelerator.is_main_process:
             state = self.controller.state_dict()
-            details = {"reason": "no move yet" if move is None else move.cause, "controller": state}
+            # With a gate, the threshold is in units of one component, not of the sum that `pairs` cuts.
+            details = {"gated": self.set_threshold is not None, "controller": state}
+            details["reason"] = "no move yet" if move is None else move.cause
             write_threshold_file(
                 self.folder / THRESHOLD_FILE, self.controller.threshold, source="controller", **details
             )

@@ -26,14 +26,18 @@ BLIND_PHRASES = (
     r"(?:is |are |was |were |has been |have been )?(?:attached|provided|available|visible|given|shown|included|present)",
     r"without (?:actually )?(?:seeing|viewing|access to|being able to see) (?:\w+ ){0,2}"
     r"(?:image|picture|figure|diagram|photo|graph|chart)s?",
-    r"(?:image|picture|figure|diagram|photo|graph|chart)s? (?:is|are|was|were|does|do) ?(?:not|n['’]t) "
-    r"(?:attached|provided|available|visible|given|shown|included|present|loaded|displayed|load)",
+    r"without (?:an?|the|any|its|this) (?:actual )?(?:image|picture|figure|diagram|photo|graph|chart)s?,? I\b",
+    r"(?:image|picture|figure|diagram|photo|graph|chart)s? (?:is|are|was|were|does|do|did|has|have|can|ca(?=n['’]t)) ?(?:not|n['’]t) "
+    r"(?:be |been )?(?:attached|provided|available|visible|given|shown|included|present|loaded|displayed|load|seen|viewed)"
+    r"\b(?! (?:to scale|in|as|at|with|by)\b)",
+    r"(?:image|picture|figure|diagram|photo|graph|chart)s? (?:is|are|was|were|seems? to be|appears? to be) missing",
     r"(?:don['’]t|do not) (?:actually )?(?:have|see) (?:access to )?(?:an?|the|any) "
     r"(?:actual )?(?:image|picture|figure|diagram|photo|graph|chart)s?",
 )
 # Words at which a chain turns to check or change its course (R1V3 names "Wait" and "Alternatively"; the rest is ours).
 CRITICAL_WORDS = ("Wait", "Alternatively", "Hmm", "However", "Actually", "But wait", "Let me check")
 
+_FONTS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _BLIND = tuple(re.compile(rf"\b{phrase}\b", re.IGNORECASE) for phrase in BLIND_PHRASES)
 
 
@@ -147,8 +151,9 @@ class ProbeFigures:
 
 
 def yes_no(answer: str | None) -> bool | None:
-    """Whether a final answer says yes; `None` if it says neither yes nor no as its first word."""
-    word = re.match(r"\W*(yes|no)\b", answer or "", re.IGNORECASE)
+    """Whether a final answer says yes; `None` if its first word, fonts and "Answer:" aside, is neither yes nor no."""
+    plain = _FONTS.sub(r"\1", answer or "")
+    word = re.match(r"\W*(?:(?:the |final )*answer(?: is)?\W+)?(yes|no)\b", plain, re.IGNORECASE)
     return None if word is None else word.group(1).lower() == "yes"
 
 

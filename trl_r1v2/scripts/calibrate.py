@@ -125,6 +125,11 @@ def main(args: CalibrateArguments) -> None:
     if args.plots:
         draw(folder / PLOT_FILE, calibration, args.min_precision)
     print(f"{table}\n\n{sentence(calibration)}\nSweep, table and plot are in {folder}.")
+    if found.weights.get(found.judge):
+        print(
+            f"Warning: the judge, {found.judge}, is a part of the score, so the precision rises with the threshold by "
+            "construction. Calibrate a score without it: name the others in `score_funcs`."
+        )
 
 
 def read_scored(args: CalibrateArguments) -> ScoredResponses:
