@@ -9,7 +9,7 @@ from public_rows import AIME_ROWS, MATHVISION_ROWS, MATHVISTA_ROWS, MMMU_PRO_STA
 from trl_r1v2.evaluation.benchmarks import ADAPTERS
 from trl_r1v2.evaluation.benchmarks.grading import BenchmarkGrader, can_pair
 from trl_r1v2.evaluation.benchmarks.loading import as_row
-from trl_r1v2.evaluation.benchmarks.numbers import parse_list, pieces, read_number, same_unit
+from trl_r1v2.evaluation.benchmarks.numbers import parse_list, pieces, read_number, same_unit, split_unit
 
 
 def row(name: str, public: dict) -> dict:
@@ -97,6 +97,64 @@ CASES = [
     (PROSE, r"\boxed{a triangle}", None, True),
 ]  # fmt: skip
 
+YES_NO = {"kind": "choice", "accepted": ["B"], "choices": ["Yes", "No"], "unit": ""}
+UNDECIDED = YES_NO | {"accepted": ["C"], "choices": ["Yes", "No", "Cannot be determined"]}
+OPEN_NO = {"kind": "open", "accepted": ["No"], "choices": [], "unit": ""}
+CIRCLE = {"kind": "math", "accepted": [r"9\pi"], "choices": [], "unit": ""}
+SQUARED = CIRCLE | {"unit": r"$\mathrm{cm}^2$"}
+RADII = CIRCLE | {"kind": "several", "accepted": [r"2\pi, 3"], "unit": "m"}
+PRODUCT = CIRCLE | {"accepted": ["2a"]}
+RAY = CIRCLE | {"accepted": [r"$[2, \infty)$"]}
+OUTSIDE = CIRCLE | {"accepted": [r"$(-\infty, 1) \cup (3, \infty)$"]}
+
+DECLINED = [
+    "No image was provided.", "No image is available, so I cannot answer.", "No, I cannot see the image.",
+    r"\boxed{No image provided}", r"\boxed{\text{No image}}", "No figure is given.", "Yes, but I cannot see the image",
+    "No, I can’t view any image.", "No, the diagram is not visible.", "The answer is no, since no picture was attached to it.",
+    "No answer can be given.", "No, I cannot answer this.", "No information is provided.", "Option B, but I cannot see the image.",
+]  # fmt: skip
+ANSWERED_NO = [
+    "No.", r"\boxed{No}", r"\boxed{\text{No}}", "The answer is no", "No, the angle is not right.",
+    "No, I cannot see dogs in the image.", "No, it cannot be determined from the sides.", "No graph passes through the origin.",
+    "No, the figure is missing a side.", "No figure shown is a square.", "No, there is no image of a dog.",
+    "I cannot see the image well, but \\boxed{No}",
+]  # fmt: skip
+CASES += [
+    *((YES_NO, text, 0.0, False) for text in DECLINED),
+    *((YES_NO | {"accepted": ["A"]}, text, 0.0, False) for text in DECLINED),
+    *((YES_NO, text, 1.0, False) for text in ANSWERED_NO),
+    *((YES_NO | {"accepted": ["A"]}, text, 0.0, False) for text in ANSWERED_NO),
+    (YES_NO, "No, I cannot tell.", 0.0, True),
+    (UNDECIDED, r"\boxed{Cannot be determined}", 1.0, False),
+    (UNDECIDED, "C. Cannot be determined", 1.0, False),
+    (UNDECIDED, "No, I cannot see the image.", 0.0, True),
+    (UNDECIDED, "No, the angle is not right.", 0.0, False),
+    (OPEN_NO, "No figure is given.", 0.0, False),
+    (OPEN_NO, "No, it cannot be determined.", 1.0, False),
+    (OPEN_NO, "No, I cannot tell.", 0.0, True),
+    # a unit behind an expression counts as one behind a number does
+    *((CIRCLE, rf"\boxed{{9\pi{unit}}}", 1.0, False) for unit in (
+        "", r"\text{ cm}", r"\text{ cm}^2", r" \mathrm{cm}^2", " cm^2", r"\ \text{cm}^{2}", r"\mathrm{~m}/\mathrm{s}", " m",
+    )),
+    (CIRCLE, r"\boxed{9\pi\,\mathrm{N\cdot m}}", 0.0, True),
+    (CIRCLE, r"\boxed{9\pi x}", 0.0, False),
+    (CIRCLE, r"\boxed{8\pi\text{ cm}^2}", 0.0, False),
+    *((SQUARED, rf"\boxed{{9\pi{unit}}}", 1.0, False) for unit in ("", r"\text{ cm}^2", " cm^{2}")),
+    *((SQUARED, rf"\boxed{{9\pi{unit}}}", 0.0, True) for unit in (r"\text{ cm}", " m^2", r"\text{ square units}")),
+    (CIRCLE | {"accepted": [r"9\pi\text{ cm}^2"]}, r"\boxed{9\pi}", 1.0, False),
+    (CIRCLE | {"accepted": [r"9\pi\text{ cm}^2"]}, r"\boxed{9\pi\text{ m}^2}", 0.0, True),
+    (PRODUCT, r"\boxed{2a\text{ m}}", 1.0, False),
+    (PRODUCT, r"\boxed{2am}", 0.0, False),  # beside a variable a letter is another one
+    (RADII, r"\boxed{3\text{ m}, 2\pi\text{ m}}", 1.0, False),
+    (RADII, r"\boxed{3\text{ cm}, 2\pi\text{ cm}}", 0.0, True),
+    # an inequality is its interval
+    *((RAY, rf"\boxed{{{text}}}", 1.0, False) for text in (r"x\ge 2", r"2 \leq x", "x ≥ 2", r"x \in [2, \infty)")),
+    (RAY, r"\boxed{x > 2}", 0.0, True),
+    (RAY, r"\boxed{(2, \infty)}", 0.0, False),
+    (OUTSIDE, r"\boxed{x < 1 \text{ or } x > 3}", 0.0, True),
+    (CIRCLE | {"accepted": [r"x \ge 2"]}, r"\boxed{[2, \infty)}", 1.0, False),
+]  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def grades():
@@ -149,6 +207,26 @@ def test_units_lists_and_pieces():
     assert parse_list("[1.50, 'a']") == [Fraction(3, 2), "a"] and parse_list("2007 and 2008") == [2007, 2008]
     assert parse_list("") is None
     assert pieces(r"$(1,2)$, $f(x,y)$; 1 \pm \sqrt{2}") == ["(1,2)", "f(x,y)", r"1 +\sqrt{2}", r"1 -\sqrt{2}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expression", "unit"),
+    [
+        (r"9\pi\text{cm}^2", r"9\pi", "cm^2"), (r"$\sqrt{2}\ \mathrm{m}$", r"\sqrt{2}", "m"), (r"\sqrt{2} m/s", r"\sqrt{2}", "m/s"),
+        (r"V = 9\pi cm^3", r"9\pi", "cm^3"), (r"2a\text{ m}", "2a", "m"),
+    ],
+)  # fmt: skip
+def test_units_behind_expressions(text, expression, unit):
+    split = split_unit(text)
+    assert split is not None and (split.expression, split.unit) == (expression, unit)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "cm", "2am", r"9\pi", r"x_{\text{max}}", r"\frac{1}{\mathrm{m}}", r"2\theta m", r"\text{cm}", "m" * 2000],
+)
+def test_what_is_no_expression_with_a_unit_stays_whole(text):
+    assert split_unit(text) is None
 
 
 def test_pairing_finds_the_only_way():

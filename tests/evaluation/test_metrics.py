@@ -89,6 +89,30 @@ def test_pass_at_k_is_the_mean_over_all_choices_of_samples():
             pass_at_k(values, k)
 
 
+def test_pass_at_1_has_the_interval_of_the_mean_over_runs():
+    values = np.random.default_rng(4).binomial(1, np.random.default_rng(5).beta(2, 1, 80)[:, None], (80, 5))
+    assert estimate_rate(pass_at_k(values, 1)[:, None], draws=5) == estimate_rate(values)
+    # one value a row that stands for one draw is a plain proportion
+    single = estimate_rate(pass_at_k(values, 5)[:, None], draws=1)
+    reference = stats.binomtest(int(values.any(axis=1).sum()), 80).proportion_ci(0.95, method="wilson")
+    assert (single.low, single.high) == pytest.approx((reference.low, reference.high), abs=1e-12)
+    with pytest.raises(ValueError, match=r"draws is 0\.5 but must be at least 1"):
+        estimate_rate(values, draws=0.5)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_interval_of_pass_at_k_covers_the_truth_and_no_more(k):
+    rng = np.random.default_rng(6)
+    # E[1 - (1 - p)^k] under Beta(1, 2), with 1 - p under Beta(2, 1)
+    truth = 1 - 2 / (2 + k)
+    covered = 0
+    for _ in range(600):
+        values = rng.binomial(1, rng.beta(1, 2, 60)[:, None], (60, 5))
+        estimate = estimate_rate(pass_at_k(values, k)[:, None], draws=5 / k)
+        covered += estimate.low <= truth <= estimate.high
+    assert 0.92 <= covered / 600 <= 0.985
+
+
 def test_the_majority_is_one_answer():
     assert majority_score(["a", "b", "b"], [1.0, 0.0, 0.0]) == 0.0
     assert majority_score(["b", "a", "a", "b"], [1.0, 0.0, 0.0, 1.0]) == 1.0  # as many votes: the first

@@ -28,8 +28,10 @@ class EvaluateArguments:
     benchmark: str | None = field(
         default=None,
         metadata={
-            "help": "Public benchmark: aime_2024, mmmu, mathvista, olympiadbench, mathvision or mmmu_pro. Its rows, "
-            "prompts and scoring replace `dataset_name` and `accuracy_reward`."
+            "help": "Public benchmark that is measured here: aime_2024, mmmu, mathvista, olympiadbench, mathvision or "
+            "mmmu_pro. Its rows, prompts and scoring replace `dataset_name` and `accuracy_reward`. The other four of "
+            "R1V2's ten, livecodebench, livebench, ifeval and bfcl, are measured by other harnesses: naming one measures "
+            "nothing and prints that harness's command."
         },
     )
     dataset_name: str | None = field(

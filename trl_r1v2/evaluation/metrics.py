@@ -44,7 +44,7 @@ class Estimate:
     num_rows: int
 
 
-def estimate_rate(values: np.ndarray | Sequence) -> Estimate:
+def estimate_rate(values: np.ndarray | Sequence, draws: float | None = None) -> Estimate:
     r"""
     Estimate a rate from `k` samples of each of `n` rows.
 
@@ -55,12 +55,15 @@ def estimate_rate(values: np.ndarray | Sequence) -> Estimate:
     Args:
         values (`np.ndarray` of shape `(n, k)`):
             Scores in [0, 1], dimensionless.
+        draws (`float`, *optional*):
+            Independent draws behind a row's values, the most that a row can count for. Defaults to `k`; pass@k from `n`
+            samples has `n / k` in its one value a row.
 
     Returns:
         [`Estimate`]: Mean over all `n * k` values.
 
     Raises:
-        ValueError: There is no value, or one outside [0, 1].
+        ValueError: There is no value, or one outside [0, 1], or `draws` is less than 1.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or values.size == 0:
@@ -68,6 +71,9 @@ def estimate_rate(values: np.ndarray | Sequence) -> Estimate:
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"values lie between {values.min()} and {values.max()} but must be in [0, 1] to give a rate.")
     num_rows, num_samples = values.shape
+    draws = num_samples if draws is None else draws
+    if draws < 1:
+        raise ValueError(f"draws is {draws} but must be at least 1: every row has a value.")
     row_means = values.mean(axis=1)
     value = float(row_means.mean())
     standard_error = float(row_means.std(ddof=1) / math.sqrt(num_rows)) if num_rows > 1 else None
@@ -75,9 +81,9 @@ def estimate_rate(values: np.ndarray | Sequence) -> Estimate:
     if value in (0.0, 1.0):
         num_effective = num_rows
     elif variance == 0:
-        num_effective = num_rows * num_samples
+        num_effective = num_rows * draws
     else:
-        num_effective = min(value * (1 - value) / variance, num_rows * num_samples)
+        num_effective = min(value * (1 - value) / variance, num_rows * draws)
     low, high = _wilson(value, num_effective)
     return Estimate(value, standard_error, low, high, num_rows)
 
@@ -165,7 +171,8 @@ def pass_at_k(values: np.ndarray | Sequence, k: int) -> np.ndarray:
         raise ValueError(f"k is {k}, but there are {num_samples} samples a row: give 1 to {num_samples}.")
     num_right = (values >= 1.0).sum(axis=1)
     total = math.comb(num_samples, k)
-    return np.array([1 - math.comb(num_samples - int(right), k) / total for right in num_right])
+    # one division, so that k = 1 is the row's mean to the last digit
+    return np.array([(total - math.comb(num_samples - int(right), k)) / total for right in num_right])
 
 
 def majority_score(answers: Sequence[str | None], scores: Sequence[float]) -> float:

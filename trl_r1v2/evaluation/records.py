@@ -387,6 +387,8 @@ def _votes(records: list[Record], accuracy: dict[int, list[float]]) -> dict[str,
         answers.setdefault(record.row, []).append(record.answer)
     majority = [majority_score(answers[row], scores) for row, scores in accuracy.items()]
     return {
-        "pass_at_k": {str(k): asdict(estimate_rate(pass_at_k(values, k)[:, None])) for k in sizes},
+        "pass_at_k": {
+            str(k): asdict(estimate_rate(pass_at_k(values, k)[:, None], draws=num_samples / k)) for k in sizes
+        },
         "majority": asdict(estimate_rate(np.array(majority)[:, None])),
     }

@@ -18,19 +18,16 @@ from ...rewards.comparison import Verdict, choice_letter, compare
 from ...rewards.rules import AccuracyReward
 from ...rewards.verifier import VerifierPool
 from .adapter import LETTERS
-from .numbers import bare, parse_list, pieces, read_number, same_unit
+from .declining import declines, is_unsure, refuses, says_yes_or_no
+from .numbers import bare, ends_in_words, parse_list, pieces, read_number, same_unit, split_unit
 
 
 # How an answer is compared; a row's `kind`.
 KINDS = ("choice", "integer", "decimal", "list", "open", "math", "several", "prose")
 _MAX_STATEMENT = 2000
-_REFUSAL_RE = re.compile(
-    r"(?:can(?:no|')t|could ?n[o']t|unable to|not able to|impossible to)\s+(?:be\s+)?"
-    r"(?:answer|determin|identif|solv|see|view|provid|tell|help|assist)"
-    r"|not enough information|insufficient information|no image (?:is|was|has)|as an ai\b|无法(?:确定|回答|判断)",
-    re.IGNORECASE,
-)
 _LEADING_LETTER_RE = re.compile(r"\W{0,3}([A-J])(?=$|[.,;:)*}]|\s+(?:because|since|as|which|with|for)\b)")
+_RELATION_RE = re.compile(r"\\(?:[gl]e(?:q|qslant)?|[gl]t)(?![A-Za-z])|[<>≤≥]")
+_INTERVAL_RE = re.compile(r"[\[(][^\[\]()]*,[^\[\]()]*[\])]")
 _MARKED_LETTER_RE = re.compile(r"\(([A-J])\)|\*\*([A-J])\*\*|\b[Oo]ption\s+([A-J])\b")
 
 
@@ -60,7 +57,7 @@ class Grade:
 class _Pending:
     """
     A comparison that needs algebra: parts of the answer against the accepted answers. `doubt`: a judge may know better
-    than a negative outcome.
+    than a negative outcome. `swapped`: also with the answer in the place of the accepted one.
     """
 
     parts: list[str]
@@ -68,6 +65,11 @@ class _Pending:
     all_of: bool
     doubt: bool
     draft: Grade
+    swapped: bool = False
+
+    def pairs(self) -> list[tuple[str, str]]:
+        pairs = [(part, gold) for part in self.parts for gold in self.golds]
+        return [*pairs, *((gold, part) for part, gold in pairs)] if self.swapped else pairs
 
 
 class BenchmarkGrader:
@@ -112,7 +114,7 @@ class BenchmarkGrader:
         """
         drafts = [self._draft(text, row) for text, row in zip(texts, rows, strict=True)]
         pending = [draft for draft in drafts if isinstance(draft, _Pending)]
-        pairs = list(dict.fromkeys((p, g) for draft in pending for p in draft.parts for g in draft.golds))
+        pairs = list(dict.fromkeys(pair for draft in pending for pair in draft.pairs()))
         verdicts: dict[tuple[str, str], float | None] = {}
         if pairs:
             completions = [rf"\boxed{{{part}}}" for part, _ in pairs]
@@ -127,7 +129,8 @@ class BenchmarkGrader:
         answer = final_answer(text, self.think_open)
         if answer is None:
             return Grade(None if kind == "prose" else 0.0, None, False, "")
-        answer = Answer(bare(answer.text), answer.anchored)
+        written = answer.text
+        answer = Answer(bare(written), answer.anchored)
         statement = answer.text
         if not answer.anchored:
             statement = (split_reasoning(text, self.think_open)[1] or "")[-_MAX_STATEMENT:]
@@ -139,22 +142,35 @@ class BenchmarkGrader:
         )
         if kind == "prose":
             return Grade(None, counted, True, statement)
-        if _REFUSAL_RE.search(answer.text) and not _REFUSAL_RE.search(" ".join(row["accepted"])):
-            return Grade(0.0, None, False, statement)
+        refusal = _refusal(answer.text, statement, row["accepted"])
+        if refusal is not None:
+            return refusal
         if kind == "list":
             given, wanted = parse_list(answer.text), parse_list(row["accepted"][0])
             return Grade(float(given == wanted), counted, given is None, statement)
         if kind == "several":
             return _several(text, answer, row, Grade(0.0, counted, True, statement))
-        return _single(answer, row, Grade(0.0, counted, False, statement))
+        return _single(answer, written, row, Grade(0.0, counted, False, statement))
+
+
+def _refusal(text: str, statement: str, accepted: Sequence[str]) -> Grade | None:
+    """Grade of an answer that declines, `None` of one that does not, or where declining is the accepted answer."""
+    if not refuses(text) and not is_unsure(text):
+        return None
+    if refuses(" ".join(accepted)):
+        return None
+    if not declines(text) and says_yes_or_no(text) and any(map(says_yes_or_no, accepted)):
+        return Grade(0.0, None, True, statement) if is_unsure(text) else None
+    return Grade(0.0, None, False, statement) if refuses(text) else None
 
 
 def _grade_choice(answer: Answer, statement: str, choices: Sequence[str], gold: str) -> Grade:
     letter = find_letter(answer, choices)
     if letter is not None:
         return Grade(float(letter == gold), letter, False, statement)
-    if _REFUSAL_RE.search(answer.text):
-        return Grade(0.0, None, False, statement)
+    if refuses(answer.text) and (declines(answer.text) or not says_yes_or_no(answer.text)):
+        # an option may say the same in other words
+        return Grade(0.0, None, any(map(refuses, choices)), statement)
     # a letter beyond the options is a wrong choice, anything else may be one in words
     return Grade(0.0, None, choice_letter(answer.text) is None, statement)
 
@@ -164,7 +180,8 @@ def find_letter(answer: Answer, choices: Sequence[str]) -> str | None:
     Letter of the option that an answer chooses.
 
     In this order: the answer is a letter (`B`, `(B)`, `B. text`); it is the text or the value of exactly one option; a
-    letter leads the sentence or is the only one that is marked in it. `None` if none of these holds.
+    letter leads the sentence or is the only one that is marked in it. `None` if none of these holds, or if the answer
+    declines to answer ("No image was provided.") and no option does.
 
     Args:
         answer ([`~trl_r1v2.rewards.answers.Answer`]):
@@ -176,6 +193,9 @@ def find_letter(answer: Answer, choices: Sequence[str]) -> str | None:
         `str` or `None`: A letter that the options have.
     """
     letters = LETTERS[: len(choices)]
+    declined = declines(answer.text)
+    if declined and not any(map(refuses, choices)):
+        return None
     named = choice_letter(answer.text)
     by_text = [
         letter
@@ -187,7 +207,7 @@ def find_letter(answer: Answer, choices: Sequence[str]) -> str | None:
         return named
     if len(by_text) == 1:
         return by_text[0]
-    if named is not None:
+    if named is not None or declined or (says_yes_or_no(answer.text) and is_unsure(answer.text)):
         return None
     by_value = [
         letter
@@ -203,8 +223,8 @@ def find_letter(answer: Answer, choices: Sequence[str]) -> str | None:
     return marked.pop() if len(marked) == 1 else None
 
 
-def _single(answer: Answer, row: Mapping[str, Any], draft: Grade) -> Grade | _Pending:
-    """Integer, decimal, open and mathematical answers, of which one is enough."""
+def _single(answer: Answer, written: str, row: Mapping[str, Any], draft: Grade) -> Grade | _Pending:
+    """Integer, decimal, open and mathematical answers, of which one is enough. `written`: the answer with its LaTeX."""
     kind, unit = row["kind"], row.get("unit") or ""
     given = read_number(answer.text)
     for gold in row["accepted"]:
@@ -226,7 +246,31 @@ def _single(answer: Answer, row: Mapping[str, Any], draft: Grade) -> Grade | _Pe
         return draft
     # an open answer may be the same in other words, a tolerance does not apply to an expression
     doubt = kind == "open" or any(row.get("tolerances") or [])
-    return _Pending([answer.text], list(row["accepted"]), False, doubt, draft)
+    return _symbolic(written, row, _Pending([answer.text], list(row["accepted"]), False, doubt, draft))
+
+
+def _symbolic(written: str, row: Mapping[str, Any], pending: _Pending) -> Grade | _Pending:
+    """An expression also without its unit, and an inequality beside an interval."""
+    wanted = [split_unit(gold) for gold in pending.golds]
+    golds = [*pending.golds, *(split.expression for split in wanted if split is not None)]
+    parts, doubt = pending.parts, pending.doubt
+    given = split_unit(written)
+    if given is not None:
+        units = [row.get("unit") or (split.unit if split is not None else "") for split in wanted]
+        if parts[0] not in map(bare, golds) and not any(same_unit(given.unit, unit) for unit in units):
+            return Grade(0.0, pending.draft.answer, True, pending.draft.statement)
+        parts = [*parts, given.expression]
+    elif ends_in_words(written):
+        # what looks like a unit and is none that is known
+        doubt = True
+    # math-verify turns the accepted answer's inequality into an interval, not the given one's, and no union
+    mixed = any(_is_mixed(parts[0], gold) or _is_mixed(gold, parts[0]) for gold in golds)
+    return _Pending(parts, golds, False, doubt or mixed, pending.draft, swapped=mixed)
+
+
+def _is_mixed(inequality: str, interval: str) -> bool:
+    is_inequality = [_RELATION_RE.search(text) is not None for text in (inequality, interval)]
+    return is_inequality == [True, False] and _INTERVAL_RE.search(interval) is not None
 
 
 def _without_percent(value: Fraction, unit: str, other_unit: str) -> Fraction:
@@ -270,6 +314,11 @@ def _several(text: str, answer: Answer, row: Mapping[str, Any], draft: Grade) ->
                 [_within(g.value, w.value, t) for w, t in zip(numbers[1], tolerances, strict=True)] for g in numbers[0]
             ]
             return Grade(float(can_pair(allowed)), draft.answer, False, draft.statement)
+    splits = [split_unit(piece) for piece in given]
+    units_agree = all(split is None or same_unit(split.unit, row.get("unit") or "") for split in splits)
+    if not units_agree:
+        return draft
+    given = [piece if split is None else split.expression for piece, split in zip(given, splits, strict=True)]
     # a tolerance that could not be applied leaves doubt
     return _Pending(given, golds, True, any(tolerances), draft)
 
@@ -318,7 +367,7 @@ def _settle(pending: _Pending, verdicts: Mapping[tuple[str, str], float | None])
         unsure = any(verdicts[part, gold] is None for part in pending.parts for gold in pending.golds)
         settled = can_pair(right)
         return Grade(float(settled), draft.answer, (unsure or pending.doubt) and not settled, draft.statement)
-    found = [verdicts[pending.parts[0], gold] for gold in pending.golds]
+    found = [verdicts[pair] for pair in pending.pairs()]
     if 1.0 in found:
         return Grade(1.0, draft.answer, False, draft.statement)
     if all(verdict is None for verdict in found):

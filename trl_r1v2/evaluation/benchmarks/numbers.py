@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ...rewards.answers import MAX_ANSWER_CHARS, Answer
-from ...rewards.comparison import Verdict, compare, plain_number, strip_latex
+from ...rewards.comparison import Verdict, compare, plain_number, strip_delimiters, strip_latex
 
 
 _CURRENCIES = "$€£¥"
@@ -22,6 +22,14 @@ _MANTISSA_RE = re.compile(
     r"|(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][+-]?\d{1,2})?)"
 )
 _POWER_RE = re.compile(r"\s*(?:\\times|\\cdot|×|\*)\s*10\s*\^\s*\{?\s*([+-]?\d{1,3})\s*\}?")
+# Words behind mathematics: `9\\pi\\,\\mathrm{cm}^2`, `\\text{m}/\\text{s}`.
+_WRAPPER = r"\\(?:text|textrm|mathrm|mbox|operatorname)\s*\{[^{}]*\}"
+_ENDING_WORDS_RE = re.compile(
+    rf"(?P<before>.*?\S)\s*(?P<words>(?:{_WRAPPER})(?:{_WRAPPER}|[\s^{{}}()\d²³/~.$-]|\\[,;: ]|\\cdot)*)"
+)
+_GLUED_RE = re.compile(rf"(?<=[A-Za-z])(?={_WRAPPER})")
+_UNIT_START_RE = re.compile(r"(?<![A-Za-z\\^_{(])[A-Za-z°]")
+_CONSTANTS_RE = re.compile(r"\\(?:pi|sqrt|frac|cdot|times|pm|ln|log)(?![A-Za-z])|\b(?:pi|sqrt)\b")
 _AND_RE = re.compile(r"\s*(?:\band\b|\bor\b|和|或)\s*")
 
 
@@ -41,8 +49,26 @@ class Number:
     unit: str
 
 
+@dataclass(frozen=True)
+class Measured:
+    """
+    An expression and the unit behind it.
+
+    Args:
+        expression (`str`):
+            What stands before the unit.
+        unit (`str`):
+            Unit as it was written, without LaTeX.
+    """
+
+    expression: str
+    unit: str
+
+
 def bare(text: str) -> str:
     """An answer without its looks: what [`~trl_r1v2.rewards.comparison.strip_latex`] removes, also where a full stop stands behind the delimiters."""
+    # the name of a command must not run into what stands in a wrapper
+    text = _GLUED_RE.sub(" ", text)
     previous = None
     while previous != text:
         previous, text = text, strip_latex(text)
@@ -113,6 +139,49 @@ def same_unit(given: str, wanted: str) -> bool:
 
 def _one(unit: str) -> str:
     return f"{unit}1" if unit in _CURRENCIES else f"1 {unit}"
+
+
+def ends_in_words(text: str) -> bool:
+    r"""Whether an answer ends in a `\text{}` or `\mathrm{}` behind its mathematics: a unit, known or not, or a remark."""
+    return _marked_words(text) is not None
+
+
+def _marked_words(text: str) -> Measured | None:
+    match = _ENDING_WORDS_RE.fullmatch(strip_delimiters(text.strip()))
+    if match is None or match["before"].count("{") != match["before"].count("}"):
+        return None
+    before = re.sub(r"(?:\\(?:[,;:! ]|$)|~|\\q?quad|\s)+$", "", match["before"])
+    return Measured(bare(before), bare(match["words"])) if before else None
+
+
+def split_unit(text: str) -> Measured | None:
+    r"""
+    Split `9\pi\text{ cm}^2` or `\sqrt{2} m/s` into expression and unit.
+
+    Letters behind an expression are a unit if they are set upright (`\text{}`, `\mathrm{}`) or if the expression holds no
+    variable: `2am` stays whole, `2\pi m` does not.
+
+    Args:
+        text (`str`):
+            An answer, with its LaTeX.
+
+    Returns:
+        [`Measured`] or `None`: `None` where no known unit stands behind an expression.
+    """
+    if len(text) > MAX_ANSWER_CHARS:
+        return None
+    marked = _marked_words(text)
+    if marked is not None and _is_unit(marked.unit):
+        return marked
+    clean = _NAME_RE.sub("", bare(text))
+    for start in _UNIT_START_RE.finditer(clean):
+        expression, unit = clean[: start.start()].rstrip(), clean[start.start() :]
+        without_constants = _CONSTANTS_RE.sub("", expression)
+        if re.search(r"[A-Za-z\\]", without_constants):
+            return None
+        if re.search(r"\d|\\pi|pi", expression) and _is_unit(unit):
+            return Measured(expression, unit)
+    return None
 
 
 def parse_list(text: str) -> list[Fraction | str] | None:
