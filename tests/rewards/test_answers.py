@@ -164,6 +164,11 @@ def test_gold_text(gold, expected):
         # words
         ("Yes, there is one.", "yes", RIGHT),
         ("No", "yes", WRONG),
+        ("No, it is open.", "no", RIGHT),
+        ("No it is not", "no", RIGHT),
+        ("No image was provided.", "no", WRONG),
+        ("No, I cannot see the image.", "no", WRONG),
+        ("Yes, but I cannot see the image", "yes", WRONG),
         ("blue car", "blue", WRONG),
         # algebra and prose
         ("1+x", "x+1", ASK),
