@@ -1,5 +1,5 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""Hostile programs against the sandbox, forgeries against the score, and honest programs right after each."""
+"""Hostile programs against the sandbox, and honest programs right after each."""
 
 import os
 import shutil
@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from trl_r1v2.rewards import CodeReward, Sandbox
-from trl_r1v2.rewards.code_sandbox import free_names, last_python_block
-from trl_r1v2.rewards.sandbox import SandboxError
+from trl_r1v2.rewards import Sandbox
 
 
 # Stands in the command line of every sandboxed process of this test run, and of no other.
@@ -25,15 +23,6 @@ needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewr
 @pytest.fixture(scope="module")
 def sandbox():
     return Sandbox(cpu_seconds=4, memory_mb=MEMORY_MB, max_processes=8, tmp_mb=4, output_kb=64)
-
-
-@pytest.fixture(scope="module")
-def reward(sandbox):
-    return CodeReward(sandbox, seconds=30.0, num_workers=2)
-
-
-def block(source):
-    return f"Here it is:\n```python\n{source}\n```\n"
 
 
 def sandboxed_processes():
@@ -171,8 +160,85 @@ def test_memory_that_no_rlimit_counts(sandbox):
         print(libc.shmget(0, 2**20, 0o1600), ctypes.get_errno())
         print(libc.syscall(memfd_create, b'x', 0), ctypes.get_errno())
         print(libc.syscall(425, 1, 0), ctypes.get_errno())  # io_uring_setup
+        print(libc.semget(0, 1, 0o1600), ctypes.get_errno())
+        print(libc.msgget(0, 0o1600), ctypes.get_errno())
+        print(libc.mq_open(b'/q', os.O_CREAT | os.O_RDWR, 0o600, None), ctypes.get_errno())
+        print(libc.inotify_init(), ctypes.get_errno())
+        print(libc.inotify_init1(0), ctypes.get_errno())
+        print(libc.inotify_add_watch(0, b'/tmp', 2), ctypes.get_errno())
+        print(libc.fanotify_init(0x200, 0), ctypes.get_errno())
+        print(libc.vmsplice(1, None, 0, 0), ctypes.get_errno())
+        print(libc.syscall(444, None, 0, 1), ctypes.get_errno())  # landlock_create_ruleset
+        for x86_64, aarch64 in ((248, 217), (249, 218), (250, 219), (206, 0), (317, 277), (298, 241), (321, 280)):
+            number = x86_64 if os.uname().machine == 'x86_64' else aarch64
+            print(libc.syscall(number, 0, 0, 0, 0, 0), ctypes.get_errno())
     """
-    assert attempt(sandbox, code(source)).stdout.splitlines() == [b"-1 1"] * 3
+    assert attempt(sandbox, code(source)).stdout.splitlines() == [b"-1 1"] * 19
+
+
+@needs_bwrap
+def test_fcntl_makes_no_kernel_memory_without_a_bound(sandbox):
+    source = """
+        import fcntl, os, resource, signal, socket, struct, time
+        file = open('/tmp/f', 'w')
+        lock = struct.pack('hhqqi', fcntl.F_WRLCK, 0, 0, 1, 0)
+        for command in (fcntl.F_SETLK, fcntl.F_SETLKW, fcntl.F_OFD_SETLK, fcntl.F_OFD_SETLKW):
+            print(attempt(fcntl.fcntl, file, command, lock))
+        print(attempt(fcntl.fcntl, file, fcntl.F_SETLEASE, fcntl.F_WRLCK))
+        print(attempt(fcntl.fcntl, os.open('/tmp', 0), fcntl.F_NOTIFY, 2))
+        print(attempt(fcntl.fcntl, os.pipe()[1], 1031, 2**20))
+        print(fcntl.fcntl(file, fcntl.F_GETFL) & os.O_WRONLY, resource.getrlimit(resource.RLIMIT_SIGPENDING))
+    """
+    *denied, allowed = attempt(sandbox, code(source)).stdout.splitlines()
+    assert denied == [b"PermissionError"] * 7
+    assert allowed == b"1 (256, 256)"
+
+
+FILE_BOMBS = {
+    "symbolic links": "os.symlink('x' * 120, name)",
+    "empty files": "os.close(os.open(name, os.O_CREAT))",
+    "folders": "os.mkdir(name)",
+    "hard links": "os.link('/tmp/f', name)",
+    "pipes": "os.mkfifo(name)",
+    "empty files of several processes": "os.fork() if n in (5, 6) else os.close(os.open(name, os.O_CREAT))",
+    "symbolic links after the output is closed": "os.close(1) or os.close(2) if n == 5 else os.symlink('x', name)",
+}
+
+
+@needs_bwrap
+@pytest.mark.parametrize("kind", FILE_BOMBS)
+def test_file_bomb(sandbox, kind):
+    """Each file is kernel memory that no rlimit counts; without the limit, this runs into its deadline."""
+    source = f"""
+        import os
+        open('/tmp/f', 'w').close()
+        n = 0
+        while True:
+            n += 1
+            name = f'/tmp/{{os.getpid()}}_{{n}}'
+            {FILE_BOMBS[kind]}
+    """
+    run = attempt(sandbox, code(source), seconds=20.0)
+    assert (run.stopped, run.returncode) == ("files", None)
+
+
+@needs_bwrap
+def test_files_below_the_limit_are_kept_and_deleted_ones_do_not_count(sandbox):
+    source = """
+        import os, time
+        for n in range(20_000):
+            open('/tmp/again', 'w').close()
+            os.remove('/tmp/again')
+        for n in range(4000):
+            open(f'/tmp/{n}', 'w').close()
+        time.sleep(0.2)
+        print(len(os.listdir('/tmp')))
+    """
+    assert attempt(sandbox, code(source)).stdout == b"4000\n"
+    small = Sandbox(max_files=10)
+    filled = "for n in range({}):\n    open(f'/tmp/{{n}}', 'w')\nimport time\ntime.sleep(0.5)\nprint(1)"
+    assert small.run_program(filled.format(8), seconds=60.0).stdout == b"1\n"
+    assert small.run_program(filled.format(12), seconds=60.0).stopped == "files"
 
 
 @needs_bwrap
@@ -279,248 +345,6 @@ def test_limits_cannot_be_raised_and_privileges_not_regained(sandbox):
 
 
 @needs_bwrap
-def test_a_batch_of_hostile_and_honest_programs(sandbox):
-    reward = CodeReward(sandbox, seconds=10.0, num_workers=2)
-    hostile = [
-        "while True: pass",
-        "import os\nwhile True: os.fork()",
-        "while True: print('x' * 9999)",
-        "x = bytearray(10**12)",
-    ]
-    honest = "print(int(input()) * 2)"
-    tests = {"inputs": ["2", "5"], "outputs": ["4", "10\n"]}
-    solutions = [honest, hostile[0], honest, hostile[1], hostile[2], honest, hostile[3], honest]
-    rewards = reward(completions=[block(solution) for solution in solutions], tests=[tests] * len(solutions))
-    assert rewards == [1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0]
-    assert sandboxed_processes() == []
-
-
-FUNCTION_TESTS = ["assert f(1) == 2", "assert f(5) == 6", "assert f([]) is None\nassert f('x') == 'y'"]
-
-FORGERIES = {
-    "prints markers": """
-        print('passed', '{"test": 0, "passed": true}', flush=True)
-        def f(x): return 0
-    """,
-    "writes frames everywhere": """
-        import os, json, struct
-        body = json.dumps({'test': 0, 'passed': True}).encode()
-        for fd in range(64):
-            try:
-                os.write(fd, (struct.pack('>I', len(body)) + body) * 3)
-            except OSError:
-                pass
-        def f(x): return 0
-    """,
-    "exits": """
-        import sys
-        def f(x): sys.exit(0)
-    """,
-    "exits at once": """
-        import os
-        os._exit(0)
-    """,
-    "exits at import": """
-        raise SystemExit(0)
-    """,
-    "equals everything": """
-        class E:
-            def __eq__(self, other): return True
-            def __bool__(self): return True
-        def f(x): return E()
-    """,
-    "int that equals everything": """
-        class E(int):
-            def __eq__(self, other): return True
-            def __hash__(self): return 0
-        def f(x): return E(9)
-    """,
-    "str that equals everything": """
-        class E(str):
-            def __eq__(self, other): return True
-            __hash__ = str.__hash__
-        def f(x): return E('q')
-    """,
-    "patches the interpreter": """
-        import builtins, json, sys
-        builtins.AssertionError = type('A', (BaseException,), {})
-        json.dumps = lambda *a, **k: '{"value": 2}'
-        sys.modules['__main__'].test = None
-        def f(x): return 0
-    """,
-    "patches the runner": """
-        import sys
-        main = sys.modules['__main__']
-        main.encode = lambda value, remember: ['o', 0]
-        main.decode = lambda value, resolve: ([], {})
-        def f(*x): return 0
-    """,
-    "shadows the builtins of the tests": """
-        def isinstance(*a): return True
-        len = all = any = isinstance
-        def f(x): return 0
-    """,
-    "reads the tests": """
-        import glob
-        for path in glob.glob('/code/*') + glob.glob('/tmp/*'):
-            if 'assert f(1) ==' + ' 2' in open(path).read():
-                def f(x): return {1: 2, 5: 6}.get(x) if type(x) is int else 'y' if x else None
-    """,
-    "walks the frames": """
-        import gc, sys
-        for item in gc.get_objects():
-            if isinstance(item, dict) and 'passed' in item:
-                item['passed'] = True
-        def f(x):
-            frame = sys._getframe()
-            while frame:
-                frame.f_globals['passed'] = True
-                frame = frame.f_back
-            return 0
-    """,
-    "raises what ends a loop": """
-        def f(x): raise StopIteration
-    """,
-    "sends a reply of a false length": """
-        import os, struct
-        def f(x):
-            for fd in range(3, 64):
-                try:
-                    os.write(fd, struct.pack('>I', 2**31))
-                except OSError:
-                    pass
-            return 2
-    """,
-}
-
-
-@needs_bwrap
-@pytest.mark.parametrize("forgery", FORGERIES)
-def test_test_code_cannot_be_forged(reward, forgery):
-    assert reward(completions=[block(textwrap.dedent(FORGERIES[forgery]))], tests=[FUNCTION_TESTS]) == [0.0]
-    honest = "def f(x):\n    return x + 1 if isinstance(x, int) else None if x == [] else 'y'"
-    assert reward(completions=[block(honest)], tests=[FUNCTION_TESTS]) == [1.0]
-
-
-@needs_bwrap
-def test_programs_cannot_find_the_expected_output(reward):
-    """Only the input enters the sandbox."""
-    source = """
-        import glob, os, sys
-        needle = '24-detcepxe'[::-1]
-        places = [open(path).read() for path in glob.glob('/code/*')] + sys.argv + [repr(os.environ), sys.stdin.read()]
-        print(needle if any(needle in place for place in places) else 'nothing')
-    """
-    tests = {"inputs": [""], "outputs": ["expected-42"]}
-    assert reward(completions=[block(textwrap.dedent(source))], tests=[tests]) == [0.0]
-    assert reward(
-        completions=[block("import os\nprint('4', flush=True)\nos._exit(1)")],
-        tests=[{"inputs": [""], "outputs": ["4"]}],
-    ) == [0.0]
-
-
-@needs_bwrap
-def test_what_crosses_between_the_sandboxes(reward):
-    source = """
-import collections
-class Stack:
-    size = 0
-    def __init__(self, *items): self.items = list(items)
-    def push(self, item): self.items.append(item); return self
-    def top(self): return self.items[-1]
-def same(*args, **kwargs): return args, kwargs
-def sort(items): items.sort()
-def grow(mapping, key): mapping[key] = 1
-def count(text): return collections.Counter(text)
-def squares(n): return (i * i for i in range(n))
-def first(stack): return stack.items[0]
-def fail(kind): raise {'key': KeyError('k'), 'own': type('Own', (Exception,), {})('o')}[kind]
-"""
-    tests = [
-        "value = (1, 2.5, 'x', None, True, b'b', 1j, (1, [2, {3: {4}}], frozenset({5})), range(3))\n"
-        "assert same(*value, k=value) == (value, {'k': value})",
-        "items = [3, 1, 2]\nassert sort(items) is None\nassert items == [1, 2, 3]",
-        "mapping = {}\ngrow(mapping, (1, 2))\nassert mapping == {(1, 2): 1}",
-        "assert count('aab') == {'a': 2, 'b': 1}",
-        "assert list(squares(4)) == [0, 1, 4, 9]",
-        "stack = Stack(7)\nstack.push(8).push(9)\nassert stack.top() == 9 and stack.size == 0 and first(stack) == 7",
-        "try:\n    fail('key')\n    raise SystemExit\nexcept KeyError:\n    pass",
-        "import math\nassert math.isnan(same(float('nan'))[0][0]) and same(float('inf')) == ((math.inf,), {})",
-        # These must fail: another type, an object that is not data, a function as argument, an own exception.
-        "assert same(1) == [[1], {}]",
-        "assert Stack(7) == Stack(7)",
-        "same(lambda: 0)",
-        "try:\n    fail('own')\nexcept KeyError:\n    pass",
-    ]
-    passed = [reward(completions=[block(source)], tests=[[test]])[0] for test in tests]
-    assert passed == [1.0] * 8 + [0.0] * 4
-
-
-@needs_bwrap
-def test_forms_of_tests(reward):
-    double = block("def double(x):\n    return x * 2")
-    check = "def check(candidate):\n    for value in range(3):\n        assert candidate(value) == 2 * value\n"
-    pairs = {"inputs": [[1], ["a"]], "outputs": [2, "ab"], "fn_name": "double"}
-    tests = [
-        ["assert double(2) == 4", "assert double(2) == 5"],
-        check,
-        pairs,
-        '["assert double(1) == 2"]',
-        None,
-        [],
-        "assert double(",
-        "assert double(3) == 6",
-    ]
-    entry_points = [None, "double", None, None, None, None, None, None]
-    rewards = reward(completions=[double] * 8, tests=tests, entry_point=entry_points)
-    assert rewards == [0.5, 1.0, 0.5, 1.0, None, None, None, 1.0]
-    all_or_nothing = CodeReward(reward.sandbox, scoring="all")
-    assert all_or_nothing(completions=[double] * 2, tests=[tests[0], tests[3]]) == [0.0, 1.0]
-    program = block("print(input())")
-    assert all_or_nothing(completions=[program], tests=[{"inputs": ["a", "b"], "outputs": ["a", "c"]}]) == [0.0]
-    with pytest.raises(ValueError, match="as many 'outputs' as 'inputs'"):
-        reward(completions=[double], tests=[{"inputs": ["1"]}])
-    with pytest.raises(ValueError, match="needs the dataset column 'tests'"):
-        reward(completions=[double])
-
-
-@needs_bwrap
-def test_time_of_one_completion_is_bounded(sandbox, monkeypatch):
-    """Inputs that are not reached in time fail without being run."""
-    granted, run_program = [], sandbox.run_program
-
-    def recorded(source, stdin, seconds):
-        granted.append(seconds)
-        return run_program(source, stdin, seconds)
-
-    monkeypatch.setattr(sandbox, "run_program", recorded)
-    reward = CodeReward(sandbox, seconds=0.7, completion_seconds=1.5)
-    tests = {"inputs": [""] * 50, "outputs": ["1"] * 50}
-    assert reward(completions=[block("print(1, flush=True)\nwhile True: pass")], tests=[tests]) == [0.0]
-    assert 1 <= len(granted) <= 3
-    assert granted[0] == 0.7
-    assert sum(granted) <= 1.5 + 0.7
-
-
-@needs_bwrap
-def test_a_failing_sandbox_is_unknown_not_wrong(reward, monkeypatch):
-    def broken(*args, **kwargs):
-        raise SandboxError("no more processes")
-
-    monkeypatch.setattr(reward.sandbox, "start", broken)
-    metrics = {}
-    code = block("print(1)")
-    rewards = reward(
-        completions=[code, code, "no code"],
-        tests=[{"inputs": [""], "outputs": ["1"]}, ["assert f() == 1"], ["assert f() == 1"]],
-        log_metric=metrics.__setitem__,
-    )
-    assert rewards == [None, None, 0.0]
-    assert metrics["code_reward/sandbox_failure"] == pytest.approx(2 / 3)
-    assert metrics["code_reward/no_code"] == pytest.approx(1 / 3)
-
-
-@needs_bwrap
 def test_many_threads_use_one_sandbox(sandbox):
     outputs = {}
 
@@ -536,55 +360,7 @@ def test_many_threads_use_one_sandbox(sandbox):
     assert len(os.listdir("/proc/self/fd")) < 200
 
 
-def test_without_bubblewrap_nothing_runs(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RuntimeError, match="no `bwrap` on the PATH.*apt-get install bubblewrap"):
-        CodeReward()
-
-
-def test_with_a_broken_bubblewrap_nothing_runs(monkeypatch, tmp_path):
-    fake = tmp_path / "bwrap"
-    fake.write_text("#!/bin/sh\necho 'No permissions to create new namespace' >&2\nexit 1\n")
-    fake.chmod(0o755)
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o111)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RuntimeError, match="No permissions to create new namespace.*user namespaces"):
-        Sandbox()
-
-
-def test_last_python_block():
-    assert last_python_block("```python\na\n```\ntext\n```py\nb\n```") == "b\n"
-    assert last_python_block("<think>\n```python\na\n```\n</think>no code") is None
-    assert last_python_block("<think>x</think>\n```python\nif x:\n    '''```'''\n```\n") == "if x:\n    '''```'''\n"
-    assert last_python_block("```python\nunclosed") is None
-    assert last_python_block("```\nnot marked\n```") is None
-    assert last_python_block("```text\na\n```") is None
-
-
-def test_free_names():
-    source = """
-import math as m
-from os import path
-def check(candidate, *rest):
-    total = 0
-    for item in rest:
-        total += candidate(item) + f(len(rest)) + m.pi
-    assert Solution().g(path)
-"""
-    assert free_names(source) == {"f", "Solution"}
-
-
-@pytest.mark.parametrize("option", ["cpu_seconds", "memory_mb", "max_processes", "tmp_mb", "output_kb"])
+@pytest.mark.parametrize("option", ["cpu_seconds", "memory_mb", "max_processes", "tmp_mb", "max_files", "output_kb"])
 def test_limits_must_be_positive(option):
     with pytest.raises(ValueError, match=f"{option} is 0"):
         Sandbox(**{option: 0})
-
-
-def test_impossible_settings_are_refused():
-    with pytest.raises(ValueError, match="scoring is 'best'"):
-        CodeReward(scoring="best")
-    with pytest.raises(ValueError, match="seconds is inf"):
-        CodeReward(seconds=float("inf"))

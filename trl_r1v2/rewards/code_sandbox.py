@@ -2,15 +2,13 @@
 r"""
 Reward for generated Python: the share of tests it passes, in a sandbox.
 
-Scope: the last ```` ```python ```` block of the answer, against programs' input and output or against test code. A
-solution cannot forge its score: expected outputs never enter its sandbox; test code runs in a second sandbox, reaches
-the solution by calls that carry plain data, and gives its verdicts on a channel the solution does not have. Does not
-cover: other languages, third-party packages, performance of the code.
+Scope: the last ```` ```python ```` block of the answer, against programs' input and output or against test code. No
+code of the solution runs where a verdict is made: expected outputs never enter its sandbox; test code runs in a second
+sandbox, reaches the solution by calls that carry plain data, and gives its verdicts on a channel the solution does not
+have. Does not cover: the form of tests (`code_tests.py`), other languages, third-party packages, performance of the
+code.
 """
 
-import ast
-import builtins
-import contextlib
 import json
 import math
 import os
@@ -22,6 +20,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from .answers import completion_text, split_reasoning
+from .code_tests import RowTests, row_tests
 from .sandbox import Sandbox, SandboxError
 
 
@@ -37,26 +36,6 @@ def last_python_block(text: str) -> str | None:
     answer = split_reasoning(text)[1]
     blocks = _BLOCK_RE.findall(answer) if answer else []
     return blocks[-1] if blocks else None
-
-
-def free_names(source: str) -> set[str]:
-    """
-    Names that test code reads but neither binds nor finds among the builtins: what it expects of the solution. Raises
-    `SyntaxError`.
-    """
-    read, bound = set(), set(vars(builtins))
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Name):
-            (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            bound.add(node.name)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.alias):
-            bound.add((node.asname or node.name).split(".")[0])
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            bound.add(node.name)
-    return read - bound
 
 
 def same_output(given: str, wanted: str) -> bool:
@@ -76,15 +55,17 @@ class CodeReward:
     - `{"inputs": [str, …], "outputs": [str, …]}`: a program; each input goes to its standard input, and its output
       must match up to trailing white space;
     - `{"inputs": [[…], …], "outputs": […], "fn_name": str}`: a function; each list is its arguments, and the result
-      must equal the output;
+      must equal the output, where a tuple counts as a list;
     - `[str, …]` or `str`: test code, one verdict a string (MBPP's `test_list`, assert statements, unittest-free). With
       a column `entry_point` and a function `check` in the code,
       `check(entry_point)` is called (HumanEval).
 
-    Test code reaches functions and classes of the solution through proxies: arguments and results are plain data
-    (numbers, strings, lists, tuples, sets, dicts, iterators), lists, dicts and sets passed in are updated in place,
-    exceptions keep their builtin type. Other objects compare by identity. `None` for a row without tests, with test
-    code that does not parse, or where the sandbox itself failed; 0.0 for a completion without a closed Python block.
+    Test code reaches functions and classes of the solution, by their names or by `from solution import f`, through
+    proxies: arguments and results are plain data (numbers, fractions and decimals, strings, lists, tuples, sets,
+    dicts, deques, iterators), lists, dicts, sets and deques passed in are updated in place, exceptions keep their
+    builtin type unless they would steer the caller (`StopIteration`, `SystemExit`, …). Other objects compare by
+    identity; their attributes can be read and set. `None` for a row without tests, with test code that does not parse,
+    or where the sandbox itself failed; 0.0 for a completion without a closed Python block.
 
     Args:
         sandbox ([`Sandbox`], *optional*):
@@ -103,7 +84,8 @@ class CodeReward:
             Name under which TRL logs it.
 
     Raises:
-        `RuntimeError`: If no sandbox can run here. Code is never run outside one.
+        `RuntimeError`: If no sandbox can run here. Code is never run outside one. `ValueError`: When called with tests
+        of another form; it names the row.
 
     Example:
     ```python
@@ -157,53 +139,59 @@ class CodeReward:
                 f"{sorted(kwargs)}. Rename the column, or set `tests_column`."
             )
         entry_points = entry_point or [None] * len(completions)
+        rows = [
+            self._row(stored, entry, f"{self.__name__}: row {index} of the column {self.tests_column!r}")
+            for index, (stored, entry) in enumerate(zip(kwargs[self.tests_column], entry_points, strict=True))
+        ]
         with ThreadPoolExecutor(self.num_workers) as executor:
-            judged = list(
-                executor.map(self._judge, map(completion_text, completions), kwargs[self.tests_column], entry_points)
-            )
+            judged = list(executor.map(self._judge, map(completion_text, completions), rows))
         outcomes = Counter(reason for _, reason in judged)
         self.counts.update(outcomes)
         if log_metric is not None:
-            for reason in ("no_code", "no_tests", "bad_tests", "sandbox_failure"):
+            for reason in ("no_code", "no_tests", "bad_tests", "too_many_files", "sandbox_failure"):
                 log_metric(f"{self.__name__}/{reason}", outcomes[reason] / len(judged))
         return [reward for reward, _ in judged]
 
-    def _judge(self, text: str, tests, entry_point: str | None) -> tuple[float | None, str]:
-        """Reward of one completion and why: `judged`, `no_code`, `no_tests`, `bad_tests` or `sandbox_failure`."""
-        tests = _parsed(tests)
-        if not tests or (isinstance(tests, dict) and not tests["inputs"]):
-            return None, "no_tests"
+    @staticmethod
+    def _row(stored, entry_point: str | None, place: str) -> RowTests | str:
+        """Tests, or why there are none: `no_tests` or `bad_tests`."""
+        try:
+            return row_tests(stored, entry_point, place) or "no_tests"
+        except SyntaxError:
+            return "bad_tests"
+
+    def _judge(self, text: str, row: RowTests | str) -> tuple[float | None, str]:
+        """
+        Reward of one completion and why: `judged`, `no_code`, `no_tests`, `bad_tests`, `too_many_files` (it was judged,
+        but stopped at that limit) or `sandbox_failure`.
+        """
+        if isinstance(row, str):
+            return None, row
         solution = last_python_block(text)
         if solution is None:
             return 0.0, "no_code"
         try:
-            if isinstance(tests, dict) and not tests.get("fn_name"):
-                passed = self._run_programs(solution, tests["inputs"], tests["outputs"])
-            else:
-                passed = self._run_tests(solution, _test_sources(tests, entry_point))
-        except SyntaxError:
-            return None, "bad_tests"
+            passed, stopped = (self._run_programs if row.inputs else self._run_tests)(solution, row)
         except SandboxError:
             return None, "sandbox_failure"
-        if self.scoring == "all":
-            return float(all(passed)), "judged"
-        return sum(passed) / len(passed), "judged"
+        reason = "too_many_files" if "files" in stopped else "judged"
+        return float(all(passed)) if self.scoring == "all" else sum(passed) / len(passed), reason
 
-    def _run_programs(self, solution: str, inputs: list[str], outputs: list[str]) -> list[bool]:
-        passed = []
+    def _run_programs(self, solution: str, row: RowTests) -> tuple[list[bool], set[str | None]]:
+        passed, stopped = [], set()
         end = time.monotonic() + self.completion_seconds
-        for given, wanted in zip(inputs, outputs, strict=True):
+        for given, wanted in zip(row.inputs, row.outputs, strict=True):
             seconds = min(self.seconds, end - time.monotonic())
             if seconds <= 0 or (self.scoring == "all" and False in passed):
                 passed.append(False)
                 continue
             run = self.sandbox.run_program(solution, given, seconds)
+            stopped.add(run.stopped)
             passed.append(run.returncode == 0 and same_output(run.stdout.decode("utf-8", "replace"), wanted))
-        return passed
+        return passed, stopped
 
-    def _run_tests(self, solution: str, sources: list[str]) -> list[bool]:
+    def _run_tests(self, solution: str, row: RowTests) -> tuple[list[bool], set[str | None]]:
         """Verdicts of test code in one sandbox about the solution in another; what gives no verdict has failed."""
-        names = sorted(set().union(*map(free_names, sources)))
         to_solution, ask = os.pipe()
         hear, from_solution = os.pipe()
         try:
@@ -211,7 +199,7 @@ class CodeReward:
             try:
                 tester = self.sandbox.start(
                     "test",
-                    {"tests.json": json.dumps({"tests": sources, "names": names})},
+                    {"tests.json": json.dumps({"tests": row.tests, "names": row.names})},
                     stdin=subprocess.DEVNULL,
                     pass_fds=(hear, ask),
                     arguments=(str(hear), str(ask)),
@@ -223,38 +211,13 @@ class CodeReward:
             for descriptor in (to_solution, ask, hear, from_solution):
                 os.close(descriptor)
         try:
-            run = tester.finish(time.monotonic() + self.seconds)
+            run = tester.finish(time.monotonic() + self.seconds, beside=(server,))
         finally:
             server.kill()
-        passed = [False] * len(sources)
+        passed = [False] * len(row.tests)
         for verdict in _frames(run.stdout):
             passed[verdict["test"]] = verdict["passed"]
-        return passed
-
-
-def _parsed(tests):
-    """Tests as stored or from JSON text; checks the form of input-output pairs."""
-    if isinstance(tests, str) and tests.lstrip().startswith(("{", "[")):
-        with contextlib.suppress(json.JSONDecodeError):  # test code may begin with a bracket too
-            tests = json.loads(tests)
-    if isinstance(tests, dict):
-        if not {"inputs", "outputs"} <= set(tests) or len(tests["inputs"]) != len(tests["outputs"]):
-            raise ValueError(
-                f"Tests with inputs need as many 'outputs' as 'inputs'; a row has the keys {sorted(tests)}."
-            )
-    return tests
-
-
-def _test_sources(tests, entry_point: str | None) -> list[str]:
-    if isinstance(tests, dict):
-        return [
-            f"assert {tests['fn_name']}(*{arguments!r}) == {wanted!r}"
-            for arguments, wanted in zip(tests["inputs"], tests["outputs"], strict=True)
-        ]
-    sources = [tests] if isinstance(tests, str) else list(tests)
-    if entry_point is None:
-        return sources
-    return [f"{source}\n\ncheck({entry_point})\n" if "def check(" in source else source for source in sources]
+        return passed, {run.stopped}
 
 
 def _frames(data: bytes) -> list[dict]:

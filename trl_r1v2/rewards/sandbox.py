@@ -3,30 +3,32 @@
 Running untrusted Python in bubblewrap.
 
 Scope: one process tree in namespaces of its own (user, pid, network, mounts, ipc, uts), with a read-only system, a
-small private `/tmp`, no home, no `/etc`, no capabilities, resource limits, a cap on its output and a deadline at which
-the whole tree is killed. Does not cover: what the code should compute (`code_sandbox.py`); side channels; kernel bugs,
-against which only a virtual machine helps.
+small private `/tmp`, no home, no `/etc`, no capabilities, resource limits, a cap on its output and its files, and a
+deadline at which the whole tree is killed. Does not cover: what the code should compute (`code_sandbox.py`); which
+interpreter (`sandbox_python.py`); side channels; kernel bugs, against which only a virtual machine helps.
 """
 
 import contextlib
 import json
 import os
 import select
+import selectors
 import shutil
 import signal
-import stat
+import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from .sandbox_python import default_python, interpreter_paths
 from .sandbox_seccomp import seccomp_program
 
 
 _RUNNER = Path(__file__).with_name("sandbox_runner.py")
 _NOBODY = 65534
 _END_SECONDS = 10.0
+_COUNT_SECONDS = 0.02
 _SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
 _INSTALL_ADVICE = "Install it (`apt-get install bubblewrap`, `dnf install bubblewrap`), or leave the code reward out."
 
@@ -46,7 +48,7 @@ class Run:
         returncode (`int` or `None`):
             Exit status; `None` if it was killed at a limit of the caller.
         stopped (`str` or `None`):
-            `"timeout"` or `"output"` if it was killed at that limit.
+            `"timeout"`, `"output"` or `"files"` if it was killed at that limit.
     """
 
     stdout: bytes
@@ -58,33 +60,57 @@ class Run:
 class Process:
     """A started sandbox. Ends with [`~Process.finish`] or [`~Process.kill`]."""
 
-    def __init__(self, popen: subprocess.Popen, init: int, output_bytes: int):
+    def __init__(
+        self, popen: subprocess.Popen, init: int, supervisor: socket.socket, output_bytes: int, max_files: int
+    ):
         self.popen = popen
         self.init = init  # pidfd of the first process of its pid namespace
+        self.supervisor = supervisor  # on which the runner sends a descriptor of /tmp
+        self.tmp: int | None = None
         self.output_bytes = output_bytes
+        self.max_files = max_files
 
-    def finish(self, deadline: float) -> Run:
-        """Read its output until it ends, the output exceeds the cap, or `time.monotonic()` reaches `deadline`."""
-        streams = {stream: bytearray() for stream in (self.popen.stdout, self.popen.stderr) if stream is not None}
-        outputs = dict(streams)
-        stopped = None
-        while streams and stopped is None:
-            left = deadline - time.monotonic()
-            readable = select.select(list(streams), [], [], left)[0] if left > 0 else []
-            if not readable:
-                stopped = "timeout"
-            for stream in readable:
-                chunk = os.read(stream.fileno(), 65536)
-                if not chunk:
-                    del streams[stream]
-                outputs[stream] += chunk
-                if len(outputs[stream]) > self.output_bytes:
-                    stopped = "output"
-        if stopped is None:
+    def has_too_many_files(self) -> bool:
+        """
+        Whether `/tmp` holds more than `max_files` files, folders and links. tmpfs keeps each in kernel memory that no
+        rlimit counts, deleted ones that are still open and extended attributes included, and bubblewrap can bound its
+        bytes only.
+        """
+        if self.tmp is None:
             try:
-                self.popen.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                stopped = "timeout"
+                descriptors = socket.recv_fds(self.supervisor, 1, 1, socket.MSG_CMSG_CLOEXEC)[1]
+            except BlockingIOError:
+                return False
+            if not descriptors:  # ended before the runner began
+                return False
+            (self.tmp,) = descriptors
+        usage = os.statvfs(self.tmp)
+        return usage.f_files - usage.f_ffree > self.max_files
+
+    def finish(self, deadline: float, beside: tuple["Process", ...] = ()) -> Run:
+        """
+        Read its output until it and all its children end, the output exceeds the cap, the files of it or of a process
+        `beside` it do, or `time.monotonic()` reaches `deadline`.
+        """
+        outputs = {stream: bytearray() for stream in (self.popen.stdout, self.popen.stderr) if stream is not None}
+        stopped = None
+        with selectors.DefaultSelector() as selector:
+            for source in (*outputs, self.init):
+                selector.register(source, selectors.EVENT_READ)
+            while selector.get_map() and stopped is None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    stopped = "timeout"
+                elif any(process.has_too_many_files() for process in (self, *beside)):
+                    stopped = "files"
+                for key, _ in selector.select(max(0.0, min(left, _COUNT_SECONDS))):
+                    chunk = os.read(key.fd, 65536) if key.fileobj in outputs else b""
+                    if not chunk:
+                        selector.unregister(key.fileobj)
+                        continue
+                    outputs[key.fileobj] += chunk
+                    if len(outputs[key.fileobj]) > self.output_bytes:
+                        stopped = "output"
         self.kill()
         stdout, stderr = (
             bytes(outputs.get(stream, b"")[: self.output_bytes]) for stream in (self.popen.stdout, self.popen.stderr)
@@ -99,7 +125,9 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.init, signal.SIGKILL)
         # Its pidfd turns readable when it is gone, and it is the last one of its namespace to go.
-        select.select([self.init], [], [], _END_SECONDS)
+        gone = select.poll()
+        gone.register(self.init, select.POLLIN)
+        gone.poll(_END_SECONDS * 1000)
         os.close(self.init)
         try:
             self.popen.wait(_END_SECONDS)
@@ -109,6 +137,9 @@ class Process:
         for stream in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
             if stream is not None:
                 stream.close()
+        self.supervisor.close()
+        if self.tmp is not None:
+            os.close(self.tmp)
 
 
 class Sandbox:
@@ -121,11 +152,14 @@ class Sandbox:
         cpu_seconds (`int`, *optional*, defaults to `10`):
             CPU time of one process.
         memory_mb (`int`, *optional*, defaults to `512`):
-            Address space of one process in MiB. The bound of the tree is `memory_mb · max_processes`.
+            Address space of one process in MiB. The bound of the tree is `memory_mb · max_processes`; page tables and
+            buffers of pipes come on top.
         max_processes (`int`, *optional*, defaults to `16`):
             Processes and threads of one sandbox.
         tmp_mb (`int`, *optional*, defaults to `16`):
             Size of `/tmp` in MiB, the only writable place; also the largest file.
+        max_files (`int`, *optional*, defaults to `4096`):
+            Files, folders and links in `/tmp` after which the process is killed; counted every 20 ms.
         output_kb (`int`, *optional*, defaults to `256`):
             Output after which the process is killed, in KiB.
         python (`str`, *optional*):
@@ -143,11 +177,13 @@ class Sandbox:
         memory_mb: int = 512,
         max_processes: int = 16,
         tmp_mb: int = 16,
+        max_files: int = 4096,
         output_kb: int = 256,
         python: str | None = None,
     ):
         sizes = {"cpu_seconds": cpu_seconds, "memory_mb": memory_mb, "max_processes": max_processes}
-        for name, value in {**sizes, "tmp_mb": tmp_mb, "output_kb": output_kb}.items():
+        sizes |= {"tmp_mb": tmp_mb, "max_files": max_files, "output_kb": output_kb}
+        for name, value in sizes.items():
             if value <= 0:
                 raise ValueError(f"{name} is {value}; it must be positive.")
         bwrap = shutil.which("bwrap")
@@ -155,8 +191,9 @@ class Sandbox:
             raise RuntimeError(
                 f"The code sandbox needs bubblewrap, and there is no `bwrap` on the PATH. {_INSTALL_ADVICE}"
             )
-        self.python = python or _default_python()
+        self.python = str(Path(python).resolve()) if python else default_python()
         self.tmp_bytes = tmp_mb * 2**20
+        self.max_files = max_files
         self.output_bytes = output_kb * 1024
         self._limits = {
             "RLIMIT_CPU": cpu_seconds,
@@ -164,6 +201,7 @@ class Sandbox:
             "RLIMIT_NPROC": max_processes,
             "RLIMIT_FSIZE": self.tmp_bytes,
             "RLIMIT_NOFILE": 64,
+            "RLIMIT_SIGPENDING": 256,  # also bounds timers
             "RLIMIT_CORE": 0,
         }
         self._seccomp = seccomp_program()
@@ -188,12 +226,12 @@ class Sandbox:
                 words += ["--symlink", os.readlink(folder), folder]
             elif os.path.isdir(folder):
                 words += ["--ro-bind", folder, folder]
-        prefix = str(Path(self.python).resolve().parent.parent)
-        if not prefix.startswith("/usr"):
-            words += ["--ro-bind", prefix, prefix]
         # No /proc: through /proc/1/mem code could act as the sandbox's first process, which has no limits.
         words += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--dev", "/dev"]
         words += ["--size", str(self.tmp_bytes), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+        system = [Path(folder) for folder in _SYSTEM_FOLDERS]
+        for path in interpreter_paths(self.python, [*system, *(folder.resolve() for folder in system)]):
+            words += ["--ro-bind", path, path]
         return words
 
     def start(self, mode: str, files: dict[str, str], stdin, pass_fds=(), arguments=(), capture=True) -> Process:
@@ -224,6 +262,11 @@ class Sandbox:
                 name: _memory_file(text.encode("utf-8", "replace"), stack) for name, text in sources.items()
             }
             seccomp = _memory_file(self._seccomp, stack)
+            supervisor, runner = socket.socketpair()
+            supervisor.setblocking(False)
+            stack.callback(runner.close)
+            on_failure = stack.enter_context(contextlib.ExitStack())
+            on_failure.callback(supervisor.close)
             info, write_info = os.pipe()
             stack.callback(os.close, info)
             # It waits until its pid is held: a number alone could be another process's by the time it is used.
@@ -242,7 +285,7 @@ class Sandbox:
                 command += ["--ro-bind-data", str(descriptor), f"/code/{name}"]
             # bubblewrap's own mounts are writable until told otherwise.
             command += ["--remount-ro", "/dev", "--remount-ro", "/", self.python, "-I", "-S", "-B", "/code/runner.py"]
-            command += [mode, json.dumps(self._limits), *arguments]
+            command += [mode, json.dumps(self._limits), str(runner.fileno()), *arguments]
             as_nobody = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
             try:
                 popen = subprocess.Popen(
@@ -250,7 +293,7 @@ class Sandbox:
                     stdin=stdin,
                     stdout=subprocess.PIPE if capture is True else capture,
                     stderr=subprocess.PIPE if capture is True else subprocess.DEVNULL,
-                    pass_fds=(*descriptors.values(), seccomp, write_info, block, *pass_fds),
+                    pass_fds=(*descriptors.values(), seccomp, write_info, block, runner.fileno(), *pass_fds),
                     env={},
                     cwd="/",
                     **as_nobody,
@@ -262,7 +305,8 @@ class Sandbox:
                 os.close(block)
             init = self._take_init(popen, info)
             os.write(release, b"x")
-            return Process(popen, init, self.output_bytes)
+            on_failure.pop_all()
+            return Process(popen, init, supervisor, self.output_bytes, self.max_files)
 
     def _take_init(self, popen: subprocess.Popen, info: int) -> int:
         """Pidfd of the sandbox's first process."""
@@ -305,20 +349,3 @@ def _memory_file(content: bytes, stack: contextlib.ExitStack) -> int:
         file.write(content)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
-
-
-def _default_python() -> str:
-    for candidate in (sys._base_executable, "/usr/bin/python3"):
-        if os.path.exists(candidate) and _usable_by_sandbox(Path(candidate).resolve()):
-            return str(Path(candidate).resolve())
-    raise RuntimeError(
-        f"User {_NOBODY} can execute neither {sys._base_executable} nor /usr/bin/python3; pass `python`, an interpreter "
-        "outside of private folders."
-    )
-
-
-def _usable_by_sandbox(path: Path) -> bool:
-    """Whether the user that runs bubblewrap reaches and executes the file: our own, or, as root, user 65534."""
-    if os.geteuid() != 0:
-        return os.access(path, os.X_OK)
-    return all(part.stat().st_mode & stat.S_IXOTH for part in (path, *path.parents))

@@ -2,19 +2,23 @@
 """
 The program that runs inside a sandbox of [`~trl_r1v2.rewards.sandbox.Sandbox`]; standard library only.
 
-Scope: sets its own resource limits, then, by its first argument: `program` runs a solution on its standard input;
+Scope: hands out a descriptor of `/tmp`, sets its own resource limits, then, by its first argument: `program` runs a solution on its standard input;
 `serve` runs a solution and answers calls to what it defines; `test` runs test code whose free names are proxies of
 such a server in another sandbox, and writes one verdict for each test. Values cross between the two as plain data, so
-that code of a solution never runs beside a test, and a solution can only choose what its calls return.
+that code of a solution never runs beside a test, and a solution can only choose what its calls return, raise and leave
+in their arguments.
 
 Does not cover: isolation (bubblewrap's), time (the caller's), comparing the output of programs (the caller's).
 """
 
 import builtins
+import collections
 import collections.abc
+import importlib
 import json
 import os
 import resource
+import socket
 import struct
 import sys
 import types
@@ -22,11 +26,22 @@ import types
 
 SOLUTION, TESTS = "/code/solution.py", "/code/tests.json"
 MAX_FRAME = 64 * 2**20
+# Exceptions that do not cross from the solution: what ends loops, and what needs more than a text.
+NOT_RAISED = ("StopIteration", "StopAsyncIteration", "ExceptionGroup")
+NUMBERS = {"F": ("fractions", "Fraction"), "D": ("decimal", "Decimal")}
 
 
 def limit(limits: dict):
     for name, value in limits.items():
         resource.setrlimit(vars(resource)[name], (value, value))
+
+
+def hand_out_tmp(descriptor: int):
+    """Sends the supervisor a descriptor of `/tmp`, by which it counts the files there."""
+    folder = os.open("/tmp", os.O_RDONLY | os.O_DIRECTORY)
+    with socket.socket(fileno=descriptor) as channel:
+        socket.send_fds(channel, [b"t"], [folder])
+    os.close(folder)
 
 
 def send(stream, message):
@@ -54,26 +69,33 @@ def encode(value, remember):
         return value
     for kind in (int, float, str):
         if isinstance(value, kind):
-            return kind(value)
+            return kind(value) if kind is not int or abs(value) < 2**63 else ["n", hex(value)]
     if isinstance(value, bytes):
         return ["b", value.hex()]
     if isinstance(value, complex):
         return ["c", value.real, value.imag]
     if isinstance(value, dict):
         return ["d", [[encode(key, remember), encode(item, remember)] for key, item in value.items()]]
+    if isinstance(value, collections.deque):
+        return ["q", [encode(item, remember) for item in value], value.maxlen]
     for tag, kind in (("l", list), ("t", tuple), ("s", set), ("f", frozenset), ("i", collections.abc.Iterator)):
         if isinstance(value, kind):
             return [tag, [encode(item, remember) for item in value]]
     if isinstance(value, range):
         return ["r", [value.start, value.stop, value.step]]
+    for tag, (module, name) in NUMBERS.items():  # none exists unless its module was imported
+        if module in sys.modules and isinstance(value, vars(sys.modules[module])[name]):
+            return [tag, str(value)]
     return ["o", remember(value)]
 
 
 def decode(value, resolve):
-    """Inverse of [`encode`]; builds builtins only."""
+    """Inverse of [`encode`]; builds builtins, deques, fractions and decimals only."""
     if not isinstance(value, list):
         return value
     tag, content = value[0], value[1]
+    if tag == "n":
+        return int(content, 16)
     if tag == "b":
         return bytes.fromhex(content)
     if tag == "c":
@@ -84,8 +106,22 @@ def decode(value, resolve):
         return range(*content)
     if tag == "o":
         return resolve(content)
+    if tag in NUMBERS:
+        module, name = NUMBERS[tag]
+        return vars(importlib.import_module(module))[name](content)
     items = [decode(item, resolve) for item in content]
+    if tag == "q":
+        return collections.deque(items, value[2])
     return {"l": list, "t": tuple, "s": set, "f": frozenset, "i": iter}[tag](items)
+
+
+def as_lists(value):
+    """Tuples as lists, also inside of lists, tuples and the values of dicts: JSON knows no tuples."""
+    if isinstance(value, (list, tuple)):
+        return [as_lists(item) for item in value]
+    if isinstance(value, dict):
+        return {key: as_lists(item) for key, item in value.items()}
+    return value
 
 
 def private_streams():
@@ -109,17 +145,25 @@ def solution_namespace(name: str) -> dict:
 def serve():
     requests, replies = private_streams()
     namespace = solution_namespace("solution")
-    objects = []
+    objects, indices = [], {}
 
     def remember(value):
-        objects.append(value)
-        return len(objects) - 1
+        if id(value) not in indices:
+            indices[id(value)] = len(objects)
+            objects.append(value)  # alive from here on, so that its id stays its own
+        return indices[id(value)]
+
+    def resolve(of):
+        return namespace[of] if isinstance(of, str) else objects[of]
 
     def answer(request):
-        target = namespace[request["of"]] if isinstance(request["of"], str) else objects[request["of"]]
+        target = resolve(request["of"])
         if request["op"] == "get":
             return {"value": encode(getattr(target, request["name"]), remember)}
-        arguments = decode(request["args"], objects.__getitem__)
+        arguments = decode(request["args"], resolve)
+        if request["op"] == "set":
+            setattr(target, request["name"], arguments)
+            return {}
         value = target(*arguments[0], **arguments[1])
         return {"value": encode(value, remember), "args": encode(arguments[0], remember)}
 
@@ -127,13 +171,16 @@ def serve():
         request = receive(requests)
         try:
             reply = answer(request)
-        except Exception as error:
+        except BaseException as error:  # a solution that exits fails one call
             reply = {"error": type(error).__name__, "text": str(error)[:1000]}
         send(replies, reply)
 
 
 class SolutionError(Exception):
-    """The solution raised an exception that is not a builtin one."""
+    """
+    The solution ended, or raised an exception that is not a builtin one or that steers the caller's loops and
+    generators: as in PEP 479, running out of items is what the caller's own iterators say.
+    """
 
 
 class Channel:
@@ -141,15 +188,31 @@ class Channel:
 
     def __init__(self, reading: int, writing: int):
         self.reading, self.writing = os.fdopen(reading, "rb"), os.fdopen(writing, "wb")
+        self.remotes = {}
 
-    def ask(self, request):
-        send(self.writing, request)
-        reply = receive(self.reading)
+    def ask(self, op: str, of, **request):
+        try:
+            send(self.writing, {"op": op, "of": of, **request})
+            reply = receive(self.reading)
+        except (EOFError, BrokenPipeError) as error:
+            raise SolutionError(str(error)) from error
         if "error" in reply:
             kind = vars(builtins).get(reply["error"])
-            known = isinstance(kind, type) and issubclass(kind, Exception)
-            raise (kind if known and not issubclass(kind, UnicodeError) else SolutionError)(reply["text"])
+            known = isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError)
+            raise (kind if known and reply["error"] not in NOT_RAISED else SolutionError)(reply["text"])
         return reply
+
+    def remote(self, of):
+        """The one proxy of an object, so that identity there is identity here."""
+        if of not in self.remotes:
+            self.remotes[of] = Remote(self, of)
+        return self.remotes[of]
+
+    def encode(self, value):
+        return encode(value, reference)
+
+    def decode(self, value):
+        return decode(value, self.remote)
 
 
 class Remote:
@@ -157,44 +220,71 @@ class Remote:
     A function, class or object of the solution. Compares by identity: no code of the solution decides an equality.
     """
 
+    __slots__ = ("__channel", "__of")
+
     def __init__(self, channel, of):
-        self._channel, self._of = channel, of
+        object.__setattr__(self, "_Remote__channel", channel)
+        object.__setattr__(self, "_Remote__of", of)
 
     def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(f"{name} of an object of the solution is out of reach")
-        return self._decode(self._channel.ask({"op": "get", "of": self._of, "name": name})["value"])
+        refuse_special(name)
+        return self.__channel.decode(self.__channel.ask("get", self.__of, name=name)["value"])
+
+    def __setattr__(self, name, value):
+        refuse_special(name)
+        self.__channel.ask("set", self.__of, name=name, args=self.__channel.encode(value))
 
     def __call__(self, *args, **kwargs):
-        encoded = encode((args, kwargs), self._reference)
-        reply = self._channel.ask({"op": "call", "of": self._of, "args": encoded})
-        for argument, after in zip(args, self._decode(reply["args"]), strict=True):
+        reply = self.__channel.ask("call", self.__of, args=self.__channel.encode((args, kwargs)))
+        for argument, after in zip(args, self.__channel.decode(reply["args"]), strict=True):
             if isinstance(argument, list):
                 argument[:] = after
+            elif isinstance(argument, collections.deque):
+                argument.clear()
+                argument.extend(after)
             elif isinstance(argument, (dict, set)) and argument != after:
                 argument.clear()
                 argument.update(after)
-        return self._decode(reply["value"])
+        return self.__channel.decode(reply["value"])
 
-    @staticmethod
-    def _reference(value):
-        if isinstance(value, Remote) and isinstance(value._of, int):
-            return value._of
-        raise TypeError(f"a {type(value).__name__} cannot be passed to a solution")
 
-    def _decode(self, value):
-        return decode(value, lambda of: Remote(self._channel, of))
+def refuse_special(name):
+    if name.startswith("__"):
+        raise AttributeError(f"{name} of an object of the solution is out of reach")
+
+
+def reference(value):
+    if isinstance(value, Remote):
+        return object.__getattribute__(value, "_Remote__of")
+    raise TypeError(f"a {type(value).__name__} cannot be passed to a solution")
+
+
+def run_test(test, channel, names):
+    """Test code, or a call with the result it must have; raises unless it passes."""
+    namespace = {"__name__": "tests", **{name: channel.remote(name) for name in names}}
+    if isinstance(test, str):
+        exec(compile(test, "test", "exec"), namespace)
+        return
+    result = eval(test["call"], namespace)(*channel.decode(test["args"]))
+    assert as_lists(result) == as_lists(channel.decode(test["wanted"]))
 
 
 def test(reading: int, writing: int):
     _, verdicts = private_streams()
     channel = Channel(reading, writing)
+    solution = types.ModuleType("solution")  # `from solution import f`
+
+    def attribute(name):
+        refuse_special(name)
+        return channel.remote(name)
+
+    solution.__getattr__ = attribute
+    sys.modules["solution"] = solution
     with open(TESTS, encoding="utf-8") as file:
         job = json.load(file)
     for index, source in enumerate(job["tests"]):
-        namespace = {"__name__": "tests", **{name: Remote(channel, name) for name in job["names"]}}
         try:
-            exec(compile(source, f"test {index}", "exec"), namespace)
+            run_test(source, channel, job["names"])
             passed = True
         except (Exception, SystemExit):
             passed = False
@@ -202,7 +292,8 @@ def test(reading: int, writing: int):
 
 
 def main():
-    mode, limits, *descriptors = sys.argv[1:]
+    mode, limits, supervisor, *descriptors = sys.argv[1:]
+    hand_out_tmp(int(supervisor))
     limit(json.loads(limits))
     sys.argv = ["solution.py"]
     if mode == "program":
