@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from transformers import InternVLConfig, InternVLForConditionalGeneration
+from transformers import InternVLConfig, InternVLForConditionalGeneration, Qwen2Config
 
 from benchmarks.vlm.sizes import LLM, VISION
 from trl_r1v2.vlm.activation import COMPONENTS, component_of, parse_trainable
@@ -117,9 +117,45 @@ def stage_bytes(recipe: dict, counts: dict[str, int], largest: int, stage: str) 
     }
 
 
+def checkpoint_bytes(counts: dict[str, int], trainable: str) -> int:
+    """On disk: all weights in bfloat16, and what trains as a float32 copy with AdamW's two moments."""
+    return sum(n * (BF16 + (name in parse_trainable(trainable)) * 3 * FP32) for name, n in counts.items())
+
+
+def sampling_bytes(recipe: dict, counts: dict[str, int]) -> dict[str, int]:
+    """Of a process that samples: the whole model, and keys and values of a batch with the longest prompts and responses."""
+    tokens = recipe["batch_size"] * (TEXT_TOKENS + image_tokens() + recipe["max_new_tokens"])
+    weights, key_values = BF16 * sum(counts.values()), tokens * key_value_bytes_per_token()
+    return {
+        "batch_size": recipe["batch_size"],
+        "key_values": key_values,
+        "weights_and_key_values": weights + key_values,
+    }
+
+
+def float32_bytes() -> dict[str, int]:
+    """Of a process that trains InternVL3-1B (InternViT-300M, Qwen2.5-0.5B with a head of its own) in float32 under DDP."""
+    llm = Qwen2Config(
+        hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2,
+        vocab_size=151674, tie_word_embeddings=False,
+    )  # fmt: skip
+    with torch.device("meta"):
+        # the vision tower is the configuration's default
+        model = InternVLForConditionalGeneration(InternVLConfig(text_config=llm, tie_word_embeddings=False))
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for name, p in model.named_parameters() if component_of(name) != "vision")
+    # weights, and for what trains its gradient, AdamW's two moments, and DDP's buckets of gradients
+    grpo = FP32 * (total + 4 * trained)
+    return {"parameters": total, "trained": trained, "grpo": grpo, "mpo": grpo + FP32 * total}
+
+
 def compute(recipes: Path) -> dict:
     counts, largest = count_parameters()
-    loaded = {stage: yaml.safe_load((recipes / f"{stage}.yaml").read_text()) for stage in ("mpo", "grpo")}
+    loaded = {
+        stage: yaml.safe_load((recipes / f"{stage}.yaml").read_text())
+        for stage in ("mpo", "grpo", "pairs", "filter_prompts")
+    }
+    sampling = {stage: sampling_bytes(loaded.pop(stage), counts) for stage in ("pairs", "filter_prompts")}
     grpo = loaded["grpo"]
     prompts = grpo["per_device_train_batch_size"] * grpo["gradient_accumulation_steps"] // grpo["num_generations"]
     length = TEXT_TOKENS + image_tokens() + grpo["max_completion_length"]
@@ -129,6 +165,14 @@ def compute(recipes: Path) -> dict:
         "weights": BF16 * sum(counts.values()),
         "state": {preset: state_bytes(counts, preset) for preset in PRESETS},
         "stages": {stage: stage_bytes(recipe, counts, largest, stage) for stage, recipe in loaded.items()},
+        "sampling": sampling,
+        "checkpoint": {stage: checkpoint_bytes(counts, recipe["trainable"]) for stage, recipe in loaded.items()},
+        "checkpoints_on_disk": {
+            # the oldest is deleted when the newest is written
+            stage: checkpoint_bytes(counts, recipe["trainable"]) * (recipe["save_total_limit"] + 1)
+            for stage, recipe in loaded.items()
+        },
+        "internvl3_1b": float32_bytes(),
         "image_tokens": image_tokens(),
         "key_values_of_a_token": key_value_bytes_per_token(),
         "key_values_of_a_group": key_value_bytes_per_token() * length * grpo["num_generations"],
@@ -157,6 +201,15 @@ def table(result: dict) -> str:
     for name in ("weights", "key_values_of_a_group", "features_of_a_step"):
         lines.append(f"{name}: {show(result[name])} GB")
     lines += [f"state, {preset}: {show(value)} GB" for preset, value in result["state"].items()]
+    for stage, figures in result["sampling"].items():
+        lines.append(
+            f"{stage}: {figures['batch_size']} responses at once, keys and values {show(figures['key_values'])} GB, with "
+            f"weights {show(figures['weights_and_key_values'])} GB a process"
+        )
+    for stage, size in result["checkpoint"].items():
+        lines.append(f"{stage}: checkpoint {show(size)} GB, on disk {show(result['checkpoints_on_disk'][stage])} GB")
+    small = result["internvl3_1b"]
+    lines.append(f"InternVL3-1B in float32: grpo {show(small['grpo'])} GB, mpo {show(small['mpo'])} GB a process")
     lines.append(f"keys and values of a token: {result['key_values_of_a_token']:,} bytes")
     lines.append(
         f"features of a tile: {result['features_of_a_tile']:,} bytes; images in 2 GB: {result['images_in_2GB']}"

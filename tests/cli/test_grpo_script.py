@@ -2,6 +2,7 @@
 """`trl-r1v2 grpo` on a tiny vision-language model, from recipe to saved model; and what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -142,12 +143,30 @@ def test_only_the_chosen_components_train(recipe, tmp_path, internvl_path):
     assert changed and all("multi_modal_projector" in name for name in changed)
 
 
-def test_broken_image_is_refused_before_the_model_is_loaded(recipe, tmp_path, capsys):
+def test_lora_on_the_llm_alone_needs_consent(recipe, capsys):
+    lora = {"use_peft": True, "lora_target_modules": ["q_proj", "v_proj"], "max_steps": 1}
+    assert main(["grpo", "--config", str(recipe(**lora))]) == 2
+    error = capsys.readouterr().err
+    assert "none of the" in error and "allow_frozen_adapter: true" in error and "Traceback" not in error
+    assert main(["grpo", "--config", str(recipe(**lora, allow_frozen_adapter=True, save_strategy="no"))]) == 0
+
+
+def test_weights_in_16_bits_without_a_copy_are_said_once(recipe, capsys):
+    path = recipe(max_steps=1, save_strategy="no", dtype="bfloat16")
+    assert main(["grpo", "--config", str(path)]) == 0
+    assert capsys.readouterr().out.count("weight tensors train in bfloat16 without a float32 copy") == 1
+    assert main(["grpo", "--config", str(path), "--dtype", "float32"]) == 0
+    assert "float32 copy" not in capsys.readouterr().out
+
+
+def test_broken_image_is_refused_before_the_model_is_loaded(recipe, tmp_path, capsys, internvl_path):
     image = {"bytes": b"no image", "path": "scan-7.png"}
     broken = rows(2).cast_column("images", List(Image(decode=False)))
     broken = broken.map(lambda row: {"images": [image]}, features=broken.features)
     broken.cast_column("images", List(Image())).to_parquet(tmp_path / "data" / "train.parquet")
-    assert main(["grpo", "--config", str(recipe(model_name_or_path="/no/such/model"))]) == 2
+    model = tmp_path / "model"
+    shutil.copytree(internvl_path, model, ignore=shutil.ignore_patterns("*.safetensors"))
+    assert main(["grpo", "--config", str(recipe(model_name_or_path=str(model)))]) == 2
     error = capsys.readouterr().err
     assert "[train], row 0, column 'images', image 0 (scan-7.png) cannot be decoded" in error
 

@@ -4,6 +4,7 @@ Recipes for large models, tried on tiny ones: a step of training with the recipe
 that would start it on many GPUs.
 """
 
+import json
 import math
 import random
 import re
@@ -17,7 +18,7 @@ from accelerate.commands.launch import _validate_launch_command
 from datasets import Dataset, DatasetDict
 from PIL import Image
 from ssb_grpo.tiny_qwen_vl import build_qwen_vl
-from transformers import Trainer
+from transformers import AutoProcessor, Trainer
 
 from trl_r1v2.cli import launch as launcher
 from trl_r1v2.cli.loading import import_by_name
@@ -126,7 +127,8 @@ def test_a_recipe_trains_a_tiny_model_by_its_own_settings(
         "output_dir": str(tmp_path / "out"),
     }
     if command == "grpo":
-        changes |= {"use_vllm": False, "max_completion_length": 6, "log_completions": False}
+        # what `generation_kwargs` names is an argument of vLLM alone
+        changes |= {"use_vllm": False, "max_completion_length": 6, "log_completions": False, "generation_kwargs": None}
     script = SCRIPTS[command]
     script.main(*script.make_parser("prog").parse_recipe(recipe | changes, path))
 
@@ -147,6 +149,9 @@ def test_a_recipe_trains_a_tiny_model_by_its_own_settings(
         "align": {"mean_token_accuracy"},
     }
     assert expected[command] <= log.keys()
+    if recipe.get("vision_cache"):
+        # two prompts a step, each with one image, in 16 rows
+        assert log["vision_cache/encoded"] == 2 < log["vision_cache/tiles"]
     if "env" in recipe:
         assert log["hybrid/reward_model/applied"] == 1 and log["hybrid/reward_model/mean"] > 0
 
@@ -191,6 +196,59 @@ def test_the_batch_is_what_the_comment_says_and_holds_whole_groups(path):
         recipe["gradient_accumulation_steps"],
     ]
     assert math.prod(factors) == total and total % recipe.get("num_generations", 1) == 0
+
+
+@pytest.mark.parametrize("path", TRAINING)
+def test_something_keeps_the_weights_in_float32(path):
+    """Learning rates of these recipes are below what bfloat16 can add to a weight."""
+    recipe = read_recipe(ROOT / path)
+    kind = Path(recipe["accelerate_config"]).stem
+    assert recipe["dtype"] == "float32" or kind in ("zero2", "zero3", "fsdp2")
+    assert recipe["bf16"]
+
+
+@pytest.mark.parametrize("stage", ["pairs", "filter_prompts"])
+def test_sampling_at_38b_fits_the_gpu_that_its_comment_names(stage):
+    path = ROOT / "recipes" / "r1v2_38b" / f"{stage}.yaml"
+    figures = json.loads((ROOT / "benchmarks" / "sizes" / "memory.json").read_text())
+    gigabytes, gpu = map(
+        float,
+        re.search(r"([\d.]+) GB with the keys and values of a batch[:,] GPUs of (\d+) GB", path.read_text()).groups(),
+    )
+    sampling = figures["sampling"][stage]
+    assert sampling["batch_size"] == read_recipe(path)["batch_size"]
+    assert sampling["weights_and_key_values"] == figures["weights"] + figures["key_values_of_a_token"] * sampling[
+        "batch_size"
+    ] * (1024 + figures["image_tokens"] + read_recipe(path)["max_new_tokens"])
+    assert round(sampling["weights_and_key_values"] / 1e9, 1) == gigabytes < 0.8 * gpu
+
+
+def test_mpo_at_38b_reads_the_whole_responses_that_its_pairs_have():
+    folder = ROOT / "recipes" / "r1v2_38b"
+    mpo_recipe, pairs_recipe = read_recipe(folder / "mpo.yaml"), read_recipe(folder / "pairs.yaml")
+    figures = json.loads((ROOT / "benchmarks" / "sizes" / "memory.json").read_text())
+    assert mpo_recipe["max_length"] >= 1024 + figures["image_tokens"] + pairs_recipe["max_new_tokens"]
+    assert figures["stages"]["mpo"]["tokens_of_a_micro_batch"] == 2 * mpo_recipe["max_length"]
+
+
+@pytest.mark.parametrize("stage", ["mpo", "grpo"])
+def test_disk_for_checkpoints_at_38b_is_bounded(stage):
+    figures = json.loads((ROOT / "benchmarks" / "sizes" / "memory.json").read_text())
+    recipe = read_recipe(ROOT / "recipes" / "r1v2_38b" / f"{stage}.yaml")
+    counts = figures["parameters"]
+    trained = counts["adapter"] + counts["llm"]  # `llm+adapter`
+    assert figures["checkpoint"][stage] == 2 * sum(counts.values()) + 12 * trained
+    assert figures["checkpoints_on_disk"][stage] == (recipe["save_total_limit"] + 1) * figures["checkpoint"][stage]
+
+
+def test_vllm_is_told_which_tokens_stand_for_images(internvl_path):
+    """By name, because their ids depend on the tokenizer; each is one token."""
+    recipe = read_recipe(ROOT / "recipes" / "r1v2_38b" / "grpo.yaml")
+    processor = AutoProcessor.from_pretrained(internvl_path)
+    words = recipe["generation_kwargs"]["bad_words"]
+    assert processor.image_token in words
+    ids = [processor.tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+    assert {id for (id,) in ids} == set(processor.image_token_ids)
 
 
 @pytest.mark.parametrize("path", ACCELERATE_CONFIGS, ids=lambda path: path.stem)

@@ -2,6 +2,9 @@
 """Datasets that cannot be trained on: what is found, and where the message says it is."""
 
 import io
+import struct
+import warnings
+import zlib
 
 import pytest
 from datasets import Dataset, Features, Image, List, Value
@@ -191,3 +194,30 @@ def test_prompt_that_is_nothing():
     rows = Dataset.from_dict({"prompt": [[{"role": "user", "content": "x"}], None]})
     with pytest.raises(DatasetError, match="row 1, column 'prompt': NoneType where text"):
         check_dataset(rows, name="data", progress=False)
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A valid header with hardly any data behind it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [9_500, 12_000, 20_000])
+def test_pictures_beyond_the_limit_of_training_are_refused_by_their_header(side):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        message = refusal(vision_dataset([[png_of(side, side)]]))
+    assert "row 0, column 'images', image 0 cannot be decoded" in message and "pixels" in message
+
+
+def test_pictures_without_a_known_range_are_refused():
+    dataset = [{"prompt": TEXT, "images": [PILImage.new("F", (4, 4))]}]
+    from trl_r1v2.datasets.checks import check_row, decode_image
+
+    ((place, image),) = check_row(dataset[0], place="row 0")
+    with pytest.raises(DatasetError, match="row 0, column 'images', image 0 cannot be decoded: .*mode 'F'"):
+        decode_image(image, place=place)

@@ -1,27 +1,24 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """A served reward model gives the scores of the local one, to many clients, and outlives what they send."""
 
-import base64
-import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
-import zlib
 
 import pytest
-from PIL import Image
+from pooling_requests import request
 from pooling_server import serving
 from reward_tiny import build_reward_model, picture
 
 from trl_r1v2.rewards import HTTPRewardModel, RewardModel, RewardModelReward, reward_server
-from trl_r1v2.rewards.reward_requests import RequestError, read_request
+from trl_r1v2.rewards.reward_requests import RequestError
 from trl_r1v2.rewards.reward_server import RewardServer
-from trl_r1v2.vlm.processing import MAX_PIXELS
 
 
 PROMPTS = [[{"role": "user", "content": f"question {row}"}] for row in range(5)]
@@ -58,34 +55,6 @@ def send(server, message, path="/pooling", headers=None):
             return reply.status, json.loads(reply.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())
-
-
-def request(*parts, **fields) -> dict:
-    content = list(parts) or "question"
-    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "answer"}]
-    return {"model": "tiny", "messages": messages, **fields}
-
-
-def image_part(data: bytes, kind="png") -> dict:
-    url = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return {"type": "image_url", "image_url": {"url": url}}
-
-
-def encoded(image: Image.Image, kind="PNG") -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind)
-    return buffer.getvalue()
-
-
-def png_header(width: int, height: int) -> bytes:
-    chunk = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00"
-    return (
-        b"\x89PNG\r\n\x1a\n\x00\x00\x00\r"
-        + chunk
-        + zlib.crc32(chunk).to_bytes(4, "big")
-        + b"\x00\x00\x00\x40IDAT"
-        + b"\x00" * 68
-    )
 
 
 def test_served_scores_are_the_local_ones_bit_for_bit(model, server):
@@ -140,93 +109,8 @@ def test_what_else_vllm_serves(server):
         assert "POST /pooling" in send(server, None, path)[1]["error"]["message"]
 
 
-def test_images_are_read_pixel_by_pixel():
-    image = picture(5, width=40)
-    for part in (image_part(encoded(image)), image_part(encoded(image, "BMP"), "bmp")):
-        body = json.dumps(request({"type": "text", "text": "é"}, part)).encode()
-        user, assistant = read_request(body, "tiny", sees_images=True)
-        assert user["content"][0] == {"type": "text", "text": "é"}
-        read = user["content"][1]["image"]
-        assert (read.mode, read.size, read.tobytes()) == ("RGB", image.size, image.tobytes())
-        assert assistant == {"role": "assistant", "content": [{"type": "text", "text": "answer"}]}
-    assert read_request(json.dumps(request()).encode(), "tiny", sees_images=False)[0]["content"] == "question"
-
-
-TEXT = {"type": "text", "text": "q"}
-MALFORMED = {
-    "no JSON": (b"{", 400, "the body is no JSON"),
-    "deep": (b"[" * 100_000, 400, "the body is no JSON"),
-    "no object": (b"[]", 400, "no JSON object"),
-    "nothing": (b"", 400, "no JSON"),
-    "no messages": ({"model": "tiny", "input": "text"}, 400, "messages is no list"),
-    "another model": (request() | {"model": "gpt"}, 404, "'gpt' does not exist; 'tiny' is served"),
-    "another task": (
-        request(task="token_classify"),
-        400,
-        "task is 'token_classify'; this server takes only .classify",
-    ),
-    "an activation": (request(use_activation=True), 400, "use_activation is True; this server takes only false"),
-    "base64": (request(encoding_format="base64"), 400, "only .float"),
-    "a cut": (request(truncate_prompt_tokens=5), 400, "truncate_prompt_tokens is 5; this server takes only null"),
-    "a template": (request(chat_template="x"), 400, "chat_template is 'x'"),
-    "no response": ({"messages": [{"role": "user", "content": "q"}]}, 400, "the last message is the user's"),
-    "no role": ({"messages": [{"content": "q"}]}, 400, r"messages\[0\] has no role"),
-    "no content": ({"messages": [{"role": "user"}]}, 400, r"messages\[0\].content is neither"),
-    "tool calls": (
-        {"messages": [{"role": "assistant", "content": "", "tool_calls": [1]}]},
-        400,
-        r"messages\[0\] holds tool_calls",
-    ),
-    "a video": (
-        request({"type": "video_url"}),
-        400,
-        r"messages\[0\].content\[0\] is no part of type text or image_url",
-    ),
-    "text that is none": (request({"type": "text", "text": 1}), 400, "is no part of type text"),
-    "no address": (request(TEXT, {"type": "image_url", "image_url": "x"}), 400, r"content\[1\] has no address"),
-    "an http address": (
-        request({"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/a.png"}}),
-        400,
-        "only data URLs .* are taken, none fetched",
-    ),
-    "a file": (
-        request({"type": "image_url", "image_url": {"url": f"file://{__file__}"}}),
-        400,
-        "only data URLs .* are taken, none fetched",
-    ),
-    "text as an image": (
-        request({"type": "image_url", "image_url": {"url": "data:text/plain;base64,AAAA"}}),
-        400,
-        "only data URLs",
-    ),
-    "broken base64": (
-        request({"type": "image_url", "image_url": {"url": "data:image/png;base64,A*AA"}}),
-        400,
-        r"messages\[0\].content\[0\]: ",
-    ),
-    "no image": (request(image_part(b"AAAA")), 400, "is no image of the kinds PNG"),
-    "half an image": (request(image_part(encoded(picture(0))[:-200])), 400, "cannot be decoded"),
-    "PostScript": (
-        request(image_part(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")),
-        400,
-        "is no image of the kinds",
-    ),
-    "a bomb": (request(image_part(png_header(60_000, 60_000))), 400, "decompression bomb"),
-    "a large image": (request(image_part(png_header(10_000, 9_000))), 400, f"at most {MAX_PIXELS:,} are decoded"),
-}
-
-
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize(("message", "status", "words"), MALFORMED.values(), ids=MALFORMED)
-def test_malformed_requests_are_refused(message, status, words):
-    body = message if isinstance(message, bytes) else json.dumps(message).encode()
-    with pytest.raises(RequestError, match=f"(?s){words}") as caught:
-        read_request(body, "tiny", sees_images=True)
-    assert caught.value.status == caught.value.code == status
-
-
 def test_the_server_goes_on_after_requests_that_it_refuses(server):
-    for message, status, _ in list(MALFORMED.values())[:6]:
+    for message, status in ((b"{", 400), (b"[]", 400), (b"", 400), (request(model="gpt"), 404)):
         found, reply = send(server, message)
         assert found == status and reply["error"].keys() == {"message", "type", "code"}
     assert HTTPRewardModel(url_of(server)).score([[*PROMPTS[0], *ANSWERS[0]]])[0] is not None
@@ -238,6 +122,17 @@ def test_a_request_that_is_too_large_is_refused_where_its_sender_sees_it(server,
     monkeypatch.setattr(reward_server, "MAX_REQUEST_BYTES", 1000)
     status, reply = send(server, b"x" * 5_000_000)
     assert status == 413 and reply["error"]["message"] == "the request has 5000000 bytes; at most 1000 are taken."
+
+
+def test_a_length_of_thousands_of_digits_is_refused_and_not_waited_for(server):
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+        connection.sendall(b"POST /pooling HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n")
+        reply = connection.makefile("rb").read()
+    assert reply.split()[1] == b"413" and b"Content-Length of 5000 digits" in reply
+
+
+def test_fields_without_a_part_in_the_score_are_taken(server):
+    assert send(server, request(user="me", request_id="1", priority=0, softmax=False, bias=None))[0] == 200
 
 
 def test_a_key_is_asked_for(model, monkeypatch):
@@ -326,6 +221,50 @@ def test_max_tokens_of_the_served_model(reward_path):
         assert RewardModelReward(HTTPRewardModel(url_of(server)))(**ROWS) == pytest.approx(local, abs=1e-4)
 
 
+def test_text_that_cannot_fit_is_not_tokenized(reward_path, monkeypatch):
+    """By default the limit is the model's own, 512 tokens."""
+    model = RewardModel.from_pretrained(reward_path)
+    assert model.max_tokens == 512
+    seen = []
+    monkeypatch.setattr(model, "_tokenize", lambda rows, tokenize=model._tokenize: seen.append(rows) or tokenize(rows))
+    with serving(RewardServer(model, port=0)) as server:
+        client = HTTPRewardModel(url_of(server))
+        assert client.score([judged("x" * 512 * 16)]) == [None] and not seen
+        assert client.score([judged("x" * 600)]) == [None] and len(seen) == 1
+        assert client.score([judged("x" * 400)])[0] is not None
+
+
+def test_closing_does_not_wait_for_a_batch_without_end():
+    started, go_on = threading.Event(), threading.Event()
+
+    class StuckModel(StubModel):
+        def score_one(self, word):
+            started.set()
+            go_on.wait(60)
+            return 1.0
+
+    scorer = RewardServer(StuckModel(), port=0, batch_size=1).scorer
+    found = []
+
+    def ask():
+        try:
+            scorer.score(judged("a"))
+        except RequestError as error:
+            found.append((error.status, str(error)))
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]  # one is being scored, one waits
+    for thread in asking:
+        thread.start()
+    assert started.wait(30)
+    assert not scorer.close(timeout=0.2)
+    for thread in asking:
+        thread.join(30)
+    assert found == [(503, "the server is stopping.")] * 2
+    go_on.set()
+    scorer._thread.join(30)
+    assert not scorer._thread.is_alive()
+
+
 def test_a_stopped_server_answers_what_has_arrived_and_takes_no_more():
     started, go_on = threading.Event(), threading.Event()
 
@@ -374,9 +313,49 @@ def test_serve_reward_command(reward_path):
     assert process.returncode == 0
 
 
+STUCK = """
+import sys, threading
+from trl_r1v2.rewards import reward_model
+from trl_r1v2.scripts import serve_reward
+
+class Stuck:
+    sees_images = False
+    def score(self, conversations):
+        print("scoring", flush=True)
+        threading.Event().wait()
+
+reward_model.RewardModel.from_pretrained = lambda *args, **kwargs: Stuck()
+serve_reward.main(serve_reward.ServeRewardArguments(reward_model_name_or_path="stuck", port=0))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_stop_the_command_while_it_scores(number):
+    process = subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, text=True)
+    url = process.stdout.readline().split()[-1]
+    body = json.dumps({"messages": judged("a")}).encode()
+    status = []
+
+    def ask():
+        try:
+            urllib.request.urlopen(url + "/pooling", body)
+        except urllib.error.HTTPError as error:
+            status.append(error.code)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert process.stdout.readline() == "scoring\n"
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0]
+    asking.join()
+    assert process.returncode == 0 and "Stopped after 0 scores" in output and "told to ask again" in output
+    assert status == [503]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"reward_model_name_or_path": "x", "max_tokens": 0}, "`max_tokens` is 0"),
         ({}, "`reward_model_name_or_path` is empty"),
         ({"reward_model_name_or_path": "x", "port": 70000}, "`port` is 70000"),
         ({"reward_model_name_or_path": "x", "batch_size": 0}, "`batch_size` is 0"),

@@ -204,8 +204,66 @@ def test_a_worker_that_cannot_start_is_reported(monkeypatch, tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text("raise ImportError('no math_verify here')")
     monkeypatch.setattr(verifier, "_WORKER_SCRIPT", broken)
-    with pytest.raises(RuntimeError, match="(?s)did not start.*no math_verify here"):
+    with pytest.raises(RuntimeError, match="(?s)did not start, 3 times in a row.*no math_verify here"):
         VerifierPool(num_workers=1).verify([("$x$", "x")])
+
+
+def flaky_script(folder, num_failures: int) -> Path:
+    """The worker's script, killed while it starts as often as given, as the kernel does when memory runs out."""
+    from trl_r1v2.rewards import verifier
+
+    counter = folder / "starts"
+    script = folder / "flaky.py"
+    script.write_text(
+        "import os, pathlib, runpy, signal\n"
+        f"counter = pathlib.Path({str(counter)!r})\n"
+        "with counter.open('a') as file:\n"
+        "    file.write('x')\n"
+        f"if len(counter.read_text()) <= {num_failures}:\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"runpy.run_path({str(verifier._WORKER_SCRIPT)!r}, run_name='__main__')\n"
+    )
+    return script
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_replaced(monkeypatch, tmp_path):
+    from trl_r1v2.rewards import verifier
+
+    monkeypatch.setattr(verifier, "_WORKER_SCRIPT", flaky_script(tmp_path, num_failures=2))
+    pool = VerifierPool(num_workers=1, timeout=60.0)
+    assert pool.verify([("$x+1$", r"\boxed{1+x}"), ("$x$", r"\boxed{y}")]) == [RIGHT, WRONG]
+    assert (tmp_path / "starts").read_text() == "xxx"
+    pool.close()
+
+
+def test_workers_that_are_killed_together_count_once_and_a_start_that_works_begins_anew(monkeypatch, tmp_path):
+    from trl_r1v2.rewards import verifier
+
+    pairs = [(f"$x+{value}$", rf"\boxed{{{value}+x}}") for value in range(2, 10)]
+    monkeypatch.setattr(verifier, "_WORKER_SCRIPT", flaky_script(tmp_path, num_failures=4))
+    monkeypatch.setattr(verifier, "_MOST_FAILED_STARTS", 2)
+    pool = VerifierPool(num_workers=4, timeout=60.0)
+    assert pool.verify(pairs) == [RIGHT] * 8
+    assert pool._num_failed_starts == 0
+    pool.close()
+
+
+def test_after_an_error_no_verdict_goes_to_another_pair(monkeypatch):
+    """The first call ends while both workers are busy; their verdicts must not come to the second call."""
+    pool = VerifierPool(num_workers=2, timeout=60.0)
+    assert pool.verify([("$x$", r"\boxed{x}"), ("$x+1$", r"\boxed{1+x}")]) == [RIGHT] * 2
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "_collect", lambda worker, outcomes: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pool.verify([("$y$", r"\boxed{y}"), ("$y+1$", r"\boxed{1+y}")])
+    assert pool.verify([("$z+1$", r"\boxed{z}")]) == [WRONG]
+    pool.close()
+
+
+@pytest.mark.parametrize("pair", ["ab", ["$1$", "1"], ("$1$",), ("$1$", 1), ("$1$", None)])
+def test_what_is_no_pair_of_texts_is_refused(pool, pair):
+    with pytest.raises(ValueError, match="it must be a tuple of two texts"):
+        pool.verify([pair])
 
 
 @pytest.mark.parametrize("option", ["num_workers", "timeout", "batch_timeout", "memory_mb", "max_judged"])

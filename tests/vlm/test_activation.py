@@ -11,7 +11,14 @@ from ssb_grpo.tiny_qwen_vl import build_qwen_vl
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-from trl_r1v2.vlm.activation import COMPONENTS, TrainableArguments, component_of, parse_trainable, set_trainable
+from trl_r1v2.vlm.activation import (
+    COMPONENTS,
+    TrainableArguments,
+    component_of,
+    parse_trainable,
+    refuse_frozen_adapter,
+    set_trainable,
+)
 from trl_r1v2.vlm.compose import compose_vlm
 
 
@@ -208,3 +215,26 @@ def test_qwen_vl_keeps_its_adapter_in_the_tower(tmp_path):
     trained = set_trainable(model, "llm+adapter").trained_names
     copies = {name for name in trained if ".visual.merger.modules_to_save.default." in name}
     assert len(copies) == len(merger) and all(".lora_" in name for name in set(trained) - copies)
+
+
+def test_rl_with_a_frozen_adapter_is_refused_whatever_froze_it(folder, tmp_path):
+    def load():
+        return AutoModelForImageTextToText.from_pretrained(folder)
+
+    on_llm = r".*language_model.*\.(q|v)_proj"
+    everywhere = r".*(language_model.*\.(q|v)_proj|multi_modal_projector.linear_1)"
+    refuse_frozen_adapter(load())
+    refuse_frozen_adapter(get_peft_model(load(), LoraConfig(r=2, target_modules=everywhere)))
+    copies = LoraConfig(r=2, target_modules=on_llm, modules_to_save=["multi_modal_projector"])
+    refuse_frozen_adapter(get_peft_model(load(), copies))
+    frozen = load()
+    frozen.model.multi_modal_projector.requires_grad_(False)
+    for model in (frozen, get_peft_model(load(), LoraConfig(r=2, target_modules=on_llm))):
+        with pytest.raises(ValueError, match=r"none of the 6 .* adapter \(multi_modal_projector\) trains.*R1V3"):
+            refuse_frozen_adapter(model)
+    # no adapter of a known name
+    refuse_frozen_adapter(torch.nn.Sequential(torch.nn.Linear(2, 2)).requires_grad_(False))
+    refuse_frozen_adapter(load().model.language_model.requires_grad_(False))
+    qwen = Qwen2_5_VLForConditionalGeneration.from_pretrained(build_qwen_vl(tmp_path))
+    with pytest.raises(ValueError, match=r"adapter \(merger\)"):
+        refuse_frozen_adapter(get_peft_model(qwen, LoraConfig(**LORA)))

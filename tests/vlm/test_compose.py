@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast
 
-from trl_r1v2.vlm import shard_writer, tensor_files
+from trl_r1v2.vlm import output_folder, shard_writer, tensor_files
 from trl_r1v2.vlm.compose import compose_vlm
 from trl_r1v2.vlm.errors import CheckpointError
 from trl_r1v2.vlm.processor_setup import image_chat_template
@@ -279,7 +279,7 @@ def test_interrupted_run_resumes_byte_for_byte(tmp_path, parts, monkeypatch):
 
 def test_full_disk_is_refused_before_writing(tmp_path, parts, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shard_writer.shutil, "disk_usage", lambda path: usage(10**12, 10**12, 1000))
+    monkeypatch.setattr(output_folder.shutil, "disk_usage", lambda path: usage(10**12, 10**12, 1000))
     with pytest.raises(CheckpointError, match=r"needed and 1,000 are free.*nothing was written"):
         compose(parts.root / "vision", parts.root / "llm", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -2,13 +2,14 @@
 """Published checkpoints convert to models that compute the same, and back to the same bytes."""
 
 import json
+import shutil
 
 import published_reference as published
 import pytest
 import tiny_parts
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from trl_r1v2.vlm.compose import compose_vlm
@@ -212,3 +213,160 @@ def test_tokenizer_without_image_tokens_is_refused(tmp_path):
     published.save_published(tmp_path / "p", tiny_parts.make_tokenizer())
     with pytest.raises(CheckpointError, match="tokenizer lacks.*<IMG_CONTEXT>"):
         to_native(str(tmp_path / "p"), str(tmp_path / "out"), progress=False)
+
+
+def changed_native(native, target, change):
+    """A copy of a native checkpoint in one file, with its tensors changed."""
+    tensors = all_tensors(native)
+    change(tensors)
+    shutil.copytree(native, target, ignore=shutil.ignore_patterns("*.safetensors*", "composition.json"))
+    save_file(tensors, target / "model.safetensors")
+    return target
+
+
+ADAPTER_BIAS = "model.multi_modal_projector.linear_2.bias"
+KEY = "model.vision_tower.encoder.layer.0.attention.k_proj.weight"
+
+
+def without(prefix: str):
+    def change(tensors):
+        for name in [name for name in tensors if name.startswith(prefix)]:
+            del tensors[name]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without(ADAPTER_BIAS), f"1 missing: {ADAPTER_BIAS}"),
+        (without("model.language_model.layers.1."), "12 missing: model.language_model.layers.1.self_attn.q_proj.weight"),
+        (without(KEY), f"1 missing: {KEY}"),
+        (without("model.language_model.embed_tokens"), "1 missing: model.language_model.embed_tokens.weight"),
+        (without("lm_head"), "1 missing: lm_head.weight"),
+        (lambda t: t.update({"model.language_model.nonsense": torch.ones(2)}), "1 unknown: model.language_model.nonsense"),
+        (lambda t: t.update({"model.nonsense": torch.ones(2)}), "1 unknown: model.nonsense"),
+        (lambda t: t.update({ADAPTER_BIAS: torch.ones(7)}), rf"1 of another shape: {ADAPTER_BIAS} \[7\] instead of \[32\]"),
+        (lambda t: t.update({KEY: torch.ones(24, 23)}), rf"{KEY} \[24, 23\] instead of \[24, 24\]"),
+        (lambda t: t.update({KEY: torch.tensor(1.0)}), rf"{KEY} \[\] instead of"),
+        (
+            lambda t: t.update({"language_model.model.norm.weight": torch.zeros(32)}),
+            "1 tensors are given twice: .*language_model.model.norm.weight",
+        ),
+        (lambda t: t.update({KEY: t[KEY].bfloat16()}), r"1 have several dtypes: .*layer.0.*q_proj.weight F32, key BF16, value F32"),
+    ],
+)  # fmt: skip
+def test_native_checkpoints_that_are_not_whole_are_refused(checkpoint, tmp_path, change, message):
+    root, _ = checkpoint
+    broken = changed_native(root / "native", tmp_path / "broken", change)
+    with pytest.raises(CheckpointError, match=message):
+        to_published(str(broken), str(tmp_path / "out"), progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_native_checkpoint_under_its_older_names_is_converted(checkpoint, tmp_path):
+    root, tensors = checkpoint
+
+    def older(stored):
+        for name in [name for name in stored if name.startswith("model.")]:
+            stored[name.removeprefix("model.").replace("language_model.", "language_model.model.")] = stored.pop(name)
+
+    old = changed_native(root / "native", tmp_path / "old", older)
+    to_published(str(old), str(tmp_path / "back"), progress=False)
+    back = all_tensors(tmp_path / "back")
+    assert back.keys() == tensors.keys() and all(torch.equal(back[name], tensors[name]) for name in tensors)
+
+
+def test_tied_head_on_the_way_back(checkpoint, tmp_path):
+    """A repeated head is left out, another one refused."""
+    root, tensors = checkpoint
+    head = "language_model.lm_head.weight"
+    values = json.loads((root / "native" / "config.json").read_text())
+    values["tie_word_embeddings"] = values["text_config"]["tie_word_embeddings"] = True
+    embedding = "model.language_model.embed_tokens.weight"
+    equal = changed_native(
+        root / "native", tmp_path / "equal", lambda t: t.update({"lm_head.weight": t[embedding].clone()})
+    )
+    other = changed_native(root / "native", tmp_path / "other", lambda t: None)
+    for folder in (equal, other):
+        (folder / "config.json").write_text(json.dumps(values))
+    to_published(str(equal), str(tmp_path / "a"), progress=False)
+    assert all_tensors(tmp_path / "a").keys() == tensors.keys() - {head}
+    with pytest.raises(CheckpointError, match="lm_head.weight differs"):
+        to_published(str(other), str(tmp_path / "b"), progress=False)
+    assert not (tmp_path / "b").exists()
+
+
+def test_parts_with_repeated_or_unknown_tensors_are_refused(checkpoint, tmp_path):
+    root, tensors = checkpoint
+    tiny_parts.save_llm(tmp_path / "llm")
+    native = str(root / "native")
+
+    def compose(vision, adapter):
+        compose_vlm(str(vision), str(tmp_path / "llm"), str(tmp_path / "out"), adapter=str(adapter), progress=False)
+
+    for name in ("vision_tower.embeddings.cls_token", "multi_modal_projector.linear_1.bias"):
+        twice = changed_native(
+            root / "native", tmp_path / name, lambda t, name=name: t.update({name: t[f"model.{name}"] + 1})
+        )
+        for parts in ((twice, native), (native, twice)):
+            with pytest.raises(CheckpointError, match=f"1 tensors are given twice: model.{name} and {name}"):
+                compose(*parts)
+    tokenizer = tiny_parts.make_tokenizer(IMAGE_WORDS)
+    extra = {**tensors, "mlp1.4.weight": torch.ones(3)}
+    published.save_published(tmp_path / "extra", tokenizer, tensors=extra)
+    with pytest.raises(CheckpointError, match="1 tensors are in no table: mlp1.4.weight"):
+        compose(native, tmp_path / "extra")
+    extra = {**tensors, "vision_model.encoder.layers.0.attn.qkv.weight": torch.tensor(1.0)}
+    published.save_published(tmp_path / "scalar", tokenizer, tensors=extra)
+    with pytest.raises(CheckpointError, match=r"attn.qkv.weight: \[\] cannot be split"):
+        compose(tmp_path / "scalar", native)
+    headless = {k: v for k, v in tensors.items() if "embed_tokens" not in k}
+    published.save_published(tmp_path / "headless", tokenizer, tensors=headless)
+    with pytest.raises(CheckpointError, match="no input embeddings"):
+        to_native(str(tmp_path / "headless"), str(tmp_path / "out"), progress=False)
+    values = load_file(tmp_path / "llm" / "model.safetensors")
+    for change, message in (
+        ({"model.embed_tokens.weight": None}, "no input embeddings"),
+        ({"norm.weight": torch.ones(32)}, "1 given twice: model.language_model.norm.weight"),
+        ({"model.embed_tokens.weight": torch.tensor(1.0)}, r"embed_tokens.weight \[\] instead of"),
+        ({"model.norm.weight": torch.ones(0)}, r"norm.weight \[0\] instead of \[32\]"),
+    ):
+        changed = {name: tensor for name, tensor in {**values, **change}.items() if tensor is not None}
+        save_file(changed, tmp_path / "llm" / "model.safetensors")
+        with pytest.raises(CheckpointError, match=message):
+            compose(native, native)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("section", ["vision_config", "llm_config"])
+def test_configs_without_a_section_are_refused(checkpoint, tmp_path, section):
+    root, _ = checkpoint
+    shutil.copytree(root / "published", tmp_path / "p")
+    config = json.loads((tmp_path / "p" / "config.json").read_text())
+    message = rf"{tmp_path}/p/config.json has no `{section}`"
+    for value in ({}, {section: None}):
+        rest = {name: content for name, content in config.items() if name != section}
+        (tmp_path / "p" / "config.json").write_text(json.dumps({**rest, **value}))
+        with pytest.raises(CheckpointError, match=message):
+            to_native(str(tmp_path / "p"), str(tmp_path / "out"), progress=False)
+        with pytest.raises(CheckpointError, match=message):
+            to_published(str(root / "native"), str(tmp_path / "out"), reference=str(tmp_path / "p"), progress=False)
+    bare = changed_native(root / "native", tmp_path / "n", lambda t: None)
+    values = json.loads((bare / "config.json").read_text())
+    del values["vision_config"]
+    (bare / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match="has no `vision_config`"):
+        to_published(str(bare), str(tmp_path / "out"), progress=False)
+    (bare / "config.json").write_text("[]")
+    with pytest.raises(CheckpointError, match="is no JSON object"):
+        to_published(str(bare), str(tmp_path / "out"), progress=False)
+    untyped = {**config, "llm_config": {k: v for k, v in config["llm_config"].items() if k != "model_type"}}
+    (tmp_path / "p" / "config.json").write_text(json.dumps(untyped))
+    with pytest.raises(CheckpointError, match="language model of this checkpoint is None"):
+        to_native(str(tmp_path / "p"), str(tmp_path / "out"), progress=False)
+    (tmp_path / "p" / "config.json").write_text(json.dumps(config))
+    for text in ("{", "[]", '{"metadata": {}}'):
+        (tmp_path / "p" / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(CheckpointError, match="index.json (is no JSON|has no weight_map)"):
+            to_native(str(tmp_path / "p"), str(tmp_path / "out"), progress=False)

@@ -230,3 +230,65 @@ def test_bad_rows_are_collected_by_number(processor):
     problems = find_bad_rows(rows, processor, max_length=20)
     assert sorted(problems) == [1, 3]
     assert problems[1].startswith("image 1 of 1: the image of 4 bytes") and "30 tokens" in problems[3]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "the image is None. Give a PIL image"),
+        ({"bytes": None, "path": None}, "neither `bytes` nor `path`"),
+        ({}, "neither `bytes` nor `path`"),
+        ({"bytes": 3}, "of type 'int'"),
+        (np.zeros((4, 4, 3), dtype=np.uint8), "of type 'ndarray'"),
+        (7, "of type 'int'"),
+        ("", "does not exist"),
+    ],
+)
+def test_images_of_other_types_are_refused(processor, source, message):
+    with pytest.raises(RowError, match=message):
+        load_image(source)
+    with pytest.raises(RowError, match=f"image 2 of 2: .*{message}"):
+        check_row("<IMG_CONTEXT><IMG_CONTEXT>", [Image.new("RGB", (28, 28)), source], processor)
+
+
+USER = {"role": "user", "content": "a"}
+MISSHAPEN = [
+    (None, "the prompt is of type 'NoneType'"),
+    (b"text", "the prompt is of type 'bytes'"),
+    ({"role": "user", "content": "a"}, "the prompt is of type 'dict'"),
+    ([], "the prompt is an empty list"),
+    ([USER, None], "message 2 of 2 is of type 'NoneType'"),
+    (["a"], "message 1 of 1 is of type 'str'"),
+    ([{"content": "a"}], "message 1 of 1 has no `role`"),
+    ([USER, {"role": None, "content": "a"}], "message 2 of 2 has no `role`"),
+    ([{"role": "user", "content": 3}], "message 1 of 1: its content is of type 'int'"),
+    ([{"role": "user", "content": IMAGE}], "message 1 of 1: its content is of type 'dict'"),
+    ([{"role": "user", "content": [IMAGE, "a"]}], "message 1 of 1, part 2 is no dict with a `type`"),
+    ([{"role": "user", "content": [{"text": "a"}]}], "message 1 of 1, part 1 is no dict with a `type`"),
+    ([{"role": "user", "content": [{"type": "text"}]}], "part 1 has the type 'text' and no `text`"),
+    ([{"role": "user", "content": [{"type": "text", "text": None}]}], "part 1 has the type 'text' and no `text`"),
+    ([{"role": "user", "content": None}], "chat template cannot render"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "message"), MISSHAPEN)
+def test_misshapen_prompts_are_refused_by_place(processor, prompt, message):
+    with pytest.raises(RowError, match=message):
+        check_row(prompt, None, processor)
+
+
+@pytest.mark.parametrize("images", [Image.new("RGB", (28, 28)), "a.png", b"data", {"bytes": b""}, 1])
+def test_images_that_are_no_list_are_refused(processor, images):
+    with pytest.raises(RowError, match=f"images are of type '{type(images).__name__}'. Give a list"):
+        check_row("<IMG_CONTEXT>", images, processor)
+
+
+def test_no_bad_row_hides_the_others(processor):
+    rows = [{"prompt": prompt} for prompt, _ in MISSHAPEN] + [
+        {"text": "a"},
+        {"prompt": "x", "images": [None]},
+        {"prompt": "fine"},
+    ]
+    problems = find_bad_rows(rows, processor)
+    assert sorted(problems) == list(range(len(rows) - 1))
+    assert "no 'prompt' among the row's columns ['text']" in problems[len(rows) - 3]

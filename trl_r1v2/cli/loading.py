@@ -107,7 +107,7 @@ def import_by_name(name: str, *, entry: str) -> Any:
         `Any`: The object.
 
     Raises:
-        RecipeError: The module or the name in it does not exist.
+        RecipeError: The module or the name in it does not exist, or what it names cannot be built.
     """
     module_name, _, attribute = name.rpartition(".")
     if not module_name:
@@ -123,6 +123,8 @@ def import_by_name(name: str, *, entry: str) -> Any:
         ) from error
     try:
         return getattr(module, attribute)
+    except ValueError as error:  # an attribute that is built when it is asked for, such as a reward from a file
+        raise RecipeError(f"`{entry}: {name}`: {error}") from error
     except AttributeError as error:
         close = difflib.get_close_matches(attribute, dir(module), n=3)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""

@@ -1,6 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-What the training commands (`align`, `reward`, `mpo`, `grpo`) share: checked datasets, how the model is loaded, the run.
+What the training commands (`align`, `reward`, `mpo`, `grpo`) share: checked datasets, how the model is loaded, a word
+on weights that small steps cannot move, the run.
 
 Does not cover: the trainers and what is special to one command (`trl_r1v2.scripts`). Imports trl only when called.
 """
@@ -27,7 +28,40 @@ class ImageCheckArguments:
         parse_check_images(self.check_images)
 
 
-def load_datasets(script_args, training_args, dataset_args, reward_funcs):
+def prompt_limits(model_args, training_args, *, completion_length: int = 0, check_length: bool = True):
+    """
+    What the model that will be trained allows in a dataset's text, read from its files without loading it.
+
+    Args:
+        model_args ([`~trl.ModelConfig`]):
+            Names the model.
+        training_args ([`~transformers.TrainingArguments`]):
+            Whether remote code may run.
+        completion_length (`int`, *optional*, defaults to 0):
+            Tokens that have to fit behind a prompt.
+        check_length (`bool`, *optional*, defaults to `True`):
+            Whether too long prompts are refused.
+
+    Returns:
+        [`~trl_r1v2.datasets.prompt_limits.PromptLimits`]: For [`load_datasets`].
+
+    Raises:
+        RecipeError: There is no such model.
+    """
+    from ..datasets.prompt_limits import PromptLimits
+    from .loading import check_model_path
+
+    check_model_path(model_args.model_name_or_path)
+    return PromptLimits.from_pretrained(
+        model_args.model_name_or_path,
+        completion_length=completion_length,
+        check_length=check_length,
+        revision=model_args.model_revision,
+        trust_remote_code=training_args.trust_remote_code,
+    )
+
+
+def load_datasets(script_args, training_args, dataset_args, reward_funcs, limits=None):
     """
     Load and check the datasets that training needs.
 
@@ -40,6 +74,8 @@ def load_datasets(script_args, training_args, dataset_args, reward_funcs):
             A mixture, instead of `dataset_name`.
         reward_funcs (`list`):
             Reward functions, whose columns have to exist.
+        limits ([`~trl_r1v2.datasets.prompt_limits.PromptLimits`], *optional*):
+            What the model allows in the text.
 
     Returns:
         `tuple[Dataset, Dataset | None]`: Training and evaluation data.
@@ -75,6 +111,7 @@ def load_datasets(script_args, training_args, dataset_args, reward_funcs):
             check_images=script_args.check_images,
             shard=(training_args.process_index, training_args.world_size),
             progress=training_args.process_index == 0 and not training_args.disable_tqdm,
+            limits=limits,
         )
     return taken[0], taken[1] if len(taken) > 1 else None
 
@@ -88,6 +125,42 @@ def model_init_kwargs(model_args, training_args) -> dict:
         "dtype": model_args.dtype,
         **(training_args.model_init_kwargs or {}),
     }
+
+
+def precision_warning(trainer) -> str | None:
+    """
+    What to say when weights train in 16 bits and nothing keeps a float32 copy of them.
+
+    DeepSpeed keeps one (unless `bf16_master_weights_and_grads` is set), and so does FSDP under accelerate with mixed
+    precision, which makes the trained weights float32 when it shards them. Autocast (`bf16: true`) alone does not.
+
+    Args:
+        trainer ([`~transformers.Trainer`]):
+            The trainer, before it trains.
+
+    Returns:
+        `str` or `None`: The warning, if there is reason for one.
+    """
+    import torch
+    from accelerate.utils import DistributedType
+
+    accelerator = trainer.accelerator
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        settings = accelerator.state.deepspeed_plugin.deepspeed_config.get("bf16", {})
+        if not settings.get("bf16_master_weights_and_grads", False):
+            return None
+    if accelerator.distributed_type == DistributedType.FSDP and accelerator.mixed_precision != "no":
+        return None
+    trained = [p for p in trainer.model.parameters() if p.requires_grad and p.dtype in (torch.bfloat16, torch.float16)]
+    if not trained:
+        return None
+    dtype = trained[0].dtype
+    return (
+        f"{len(trained):,} weight tensors train in {str(dtype).removeprefix('torch.')} without a float32 copy: a step "
+        f"below about {torch.finfo(dtype).eps / 4:.2%} of a weight is rounded away, which at small learning rates is "
+        "nearly every step. Set `dtype: float32` (with `bf16: true` the forward stays in bfloat16), or train with "
+        "DeepSpeed or FSDP, which keep a float32 copy."
+    )
 
 
 def train_and_save(
@@ -106,6 +179,9 @@ def train_and_save(
         result (`str`, *optional*, defaults to `"Model, processor"`):
             What the last message says is saved, beside the log.
     """
+    warning = precision_warning(trainer)
+    if warning is not None:
+        trainer.accelerator.print(f"Warning: {warning}")
     if checkpoint:
         trainer.accelerator.print(f"Resuming from {checkpoint}.")
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -2,14 +2,15 @@
 """
 What is wrong with a dataset, said before the first training step rather than in the middle of the run.
 
-Covers columns, the form of prompts, the number of images against the placeholders, and images that do not decode, for
-rows in TRL's formats (`prompt` with `image` or `images`). Does not cover the length of prompts nor whether a gold answer
-can be verified. Imports `datasets` and PIL only when called.
+Covers columns, the form of prompts, the number of images against the placeholders, and images that training could not
+use, for rows in TRL's formats (`prompt` with `image` or `images`); with the limits of a model (`prompt_limits.py`) also
+image tokens in text and the length of prompts. Does not cover whether a gold answer can be verified. Imports `datasets`
+and PIL only when called.
 """
 
-import io
 import itertools
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
+
+    from .prompt_limits import PromptLimits
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +61,7 @@ def check_dataset(
     check_images: str | int = "all",
     shard: tuple[int, int] = (0, 1),
     progress: bool = True,
+    limits: "PromptLimits | None" = None,
 ) -> int:
     """
     Check columns, prompts and images of a dataset.
@@ -78,6 +82,8 @@ def check_dataset(
             Index of this process and number of processes: each reads its part of the rows.
         progress (`bool`, *optional*, defaults to `True`):
             Whether to show a progress bar.
+        limits ([`~trl_r1v2.datasets.prompt_limits.PromptLimits`], *optional*):
+            What the model allows in the text of the rows that are read.
 
     Returns:
         `int`: Number of images decoded by this process.
@@ -90,7 +96,7 @@ def check_dataset(
     if check_images == "none":
         return 0
     rows, total = _rows_to_read(dataset, name, check_images, shard)
-    return _check_rows(rows, total, name, progress)
+    return _check_rows(rows, total, name, progress, limits)
 
 
 def check_columns(dataset: "Dataset | IterableDataset", *, name: str, columns: Sequence[str]) -> None:
@@ -202,9 +208,9 @@ def _check_placeholders(messages: list, num_images: int, place: str, column: str
         )
 
 
-def decode_image(image: Any, *, place: str) -> bool:
+def decode_image(image: Any, *, place: str) -> tuple[int, int] | None:
     """
-    Decode one image completely, so that a truncated file is found.
+    Decode one image completely, as training does, so that a truncated file is found. Its size is looked at first.
 
     Args:
         image (`Any`):
@@ -213,44 +219,49 @@ def decode_image(image: Any, *, place: str) -> bool:
             How the message calls the image.
 
     Returns:
-        `bool`: Whether it was decoded; remote addresses are not fetched.
+        `tuple[int, int]` or `None`: Width and height, the right way up; `None` for remote addresses, which are not
+        fetched.
 
     Raises:
-        DatasetError: The image does not decode.
+        DatasetError: The image does not decode, or training would refuse it.
     """
     import PIL.Image
 
-    source = image
-    if isinstance(image, dict):
-        source = io.BytesIO(image["bytes"]) if image.get("bytes") is not None else image["path"]
-    if isinstance(source, str) and "://" in source:
-        return False
+    from ..vlm.processing import RowError, load_image
+
+    if isinstance(image, dict) and image.get("bytes") is None:
+        image = image["path"]
+    if isinstance(image, str) and "://" in image:
+        return None
+    if not isinstance(image, PIL.Image.Image | str | dict):
+        raise DatasetError(
+            f"{place}: a {type(image).__name__} is no image. Give PIL images, paths, or a column of type "
+            "`datasets.Image`."
+        )
     try:
-        if isinstance(source, PIL.Image.Image):
-            source.load()
-        elif isinstance(source, str | io.BytesIO):
-            with PIL.Image.open(source) as opened:
-                opened.load()
-        else:
-            raise DatasetError(
-                f"{place}: a {type(source).__name__} is no image. Give PIL images, paths, or a column of type "
-                "`datasets.Image`."
-            )
-    except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        # a PNG with a broken header raises SyntaxError
-        raise DatasetError(f"{place} cannot be decoded ({error}). Replace the file or leave the row out.") from error
-    return True
+        return load_image(image).size
+    except RowError as error:
+        raise DatasetError(f"{place} cannot be decoded: {error} Replace the file or leave the row out.") from error
 
 
-def _check_rows(rows: Iterator[tuple[int, dict]], total: int, name: str, progress: bool) -> int:
+def _check_rows(
+    rows: Iterator[tuple[int, dict]], total: int, name: str, progress: bool, limits: "PromptLimits | None"
+) -> int:
     from tqdm.auto import tqdm
 
     num_decoded = 0
     bar = tqdm(total=total, desc=f"checking {name}", unit="row", disable=not progress, delay=2)
-    with bar, ThreadPoolExecutor(_NUM_THREADS) as threads:
+    # The threads change the filters of warnings while they open images; they are put back at the end.
+    with bar, ThreadPoolExecutor(_NUM_THREADS) as threads, warnings.catch_warnings():
         while batch := list(itertools.islice(rows, _ROWS_AT_ONCE)):
-            images = [pair for index, row in batch for pair in check_row(row, place=f"{name}, row {index}")]
-            num_decoded += sum(threads.map(lambda pair: decode_image(pair[1], place=pair[0]), images))
+            images = [check_row(row, place=f"{name}, row {index}") for index, row in batch]
+            flat = [pair for pairs in images for pair in pairs]
+            sizes = threads.map(lambda pair: decode_image(pair[1], place=pair[0]), flat)
+            for (index, row), pairs in zip(batch, images, strict=True):
+                found = [size for size in itertools.islice(sizes, len(pairs)) if size is not None]
+                num_decoded += len(found)
+                if limits is not None:
+                    limits.check(row, found, f"{name}, row {index}")
             bar.update(len(batch))
     return num_decoded
 
@@ -271,7 +282,7 @@ def _rows_to_read(dataset, name: str, check_images: str | int, shard: tuple[int,
 
 
 def _undecoded(dataset):
-    """Return the vision columns alone, with images as bytes and paths, so that an error can name the file."""
+    """Return the columns that are checked, with images as bytes and paths, so that an error can name the file."""
     from datasets import Image, LargeList, List
 
     def undecoded(feature):
@@ -285,7 +296,8 @@ def _undecoded(dataset):
 
     if dataset.features is None:
         return dataset
-    dataset = dataset.select_columns([name for name in ("prompt", "image", "images") if name in dataset.features])
+    read = ("prompt", "chosen", "rejected", "completion", "image", "images")
+    dataset = dataset.select_columns([name for name in read if name in dataset.features])
     for column in ("image", "images"):
         if column in dataset.features and undecoded(dataset.features[column]) != dataset.features[column]:
             dataset = dataset.cast_column(column, undecoded(dataset.features[column]))

@@ -17,6 +17,7 @@ from PIL import Image, ImageStat
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from trl_r1v2.sampling.prompts import count_images, encode_prompts, fill_images, images_of, read_example
+from trl_r1v2.vlm.processing import load_image
 
 
 @torch.no_grad()
@@ -116,7 +117,7 @@ def prompt_with_other_images(dataset: Dataset, row: int, partner: int | None) ->
         others = images_of(read_example(dataset, partner))
         # Of another size they would take another number of tokens, and even a blind model would see the difference.
         others = [
-            other if other.size == image.size else other.convert("RGB").resize(image.size)
+            other if other.size == image.size else load_image(other).resize(image.size)
             for other, image in zip(others, own, strict=True)
         ]
     if "images" in example:
@@ -128,5 +129,5 @@ def prompt_with_other_images(dataset: Dataset, row: int, partner: int | None) ->
 
 def blank_like(image: Image.Image) -> Image.Image:
     """An image of one colour, the mean of the given one, and of its size."""
-    image = image.convert("RGB")
+    image = load_image(image)
     return Image.new("RGB", image.size, tuple(round(value) for value in ImageStat.Stat(image).mean))

@@ -77,7 +77,7 @@ class MPOVisionDataCollator(DataCollatorForVisionPreference):
     """
     [`~trl.trainer.dpo_trainer.DataCollatorForVisionPreference`] with the rows' odd cases settled.
 
-    - Images are converted to RGB. A row without images has an empty list or `None`, and may share a batch with rows
+    - Images are converted to RGB as [`~trl_r1v2.vlm.processing.load_image`] does it. A row without images has an empty list or `None`, and may share a batch with rows
       that have some.
     - The prompts and their images are processed once per pair instead of twice.
     - Truncation shortens responses only. Which it shortened is in the batch under `"truncated"`, a boolean tensor of

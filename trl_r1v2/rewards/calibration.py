@@ -2,7 +2,8 @@
 """
 Calibrations that bring the unbounded score of a reward model to the scale of the rules.
 
-Scope: pure objects `calibrate(scores, observed) -> values` with JSON-able state. R1V2 adds r_θ as it is (eq. 7), which
+Scope: pure objects `calibrate(scores, observed) -> values` with JSON-able state; a score that is not finite is an error,
+since one would stay in a moving state for good. R1V2 adds r_θ as it is (eq. 7), which
 is [`Raw`]; the other three are ours. Does not cover: collecting scores over processes, which
 [`~trl_r1v2.rewards.hybrid.HybridReward`] does.
 """
@@ -19,6 +20,7 @@ class Raw:
     moving = False
 
     def calibrate(self, scores: list[float], observed: list[float]) -> list[float]:
+        _require_finite(scores)
         return list(scores)
 
     def metrics(self) -> dict[str, float]:
@@ -55,6 +57,7 @@ class Sigmoid:
         self.scale = scale
 
     def calibrate(self, scores: list[float], observed: list[float]) -> list[float]:
+        _require_finite(scores)
         return [0.5 * (1.0 + math.tanh(0.5 * (score - self.shift) / self.scale)) for score in scores]
 
     def metrics(self) -> dict[str, float]:
@@ -98,11 +101,19 @@ class RunningZScore:
         return math.sqrt(self.sum_squares / self.count) if self.count else 0.0
 
     def calibrate(self, scores: list[float], observed: list[float]) -> list[float]:
+        _require_finite(scores)
+        _require_finite(observed)
+        count, mean, sum_squares = self.count, self.mean, self.sum_squares
         for score in observed:
-            self.count += 1
-            delta = score - self.mean
-            self.mean += delta / self.count
-            self.sum_squares += delta * (score - self.mean)
+            count += 1
+            delta = score - mean
+            mean += delta / count
+            sum_squares += delta * (score - mean)
+        if not math.isfinite(sum_squares):
+            raise ValueError(
+                f"the squares of scores up to {max(map(abs, observed)):g} are too large for a deviation; scale them down."
+            )
+        self.count, self.mean, self.sum_squares = count, mean, sum_squares
         if self.count < self.min_count or self.std == 0.0:
             return [0.0] * len(scores)
         return [max(-self.clip, min(self.clip, (score - self.mean) / self.std)) for score in scores]
@@ -115,6 +126,7 @@ class RunningZScore:
 
     def load_state_dict(self, state: dict):
         _require_kind(self, state)
+        _require_finite([state["mean"], state["sum_squares"]], "the saved calibration holds", "start from no state")
         self.count, self.mean, self.sum_squares = state["count"], state["mean"], state["sum_squares"]
 
 
@@ -137,6 +149,8 @@ class RunningQuantile:
         self.scores: deque[float] = deque(maxlen=window)
 
     def calibrate(self, scores: list[float], observed: list[float]) -> list[float]:
+        _require_finite(scores)
+        _require_finite(observed)
         self.scores.extend(observed)
         ordered = sorted(self.scores)
         if not ordered:
@@ -156,6 +170,7 @@ class RunningQuantile:
 
     def load_state_dict(self, state: dict):
         _require_kind(self, state)
+        _require_finite(state["scores"], "the saved calibration holds", "start from no state")
         self.scores = deque(state["scores"], maxlen=self.window)
 
 
@@ -168,3 +183,13 @@ def _require_kind(calibration, state: dict):
             f"The saved calibration is {state['kind']!r}, the configured one {calibration.kind!r}; configure the saved "
             "kind, or start from no state."
         )
+
+
+def _require_finite(
+    values: list[float],
+    what: str = "a score to calibrate is",
+    remedy: str = "give finite ones, and leave out what cannot be scored",
+):
+    for value in values:
+        if not math.isfinite(value):
+            raise ValueError(f"{what} {value}; {remedy}.")

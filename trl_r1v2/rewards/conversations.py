@@ -67,6 +67,7 @@ class ConversationEncoder:
             raise ValueError("The reward model's tokenizer has no padding token; set `pad_token` in its folder.")
         special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
         self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
+        self._longest = max(map(len, special), default=0)
         self._options = {
             "padding": True,
             "padding_side": padding_side,
@@ -117,20 +118,36 @@ class ConversationEncoder:
     def without_special_tokens(self, messages: list[dict]) -> list[dict]:
         """The messages, special tokens removed from their text."""
 
-        def clean(text: str) -> str:
-            before = None
-            while before != text:  # removing one may join the halves of another
-                before, text = text, self._special.sub("", text)
-            return text
-
         cleaned = []
         for message in messages:
             content = message["content"]
             if isinstance(content, str):
-                content = clean(content)
+                content = self._clean(content)
             else:
                 content = [
-                    {**part, "text": clean(part["text"])} if part["type"] == "text" else part for part in content
+                    {**part, "text": self._clean(part["text"])} if part["type"] == "text" else part for part in content
                 ]
             cleaned.append({**message, "content": content})
         return cleaned
+
+    def _clean(self, text: str) -> str:
+        """
+        The text without special tokens. Removing one may join the halves of another, thousands of times over in a text made
+        for it, so only the places where something was removed are looked at again: time grows with the length alone.
+        """
+        first, *others = self._special.split(text)
+        if not others:
+            return first
+        kept = list(first)
+        for piece in others:
+            start = 0
+            while start < len(piece):
+                end = "".join(kept[-self._longest :])
+                found = self._special.search(end + piece[start : start + self._longest])
+                if found is None:
+                    break
+                taken = found.end() - len(end)
+                del kept[len(kept) - len(end) + found.start() :]
+                start += taken
+            kept.extend(piece[start:])
+        return "".join(kept)

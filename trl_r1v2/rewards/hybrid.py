@@ -47,8 +47,10 @@ class Component:
     calibration: object = field(default_factory=Raw)
 
     def __post_init__(self):
-        if not math.isfinite(self.weight):
-            raise ValueError(f"weight is {self.weight}; it must be finite.")
+        if not _is_finite(self.weight):
+            raise ValueError(f"weight is {self.weight!r}; it must be a finite number.")
+        if self.min_score is not None and not _is_finite(self.min_score):
+            raise ValueError(f"min_score is {self.min_score!r}; it must be a finite number, or None.")
         if self.when not in GATES:
             raise ValueError(f"when is {self.when!r}; it must be one of {GATES}.")
         if not callable(self.reward) or any(
@@ -143,8 +145,8 @@ class HybridReward:
         """
         if component not in self.components:
             raise ValueError(f"There is no component {component!r}, only {', '.join(self.components)}.")
-        if min_score is not None and not math.isfinite(min_score):
-            raise ValueError(f"min_score is {min_score}; it must be finite, or None.")
+        if min_score is not None and not _is_finite(min_score):
+            raise ValueError(f"min_score is {min_score!r}; it must be finite, or None.")
         self.components[component].min_score = min_score
 
     def _check_gates(self):
@@ -213,6 +215,11 @@ class HybridReward:
             )
         for row, score in zip(rows, returned, strict=True):
             scores[row] = None if score is None or math.isnan(score) else float(score)
+            if scores[row] is not None and math.isinf(scores[row]):
+                raise ValueError(
+                    f"Component {key!r} returned {scores[row]} for row {row}: return a finite number, or None for what "
+                    "cannot be scored."
+                )
         return scores
 
     def _value(self, component: Component, scores: list[float | None]) -> list[float | None]:
@@ -286,6 +293,10 @@ class HybridReward:
                 component.calibration.load_state_dict(state["components"][key])
             except ValueError as error:
                 raise ValueError(f"Component {key!r}: {error}") from error
+
+
+def _is_finite(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _column_logger(log_extra, label: str, rows: list[int], num_rows: int):

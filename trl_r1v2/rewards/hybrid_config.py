@@ -9,6 +9,8 @@ the file.
 import difflib
 import importlib
 import inspect
+import typing
+from types import NoneType
 
 from .calibration import CALIBRATIONS
 from .hybrid import Component, HybridReward
@@ -23,6 +25,14 @@ from .rules_text import (
 from .verifier import VerifierPool
 
 
+_KINDS = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "text",
+    dict: "a mapping",
+    NoneType: "null",
+}
 _COMPONENT_KEYS = ("type", "weight", "when", "min_score", "calibration")
 
 
@@ -88,8 +98,39 @@ def _unknown(key: str, known, place: str) -> ValueError:
     return ValueError(f"{place}: unknown {key!r}. {hint}")
 
 
+def _typed(value, annotation, place: str):
+    """
+    The value, if it is of a kind that the annotation allows. YAML reads `1e-1` as text, so text that is a number becomes one
+    where a number is wanted. Annotations other than numbers, truth values, text and mappings are not checked.
+    """
+    kinds = typing.get_args(annotation) or (annotation,)
+    if not set(kinds) <= set(_KINDS):
+        return value
+    if isinstance(value, str) and str not in kinds:
+        for kind in (int, float):
+            if kind in kinds:
+                try:
+                    return kind(value)
+                except ValueError:
+                    continue
+    given = type(value)
+    if given in kinds or (given is int and float in kinds):
+        return value
+    wanted = " or ".join(words for kind, words in _KINDS.items() if kind in kinds)
+    raise ValueError(f"{place} is {value!r}; it must be {wanted}.")
+
+
+def _mapping(value, place: str, example: str) -> dict:
+    if not isinstance(value, dict):
+        raise ValueError(f"{place} is {value!r}; it must be a mapping of options, such as {example}.")
+    for key in value:
+        if not isinstance(key, str):
+            raise ValueError(f"{place} has the key {key!r}; keys are text, so put it in quotes.")
+    return dict(value)
+
+
 def _call(factory, options: dict, place: str):
-    """`factory(**options)`, with unknown and missing options reported by name and place."""
+    """`factory(**options)`, with unknown, missing and unfitting options reported by name and place."""
     signature = inspect.signature(factory)
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
     for key in options:
@@ -102,6 +143,12 @@ def _call(factory, options: dict, place: str):
     ]
     if missing:
         raise ValueError(f"{place}: {', '.join(missing)} must be given.")
+    options = {
+        key: _typed(value, signature.parameters[key].annotation, f"{place}.{key}")
+        if key in signature.parameters
+        else value
+        for key, value in options.items()
+    }
     try:
         return factory(**options)
     except (TypeError, ValueError) as error:
@@ -123,7 +170,7 @@ def _imported(path: str, options: dict, place: str):
 def _calibration(config: dict | str | None, place: str):
     if config is None:
         return CALIBRATIONS["raw"]()
-    options = {"type": config} if isinstance(config, str) else dict(config)
+    options = {"type": config} if isinstance(config, str) else _mapping(config, place, "{type: zscore}")
     kind = options.pop("type", None)
     if kind not in CALIBRATIONS:
         raise _unknown(str(kind), CALIBRATIONS, f"{place}.type")
@@ -131,9 +178,9 @@ def _calibration(config: dict | str | None, place: str):
 
 
 def _component(name: str, config: dict, place: str) -> Component:
-    config = dict(config)
+    config = _mapping(config, place, "{weight: 1.0}")
     own = {key: config.pop(key) for key in _COMPONENT_KEYS if key in config}
-    kind = own.pop("type", name)
+    kind = _typed(own.pop("type", name), str, f"{place}.type")
     if kind in _FACTORIES:
         reward = _call(_FACTORIES[kind], config, place)
     elif "." in kind:
@@ -172,13 +219,16 @@ def build_hybrid_reward(config: dict) -> HybridReward:
     ```
     """
     known = ("components", "rule", "prefix", "name")
-    for key in config:
+    for key in _mapping(config, "reward", "{components: {accuracy: {}}}"):
         if key not in known:
             raise _unknown(key, known, "reward")
     components = config.get("components")
     if not isinstance(components, dict) or not components:
         raise ValueError("reward.components must be a mapping from component names to their options.")
     built = {
-        name: _component(name, options or {}, f"reward.components.{name}") for name, options in components.items()
+        name: _component(name, {} if options is None else options, f"reward.components.{name}")
+        for name, options in _mapping(components, "reward.components", "{accuracy: {}}").items()
     }
-    return HybridReward(built, **{key: config[key] for key in known[1:] if key in config})
+    return _call(
+        HybridReward, {"components": built, **{key: config[key] for key in known[1:] if key in config}}, "reward"
+    )

@@ -110,7 +110,7 @@ class HTTPRewardModel:
         concurrency (`int`, *optional*, defaults to `16`):
             Requests under way at once, in threads. Servers batch what arrives together.
         timeout (`float`, *optional*, defaults to `600.0`):
-            Seconds to wait for one reply.
+            Seconds to wait for one reply, from connecting to its last byte.
         patience (`float`, *optional*, defaults to `120.0`):
             Seconds after the first failure of a request in which it is sent again, with growing pauses.
         api_key_env (`str`, *optional*):

@@ -8,7 +8,9 @@ reward models text only. Does not cover: training a reward model (`reward_traine
 (`hybrid.py`); models sharded by ZeRO-3 or FSDP (every process holds its own copy).
 """
 
+import math
 import os
+from pathlib import Path
 
 import torch
 from transformers import (
@@ -18,17 +20,24 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoProcessor,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-from .answers import completion_text, prompt_opens_think, split_reasoning
+from trl_r1v2.vlm.collator import with_image_list
+
+from .answers import completion_text, message_text, prompt_opens_think, split_reasoning
 from .conversations import ConversationEncoder, judged_conversation
-from .trainable_model import is_adapter_folder, load_adapter_folder
+from .trainable_model import is_adapter_folder, load_adapter_folder, require_weights
 from .value_head import ValueHead, last_token_states
+
+
+MAX_CHARS_PER_TOKEN = 16  # text has four or so; more than this for every token allowed is not tokenized at all
 
 
 class RewardModel:
@@ -53,7 +62,8 @@ class RewardModel:
             Conversations in one forward pass, grouped by length.
         max_tokens (`int`, *optional*):
             Conversations with more tokens, image tokens included, are not scored (`None`): a truncated one has another
-            last token.
+            last token. By default as many as the model is made for: the smaller of its `max_position_embeddings` and its
+            tokenizer's `model_max_length`. Text of more than 16 characters for every token allowed counts as too long.
         padding_side (`str`, *optional*, defaults to `"right"`):
             Side of the padding; the scores do not depend on it.
 
@@ -73,6 +83,8 @@ class RewardModel:
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
+        if max_tokens is not None and max_tokens < 1:
+            raise ValueError(f"max_tokens is {max_tokens}; it must be at least 1, or None for the model's own limit.")
         if head is None and model.config.num_labels != 1:
             raise ValueError(f"The classifier has {model.config.num_labels} labels; a reward model has 1.")
         self._tokenize = ConversationEncoder(processor, padding_side)
@@ -84,7 +96,7 @@ class RewardModel:
         self.processor = processor
         self.head = None if head is None else head.to(model.device).eval()
         self.batch_size = batch_size
-        self.max_tokens = max_tokens
+        self.max_tokens = _own_limit(model.config, self.tokenizer) if max_tokens is None else max_tokens
 
     @classmethod
     def from_pretrained(
@@ -106,7 +118,7 @@ class RewardModel:
                 Options of [`RewardModel`].
 
         Raises:
-            `ValueError`: For a missing or unfitting head.
+            `ValueError`: If there is no such model, its head is missing or does not fit, or it lacks weights.
             `RuntimeError`: While DeepSpeed ZeRO-3 is active, which would shard the weights on loading.
         """
         if is_deepspeed_zero3_enabled():
@@ -118,14 +130,18 @@ class RewardModel:
         if is_adapter_folder(path):
             model = load_adapter_folder(path, dtype=dtype, device_map=None)
             return cls(model.to(device), AutoProcessor.from_pretrained(path), model.value_head, **options)
-        config = AutoConfig.from_pretrained(path, revision=revision)
+        config = _load_config(path, revision)
         if any(name.endswith("ForSequenceClassification") for name in config.architectures or []):
-            model = AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype, revision=revision)
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                path, dtype=dtype, revision=revision, output_loading_info=True
+            )
+            require_weights(path, info["missing_keys"])
             return cls(model.to(device), AutoTokenizer.from_pretrained(path, revision=revision), **options)
         is_vlm = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         head = ValueHead.from_pretrained(path, config.get_text_config().hidden_size, revision)
         loader = AutoModelForImageTextToText if is_vlm else AutoModelForCausalLM
-        model = loader.from_pretrained(path, dtype=dtype, revision=revision)
+        model, info = loader.from_pretrained(path, dtype=dtype, revision=revision, output_loading_info=True)
+        require_weights(path, info["missing_keys"], f"{model.base_model_prefix}.")
         return cls(model.to(device), AutoProcessor.from_pretrained(path, revision=revision), head, **options)
 
     def save_pretrained(self, folder: str):
@@ -147,8 +163,12 @@ class RewardModel:
 
         Returns:
             `list[float | None]`: A score for each, `None` where it exceeds `max_tokens`.
+
+        Raises:
+            `RuntimeError`: A score is NaN or infinite.
         """
-        order = sorted(range(len(conversations)), key=lambda row: _length_estimate(conversations[row]))
+        fits = [row for row in range(len(conversations)) if self._may_fit(conversations[row])]
+        order = sorted(fits, key=lambda row: _length_estimate(conversations[row]))
         scores: list[float | None] = [None] * len(conversations)
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
@@ -161,8 +181,20 @@ class RewardModel:
                 if len(kept) < len(rows):
                     rows, inputs = kept, self._tokenize([conversations[row] for row in kept])
             for row, score in zip(rows, self._forward(inputs).tolist(), strict=True):
+                if not math.isfinite(score):
+                    raise RuntimeError(
+                        f"the reward model's score of conversation {row} is {score}, no finite number. Its weights are "
+                        f"damaged, or too large for {self.model.dtype}: check them, or load it with dtype float32."
+                    )
                 scores[row] = score
         return scores
+
+    def _may_fit(self, messages: list[dict]) -> bool:
+        """Whether it is worth counting tokens, which takes long for a text of megabytes."""
+        if self.max_tokens is None:
+            return True
+        num_chars = sum(len(message_text(message["content"])) for message in messages)
+        return num_chars <= MAX_CHARS_PER_TOKEN * self.max_tokens
 
     @torch.no_grad()
     def _forward(self, inputs) -> torch.Tensor:
@@ -175,6 +207,30 @@ class RewardModel:
             return self.model(**inputs).logits[:, 0].float()
         hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state  # (B, L, H), after the final norm
         return self.head(last_token_states(hidden, inputs["attention_mask"]))
+
+
+def _load_config(path: str, revision: str | None) -> PreTrainedConfig:
+    """The configuration; says so where there is no such model."""
+    if not Path(path).exists() and (path.count("/") > 1 or path.startswith((".", "~", os.sep))):
+        raise ValueError(
+            f"{path}: no such folder. Paths count from the working directory; train or fetch the model first."
+        )
+    try:
+        return AutoConfig.from_pretrained(path, revision=revision)
+    except OSError as error:
+        if Path(path).is_dir():
+            raise ValueError(f"{path} is no folder of a model: {error}") from error
+        raise ValueError(
+            f"{path}: no such folder below {os.getcwd()}, and no model that the Hub gives by this name "
+            f"({type(error).__name__}). Correct the path, or fetch the model first."
+        ) from None  # what the Hub's client says hides that a path was misspelt
+
+
+def _own_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The most tokens that the model is made for; `None` where neither model nor tokenizer says."""
+    limits = [config.get_text_config().to_dict().get("max_position_embeddings"), tokenizer.model_max_length]
+    known = [int(limit) for limit in limits if limit is not None and 0 < limit < VERY_LARGE_INTEGER]
+    return min(known, default=None)
 
 
 def _length_estimate(messages: list[dict]) -> int:
@@ -279,4 +335,5 @@ class RewardModelReward:
             return messages
         from trl import prepare_multimodal_messages
 
-        return prepare_multimodal_messages(messages, None if filled else images)
+        row = with_image_list({"prompt": messages, "images": images})
+        return prepare_multimodal_messages(row["prompt"], None if filled else row["images"])

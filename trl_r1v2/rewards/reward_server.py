@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 import uuid
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from jinja2 import TemplateError
@@ -24,6 +24,8 @@ from .reward_requests import RequestError, read_request
 
 
 MAX_REQUEST_BYTES = 512 * 2**20
+CLOSE_SECONDS = 5.0
+_REPLY_SECONDS = 2.0
 _PATHS = {"/pooling": "POST", "/v1/pooling": "POST", "/v1/models": "GET", "/health": "GET"}
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class BatchScorer:
         self.num_scored = self.num_batches = 0
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._closed = False
+        self._open: set[Future] = set()  # not answered yet
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="scoring", daemon=True)
         self._thread.start()
@@ -59,22 +62,41 @@ class BatchScorer:
         Score one conversation; returns when its batch is done.
 
         Raises:
-            RequestError: The scorer is closed (503).
+            RequestError: The scorer is closed, or was before this conversation's turn (503).
             Exception: What the model raised for this conversation.
         """
         future: Future = Future()
         with self._lock:
             if self._closed:
                 raise RequestError("the server is stopping.", 503)
+            self._open.add(future)
             self._queue.put((conversation, future))
-        return future.result()
+        try:
+            return future.result()
+        finally:
+            with self._lock:
+                self._open.discard(future)
 
-    def close(self):
-        """Finish the conversations that have arrived, and stop."""
+    def close(self, timeout: float = CLOSE_SECONDS) -> bool:
+        """
+        Finish the conversations that have arrived, and stop.
+
+        Args:
+            timeout (`float`, *optional*, defaults to `5.0`):
+                Seconds to wait. Whoever still waits then is told to ask again later; a batch that is being scored cannot
+                be interrupted, and its scores go nowhere.
+
+        Returns:
+            `bool`: Whether all were finished.
+        """
         with self._lock:
             self._closed = True
             self._queue.put(None)
-        self._thread.join()
+        self._thread.join(timeout)
+        with self._lock:
+            for future in self._open:
+                _answer(future, RequestError("the server is stopping.", 503))
+        return not self._thread.is_alive()
 
     def _work(self):
         last = False
@@ -106,7 +128,7 @@ class BatchScorer:
             scored = list(zip(batch, scores, strict=True))
         except Exception as error:  # whatever the model raises is the request's answer; the server lives on
             if len(batch) == 1:
-                batch[0][1].set_exception(error)
+                _answer(batch[0][1], error)
                 return
             scored = None
         if scored is None:  # not above: while an error is handled, it holds the memory of the batch
@@ -115,7 +137,16 @@ class BatchScorer:
             return
         self.num_scored += len(batch)
         for (_, future), score in scored:
-            future.set_result(score)
+            _answer(future, score)
+
+
+def _answer(future: Future, answer: float | Exception | None):
+    """Give an answer, or an error, unless there is one already."""
+    with contextlib.suppress(InvalidStateError):
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
 
 
 class RewardServer(ThreadingHTTPServer):
@@ -150,6 +181,8 @@ class RewardServer(ThreadingHTTPServer):
         self.model, self.name, self.api_key = model, name, api_key
         self.created = int(time.time())
         self.scorer = BatchScorer(model, batch_size)
+        self.under_way, self.replied = 0, threading.Condition()
+        self.is_idle = True  # false: closed while a batch was still being scored
         super().__init__((host, port), _Handler)  # closes itself where the address is taken
 
     @property
@@ -158,9 +191,11 @@ class RewardServer(ThreadingHTTPServer):
         return self.scorer.num_scored
 
     def server_close(self):
-        """Stop listening; what has arrived is scored."""
+        """Stop listening; what has arrived is scored, as far as that takes no more than 5 seconds."""
         super().server_close()
-        self.scorer.close()
+        self.is_idle = self.scorer.close()
+        with self.replied:  # the threads that write the replies end with the process
+            self.replied.wait_for(lambda: self.under_way == 0, _REPLY_SECONDS)
 
     def answer(self, body: bytes) -> dict:
         """
@@ -204,6 +239,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve("POST")
 
     def _serve(self, method: str):
+        with self.server.replied:
+            self.server.under_way += 1
+        try:
+            self._serve_one(method)
+        finally:
+            with self.server.replied:
+                self.server.under_way -= 1
+                self.server.replied.notify_all()
+
+    def _serve_one(self, method: str):
         try:
             reply = self._answer(method, self.path.partition("?")[0])
         except RequestError as error:
@@ -236,6 +281,8 @@ class _Handler(BaseHTTPRequestHandler):
         text = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not text.isdecimal():
             raise RequestError("the request does not give its Content-Length.", 411)
+        if len(text) > 15:  # petabytes: nothing that could be waited for
+            raise RequestError(f"the request has a Content-Length of {len(text)} digits.", 413)
         size = int(text)
         if keep and size <= MAX_REQUEST_BYTES:
             return self.rfile.read(size)

@@ -9,7 +9,7 @@ Scope: any class of `AutoModelForImageTextToText` with `model` and `lm_head`, it
 
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,8 @@ def load_trainable(path: str, revision: str | None = None, **kwargs) -> PreTrain
         [`~transformers.PreTrainedModel`]: The model, with `value_head`.
 
     Raises:
-        `ValueError`: If it is no vision-language model, or one without features of its own for images.
+        `ValueError`: If it is no vision-language model, one without features of its own for images, or one that lacks
+            weights.
     """
     from trl.trainer.utils import create_model_from_path
 
@@ -174,11 +175,37 @@ def load_trainable(path: str, revision: str | None = None, **kwargs) -> PreTrain
             "vision-language model, or train a text-only reward model with `trl.RewardTrainer`."
         )
     model_class = scalar_head_class(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)])
-    model = create_model_from_path(path, architecture=model_class, revision=revision, **kwargs)
+    model, info = create_model_from_path(
+        path, architecture=model_class, revision=revision, output_loading_info=True, **kwargs
+    )
+    require_weights(path, info["missing_keys"], f"{model.base_model_prefix}.")
     file = cached_file(path, VALUE_HEAD_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
     if file is not None:
         model.load_head(path, revision)
     return model
+
+
+def require_weights(path: str, missing: Iterable[str], prefix: str = "") -> None:
+    """
+    Refuse a model that the score depends on and that was drawn at random in part.
+
+    Args:
+        path (`str`):
+            Folder or Hub name.
+        missing (`Iterable[str]`):
+            Parameters that it does not hold: `missing_keys` of `output_loading_info`.
+        prefix (`str`, *optional*, defaults to `""`):
+            Start of the names that count: below a scalar head it is the base model, and the language-model head is free.
+
+    Raises:
+        `ValueError`: A parameter that counts is missing.
+    """
+    missing = sorted(name for name in missing if name.startswith(prefix))
+    if missing:
+        raise ValueError(
+            f"{path} lacks {len(missing)} of the model's weights, which would be random: {', '.join(missing[:5])}"
+            f"{', …' if len(missing) > 5 else ''}. Fetch or save the model again."
+        )
 
 
 def load_adapter_folder(path: str, **kwargs) -> PreTrainedModel:

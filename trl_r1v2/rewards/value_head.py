@@ -68,7 +68,8 @@ class ValueHead(nn.Module):
         Read the head of a model folder or Hub repository.
 
         Raises:
-            `ValueError`: If the file is missing, or its tensors do not fit, with the name of what differs.
+            `ValueError`: If the file is missing, or its tensors do not fit or are not finite, with the name of what
+                differs.
         """
         try:
             file = cached_file(path, VALUE_HEAD_FILE, revision=revision)
@@ -78,14 +79,19 @@ class ValueHead(nn.Module):
                 "a folder in Skywork-VL-Reward's layout, or a model for sequence classification."
             ) from error
         tensors = load_file(file)
+        names = sorted(tensors)
         found = {}
         for name, shape in (("summary.weight", (1, hidden_size)), ("summary.bias", (1,))):
             keys = [key for key in tensors if key == name or key.endswith(f".{name}")]
             if len(keys) != 1:
-                raise ValueError(f"{file} must hold one key that ends in {name!r}; it holds {sorted(tensors)}.")
+                raise ValueError(f"{file} must hold one key that ends in {name!r}; it holds {names}.")
             tensor = tensors.pop(keys[0])
             if tuple(tensor.shape) != shape:
                 raise ValueError(f"{keys[0]!r} in {file} has shape {tuple(tensor.shape)}; this model needs {shape}.")
+            if not tensor.isfinite().all():
+                raise ValueError(
+                    f"{keys[0]!r} in {file} holds NaN or infinite weights; train or fetch the head again."
+                )
             found[name] = tensor
         if tensors:
             raise ValueError(f"{file} holds keys that are no part of a scalar head: {sorted(tensors)}.")

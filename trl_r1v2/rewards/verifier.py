@@ -30,6 +30,7 @@ from pathlib import Path
 
 _WORKER_SCRIPT = Path(__file__).with_name("verifier_worker.py")
 _START_SECONDS = 120.0
+_MOST_FAILED_STARTS = 3
 _SELF_DESTRUCT_FACTOR = 2.0
 _WATCH_SECONDS = 0.05
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -63,9 +64,10 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        self.started = time.monotonic()
         self.ready = False
         self.item: int | None = None
-        self.deadline = time.monotonic() + _START_SECONDS
+        self.deadline = self.started + _START_SECONDS
         self.num_judged = 0
         self._received = b""
 
@@ -133,7 +135,7 @@ class VerifierPool:
 
     Raises:
         `ValueError`: If a limit is not positive.
-        `RuntimeError`: If a worker does not start.
+        `RuntimeError`: If workers do not start three times in a row.
     """
 
     def __init__(
@@ -164,6 +166,7 @@ class VerifierPool:
         self.max_judged = max_judged
         self.cache_size = cache_size
         self.counts: Counter[str] = Counter()
+        self._num_failed_starts, self._last_failed_start = 0, 0.0
         self._cache: OrderedDict[tuple[str, str], Outcome] = OrderedDict()
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
@@ -184,11 +187,20 @@ class VerifierPool:
 
         Args:
             pairs (`Sequence[tuple[str, str]]`):
-                Gold and answer as math-verify reads them, e.g. `("$\\frac{1}{2}$", "\\boxed{0.5}")`.
+                Gold and answer, text as math-verify reads it: LaTeX between delimiters or in a box, or plain numbers, e.g.
+                `("$\\frac{1}{2}$", "\\boxed{0.5}")`. It finds no `x+1` without delimiters: then a gold is unknown
+                (`None`), and an answer wrong.
 
         Returns:
             `list[Outcome]`: One outcome for each pair.
+
+        Raises:
+            `ValueError`: If a pair is not a tuple of two texts.
+            `RuntimeError`: If workers do not start three times in a row.
         """
+        for pair in pairs:
+            if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+                raise ValueError(f"a pair is {pair!r}; it must be a tuple of two texts, gold and answer.")
         with self._lock:
             known = {pair: self._cache[pair] for pair in set(pairs) if pair in self._cache}
             todo = [pair for pair in dict.fromkeys(pairs) if pair not in known]
@@ -205,6 +217,13 @@ class VerifierPool:
     def _run(self, pairs: list[tuple[str, str]]) -> list[Outcome]:
         outcomes: list[Outcome | None] = [None] * len(pairs)
         waiting = list(reversed(range(len(pairs))))
+        try:
+            self._judge(waiting, pairs, outcomes)
+        finally:  # after an error no worker may go on with a pair of this batch: the next would take its verdict
+            self._abandon(waiting, outcomes)
+        return [outcome if outcome is not None else Outcome(None, "skipped") for outcome in outcomes]
+
+    def _judge(self, waiting: list[int], pairs: list[tuple[str, str]], outcomes: list[Outcome | None]):
         end = time.monotonic() + self.batch_timeout
         while waiting or any(worker.item is not None for worker in self._workers):
             self._staff(len(waiting))
@@ -222,9 +241,7 @@ class VerifierPool:
                 self._collect(worker, outcomes)
             self._enforce_limits(outcomes)
             if time.monotonic() >= end:
-                self._abandon(waiting, outcomes)
-                break
-        return [outcome if outcome is not None else Outcome(None, "skipped") for outcome in outcomes]
+                return
 
     def _staff(self, num_waiting: int):
         """Replace workers that died while idle and start those that are missing, no more than there is work for."""
@@ -247,18 +264,15 @@ class VerifierPool:
             message = worker.receive()
         except EOFError:
             if not worker.ready:
-                self._workers.remove(worker)
-                raise RuntimeError(
-                    f"A math-verify worker did not start: {worker.kill().strip() or 'it wrote no error'}. Check "
-                    "`python -c 'import math_verify'`, and raise `memory_mb` "
-                    f"({self.memory_bytes // 2**20}) if it ran out of memory."
-                ) from None
-            self._retire(worker, outcomes, "crash")
+                self._count_failed_start(worker, "")
+            else:
+                self._retire(worker, outcomes, "crash")
             return
         if message is None:
             return
         if "ready" in message:
             worker.ready = True
+            self._num_failed_starts = 0
             return
         verdict = message["verdict"]
         if verdict == "memory":
@@ -280,10 +294,27 @@ class VerifierPool:
             elif worker.item is not None and worker.resident_bytes() > self.memory_bytes:
                 self._retire(worker, outcomes, "memory")
             elif not worker.ready and now >= worker.deadline:
-                self._workers.remove(worker)
-                raise RuntimeError(
-                    f"A math-verify worker did not start in {_START_SECONDS:.0f} s: {worker.kill().strip()}"
-                )
+                self._count_failed_start(worker, f" in {_START_SECONDS:.0f} s")
+
+    def _count_failed_start(self, worker: _Worker, when: str):
+        """
+        A worker that ended before it was ready is replaced: the kernel may have killed it for memory that others took.
+        Workers that started together and fail together count once.
+        """
+        self._workers.remove(worker)
+        words = worker.kill().strip() or "it wrote no error, as one that is killed from outside"
+        if worker.started < self._last_failed_start:
+            return
+        self._last_failed_start = time.monotonic()
+        self._num_failed_starts += 1
+        if self._num_failed_starts < _MOST_FAILED_STARTS:
+            return
+        self._num_failed_starts = 0
+        raise RuntimeError(
+            f"A math-verify worker did not start{when}, {_MOST_FAILED_STARTS} times in a row: {words}. Check `python -c "
+            f"'import math_verify'`, raise `memory_mb` ({self.memory_bytes // 2**20}) if it ran out of memory, and see "
+            "that the machine has memory left."
+        )
 
     def _retire(self, worker: _Worker, outcomes, reason: str):
         if worker.item is not None:

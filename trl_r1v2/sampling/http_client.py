@@ -12,10 +12,11 @@ import os
 import random
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+from .http_deadline import exchange
 
 
 SHOWN_CHARS = 300
@@ -55,7 +56,7 @@ class HTTPClient:
         api_key_env (`str`, *optional*):
             Environment variable that holds the key, sent as a bearer token. No key is sent by default.
         timeout (`float`, *optional*, defaults to `600.0`):
-            Seconds to wait for one reply.
+            Seconds to wait for one reply, from connecting to its last byte.
         patience (`float`, *optional*, defaults to `120.0`):
             Seconds after the first failure of a request in which it is sent again; 0: never.
         first_pause (`float`, *optional*, defaults to `0.5`):
@@ -113,22 +114,19 @@ class HTTPClient:
             Refusal: The server does not take the request.
             NoReply: No reply that can be read came in `patience` seconds after the first failure, or before `stop`.
         """
-        body = None if message is None else json.dumps(message).encode("utf-8")
-        request = urllib.request.Request(address, data=body, headers=self.headers)
+        data = None if message is None else json.dumps(message).encode("utf-8")
+        request = urllib.request.Request(address, data=data, headers=self.headers)
         stop = threading.Event() if stop is None else stop
         end, pause = None, self.first_pause
         while True:
-            failure: Exception
+            failure: Exception | None = None
             wish = 0.0
             try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as reply:
-                    return read(reply.read())
-            except urllib.error.HTTPError as error:
-                text = _body_of(error)
-                if error.code < 500 and error.code not in (408, 429):
-                    raise Refusal(error.code, text) from error
-                failure, words = error, f"{error.code}: {text[:SHOWN_CHARS] or error.reason}"
-                wish = _seconds(error.headers.get("Retry-After"))
+                status, headers, body = exchange(request, self.timeout)
+                if 200 <= status < 300:
+                    return read(body)
+                words = _words(status, body)
+                wish = _seconds(headers.get("Retry-After"))
             except (OSError, http.client.HTTPException, InvalidReply) as error:
                 failure, words = error, str(error) or type(error).__name__
             now = time.monotonic()
@@ -149,12 +147,17 @@ def _wait(stop: threading.Event, seconds: float) -> bool:
     return stop.wait(seconds)
 
 
-def _body_of(error: urllib.error.HTTPError) -> str:
-    """What the server says beside its status; nothing where the connection ends before."""
-    try:
-        return error.read().decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException):
-        return ""
+def _words(status: int, body: bytes) -> str:
+    """
+    What the server says beside its status, if asking again is of use.
+
+    Raises:
+        Refusal: It is not.
+    """
+    text = body.decode("utf-8", "replace")
+    if status < 500 and status not in (408, 429):
+        raise Refusal(status, text)
+    return f"{status}: {text[:SHOWN_CHARS] or http.client.responses.get(status, 'no reason given')}"
 
 
 def _seconds(text: str | None) -> float:

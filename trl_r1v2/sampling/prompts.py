@@ -16,6 +16,8 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from trl.data_utils import is_conversational, prepare_multimodal_messages
 from trl.trainer.utils import pad
 
+from trl_r1v2.vlm.collator import with_rgb_images
+
 
 def images_of(example: dict[str, Any]) -> list:
     """The images of a dataset row: its `images`, else its one `image`, else none."""
@@ -70,6 +72,7 @@ def fill_images(example: dict[str, Any], row: int) -> list[dict[str, Any]]:
         `ValueError`: Images and placeholders do not match, or an image is `None`.
     """
     try:
+        example = with_rgb_images(example)
         messages = prepare_multimodal_messages(example["prompt"], images=images_of(example))
     except ValueError as error:
         raise ValueError(f"row {row}: {error}") from error

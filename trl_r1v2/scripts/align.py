@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from trl import ScriptArguments
 
-from ..cli.training import ImageCheckArguments, load_datasets, model_init_kwargs, train_and_save
+from ..cli.training import ImageCheckArguments, load_datasets, model_init_kwargs, prompt_limits, train_and_save
 
 
 @dataclass
@@ -27,18 +27,29 @@ class AlignScriptArguments(ImageCheckArguments, ScriptArguments):
 def main(script_args, training_args, model_args, dataset_args, trainable_args, cache_args):
     from trl import SFTTrainer, get_peft_config, get_quantization_config
 
-    from ..cli.loading import check_model_path, resolve_checkpoint
+    from ..cli.loading import resolve_checkpoint
     from ..datasets.checks import check_columns
     from ..vlm.activation import set_trainable
+    from ..vlm.collator import RGBImageCollator
     from ..vlm.native_checkpoint import NativeCheckpointMixin
     from ..vlm.vision_cache_callback import add_vision_cache
 
     class AlignTrainer(NativeCheckpointMixin, SFTTrainer):
-        """[`~trl.SFTTrainer`] whose checkpoints of vision-language models can be resumed. The rest is inherited."""
+        """
+        [`~trl.SFTTrainer`] whose checkpoints of vision-language models can be resumed, and that sees images as the other
+        trainers of this package do. The rest is inherited.
+        """
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            if self._is_vision_dataset:
+                self.data_collator = RGBImageCollator(self.data_collator)
 
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
-    train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, reward_funcs=[])
-    check_model_path(model_args.model_name_or_path)
+    limits = prompt_limits(model_args, training_args)
+    train_dataset, eval_dataset = load_datasets(
+        script_args, training_args, dataset_args, reward_funcs=[], limits=limits
+    )
     for dataset in (train_dataset, eval_dataset):
         if dataset is not None:
             check_columns(dataset, name=str(script_args.dataset_name), columns=["prompt", "completion"])

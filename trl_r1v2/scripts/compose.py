@@ -36,7 +36,10 @@ class ComposeArguments:
     seed: int = field(default=0, metadata={"help": "Seed of a fresh adapter."})
     dtype: str | None = field(
         default=None,
-        metadata={"help": "bfloat16, float16 or float32: cast every tensor. Default: keep the bytes."},
+        metadata={
+            "help": "bfloat16, float16 or float32: cast every tensor. Default: every part keeps its own, and the config "
+            "names the LLM's."
+        },
     )
     max_shard_size: str = field(default="5GB", metadata={"help": "Size above which a new shard begins."})
     min_patches: int = field(default=1, metadata={"help": "Fewest tiles an image is cut into."})

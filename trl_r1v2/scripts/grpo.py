@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from trl.scripts.grpo import GRPOScriptArguments
 
-from ..cli.training import ImageCheckArguments, load_datasets, model_init_kwargs, train_and_save
+from ..cli.training import ImageCheckArguments, load_datasets, model_init_kwargs, prompt_limits, train_and_save
 
 
 @dataclass
@@ -28,19 +28,19 @@ def main(
 ):
     from trl import get_peft_config, get_quantization_config
 
-    from ..cli.loading import check_model_path, load_reward_funcs, resolve_checkpoint
+    from ..cli.loading import load_reward_funcs, resolve_checkpoint
     from ..cli.recipe import RecipeError
     from ..hallucination.recipe import add_monitor, load_monitor_parts
     from ..ssb_grpo.ssb_grpo_trainer import SSBGRPOTrainer
     from ..ssb_grpo.state import BufferStateError
-    from ..vlm.activation import set_trainable
+    from ..vlm.activation import refuse_frozen_adapter, set_trainable
     from ..vlm.vision_cache_callback import add_vision_cache
 
     reward_funcs = load_reward_funcs(script_args.reward_funcs, script_args.reward_model_name_or_path)
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
-    train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, reward_funcs)
+    limits = prompt_limits(model_args, training_args, completion_length=training_args.max_completion_length)
+    train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, reward_funcs, limits)
     monitor_parts = load_monitor_parts(monitor_args, controller_args, reward_funcs)
-    check_model_path(model_args.model_name_or_path)
     training_args.model_init_kwargs = model_init_kwargs(model_args, training_args)
     trainer = SSBGRPOTrainer(
         model=model_args.model_name_or_path,
@@ -59,6 +59,11 @@ def main(
             allow_frozen_adapter=trainable_args.allow_frozen_adapter,
         )
         trainer.accelerator.print(report)
+    elif not trainable_args.allow_frozen_adapter:
+        try:
+            refuse_frozen_adapter(trainer.model)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
     add_vision_cache(trainer, cache_args, reference=trainer.ref_model)
     add_monitor(trainer, monitor_parts)
     try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from trl import ScriptArguments
 
-from ..cli.training import ImageCheckArguments, load_datasets, model_init_kwargs, train_and_save
+from ..cli.training import ImageCheckArguments, load_datasets, model_init_kwargs, prompt_limits, train_and_save
 
 
 @dataclass
@@ -27,15 +27,17 @@ class MPOScriptArguments(ImageCheckArguments, ScriptArguments):
 def main(script_args, training_args, model_args, dataset_args, trainable_args, monitor_args, controller_args):
     from trl import get_peft_config, get_quantization_config
 
-    from ..cli.loading import check_model_path, resolve_checkpoint
+    from ..cli.loading import resolve_checkpoint
     from ..datasets.checks import check_columns
     from ..hallucination.recipe import add_monitor, load_monitor_parts
     from ..mpo.mpo_trainer import MPOTrainer
     from ..vlm.activation import set_trainable
 
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
-    train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, reward_funcs=[])
-    check_model_path(model_args.model_name_or_path)
+    limits = prompt_limits(model_args, training_args)
+    train_dataset, eval_dataset = load_datasets(
+        script_args, training_args, dataset_args, reward_funcs=[], limits=limits
+    )
     for dataset in (train_dataset, eval_dataset):
         if dataset is not None:
             check_columns(dataset, name=str(script_args.dataset_name), columns=["prompt", "chosen", "rejected"])

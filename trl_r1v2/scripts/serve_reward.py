@@ -7,6 +7,8 @@ Loads the model and serves it by vLLM's pooling protocol until interrupted. Encr
 """
 
 import os
+import signal
+import sys
 from dataclasses import dataclass, field
 
 from trl_r1v2.cli.parser import RecipeParser
@@ -43,7 +45,10 @@ class ServeRewardArguments:
         default=8, metadata={"help": "Most conversations in one forward pass, of all clients together."}
     )
     max_tokens: int | None = field(
-        default=None, metadata={"help": "Conversations with more tokens, image tokens included, are not scored."}
+        default=None,
+        metadata={
+            "help": "Conversations with more tokens, image tokens included, are not scored. By default the model's own limit."
+        },
     )
 
     def __post_init__(self):
@@ -53,6 +58,8 @@ class ServeRewardArguments:
             raise ValueError(f"`port` is {self.port}, but must lie in [0, 65535]")
         if self.batch_size < 1:
             raise ValueError(f"`batch_size` is {self.batch_size}, but must be at least 1")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"`max_tokens` is {self.max_tokens}, but must be at least 1")
         if self.api_key_env is not None and not os.environ.get(self.api_key_env):
             raise ValueError(f"`api_key_env` names {self.api_key_env}, which is not set: put the key into it")
 
@@ -73,11 +80,18 @@ def main(args: ServeRewardArguments) -> None:
     key = None if args.api_key_env is None else os.environ[args.api_key_env]
     with RewardServer(model, args.host, args.port, args.batch_size, name, key) as server:
         print(f"{name} is served at http://{args.host}:{server.server_port}", flush=True)
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             print("Stopping …", flush=True)
+        finally:
+            signal.signal(signal.SIGTERM, before)
     print(f"Stopped after {server.num_scored} scores.", flush=True)
+    if not server.is_idle:
+        print("A batch was still being scored; its clients were told to ask again.", flush=True)
+        sys.stderr.flush()
+        os._exit(0)  # an ordinary exit would wait for the model, in whose code the thread is
 
 
 def make_parser(prog: str | None = None) -> RecipeParser:

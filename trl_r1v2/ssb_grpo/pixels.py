@@ -14,6 +14,8 @@ import torch
 from datasets import Dataset
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
+from trl_r1v2.vlm.collator import with_rgb_images
+
 
 def content_key(fields: dict[str, torch.Tensor]) -> str:
     """SHA-256 over names, shapes, dtypes and bytes of the visual fields of one prompt."""
@@ -130,6 +132,7 @@ def process_row(example: dict[str, Any], processing_class: Any, chat_template_kw
     Returns:
         `dict[str, torch.Tensor]`: What the processor adds to the token ids.
     """
+    example = with_rgb_images(example)
     images = example.get("images")
     if images is None and example.get("image") is not None:
         images = [example["image"]]

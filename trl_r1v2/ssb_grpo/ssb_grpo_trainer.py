@@ -16,6 +16,7 @@ from datasets import Dataset
 from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
+from trl_r1v2.vlm.collator import with_rgb_images
 from trl_r1v2.vlm.lockstep import check_step_without_images
 from trl_r1v2.vlm.native_checkpoint import NativeCheckpointMixin
 
@@ -244,6 +245,8 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
     # ---- Keeping, drawing, putting back ----
 
     def _generate_and_score_completions(self, inputs):
+        # Before TRL reads them, so that rewards and a vLLM server see the same pictures as the model.
+        inputs = [with_rgb_images(example) for example in inputs]
         if self.buffer is None or not self.model.training:
             return super()._generate_and_score_completions(inputs)
         step, batch_size = self.state.global_step, len(inputs)
@@ -370,7 +373,7 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
         numbers = torch.randint(len(dataset), (num_prompts,), generator=self._prompt_generator).tolist()
         start = self.accelerator.process_index * num_groups
         return [
-            {**dataset[number], ROW_NUMBER: number}
+            {**with_rgb_images(dataset[number]), ROW_NUMBER: number}
             for number in numbers[start : start + num_groups]
             for _ in range(self.num_generations)
         ]

@@ -108,17 +108,24 @@ def component_of(name: str) -> str:
     Raises:
         `ValueError`: when the name holds no known component.
     """
-    return _place(name)[0]
+    return _known_place(name)[0]
 
 
-def _place(name: str) -> tuple[str, str]:
-    """The component of a parameter, and the module of that component by the name it has in the model."""
+def _place(name: str) -> tuple[str, str] | None:
+    """The component of a parameter, and the module of that component by the name it has in the model, if it is known."""
     segments = name.split(".")
     for segment, inner in zip(segments, [*segments[1:], ""], strict=True):
         if segment == "visual" and inner in _ADAPTERS_IN_VISUAL:
             return "adapter", inner
         if segment in _SEGMENTS:
             return _SEGMENTS[segment], segment
+    return None
+
+
+def _known_place(name: str) -> tuple[str, str]:
+    place = _place(name)
+    if place is not None:
+        return place
     raise ValueError(
         f"parameter {name!r} belongs to no known component: set_trainable knows models with a vision_tower, a "
         "multi_modal_projector and a language_model (InternVL and LLaVA-like ones in transformers), and Qwen-VL's."
@@ -168,7 +175,7 @@ def set_trainable(
     has_tuner = {components[name] for name in active}
     outside = sorted(chosen - has_tuner) if active else []
     if outside and not unsaved_ok:
-        modules = dict(map(_place, reversed(names)))
+        modules = dict(map(_known_place, reversed(names)))
         raise ValueError(
             f"the PEFT model has no trainable copy of {' and '.join(outside)}: it would train, but PEFT checkpoints "
             f"would not hold it. Add modules_to_save={[modules[component] for component in outside]} to the PEFT "
@@ -189,6 +196,30 @@ def set_trainable(
         raise ValueError(f"the model has no {' and no '.join(empty)} to train.")
     in_order = "+".join(name for name in COMPONENTS if name in chosen)
     return ActivationReport(in_order, trained, frozen, tuple(trained_names))
+
+
+def refuse_frozen_adapter(model: torch.nn.Module) -> None:
+    """
+    Refuse reinforcement learning of a model that has an adapter of which nothing trains, such as one under LoRA on the
+    LLM alone. Models without an adapter of a known name pass.
+
+    Args:
+        model (`torch.nn.Module`): The model as it would train, PEFT applied.
+
+    Raises:
+        `ValueError`: when no parameter of the adapter, LoRA weights and copies included, requires a gradient (R1V3
+            measured a collapse).
+    """
+    places = {name: _place(name) for name, _ in model.named_parameters()}
+    adapter = {name: place[1] for name, place in places.items() if place is not None and place[0] == "adapter"}
+    if not adapter or any(p.requires_grad for name, p in model.named_parameters() if name in adapter):
+        return
+    module = next(iter(adapter.values()))
+    raise ValueError(
+        f"none of the {len(adapter)} weight tensors of the adapter ({module}) trains: reinforcement learning with a frozen "
+        f"adapter collapses (Skywork R1V3). Let it train (with LoRA: `lora_modules_to_save: [{module}]`, or targets that "
+        "match it), or set `allow_frozen_adapter: true` to go on all the same."
+    )
 
 
 def num_elements(parameter: torch.nn.Parameter) -> int:

@@ -9,6 +9,7 @@ caller, never passed through. Configs are `published_config.py`; bytes are `tens
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from trl_r1v2.vlm.errors import CheckpointError
 from trl_r1v2.vlm.tensor_files import OutputTensor, TensorInfo, copied, joined, rows_of
@@ -80,6 +81,25 @@ def module_name(name: str) -> str:
     return name
 
 
+def by_module_name(tensors: dict[str, TensorInfo], folder: Path) -> dict[str, TensorInfo]:
+    """
+    The tensors of a native checkpoint under their modules' names.
+
+    Raises:
+        [`~vlm.errors.CheckpointError`]: listing the tensors that are stored under more than one of their names.
+    """
+    found: dict[str, TensorInfo] = {}
+    twice = []
+    for name, info in tensors.items():
+        if found.setdefault(module_name(name), info) is not info:
+            twice.append(f"{found[module_name(name)].name} and {name}")
+    if twice:
+        raise CheckpointError(
+            f"{folder}: {len(twice)} tensors are given twice: {', '.join(twice[:8])}. Remove the ones not to be kept."
+        )
+    return found
+
+
 def vision_to_native(info: TensorInfo, name: str, dtype: str | None = None) -> list[OutputTensor] | None:
     """
     The native tensors of one published vision tensor; `qkv` becomes three, split along its first dimension.
@@ -94,9 +114,9 @@ def vision_to_native(info: TensorInfo, name: str, dtype: str | None = None) -> l
     """
     match = _pattern(PUBLISHED_QKV).fullmatch(name)
     if match:
+        if not info.shape or info.shape[0] % 3:
+            raise CheckpointError(f"{info.name}: {list(info.shape)} cannot be split into query, key and value.")
         rows = info.shape[0]
-        if rows % 3:
-            raise CheckpointError(f"{info.name}: {rows} rows cannot be split into query, key and value.")
         return [
             rows_of(
                 info, VISION_ROOT + template.format(**match.groupdict()), k * rows // 3, (k + 1) * rows // 3, dtype
@@ -143,16 +163,21 @@ def native_to_published(tensors: dict[str, TensorInfo]) -> tuple[list[OutputTens
     """
     Published tensors of a native checkpoint; query, key and value are joined again.
 
+    Args:
+        tensors (`dict[str, TensorInfo]`): All tensors by their modules' names, of the shapes that the model has.
+
     Returns:
-        `tuple`: the tensors, and the names that are not in the table (an incomplete query-key-value triple is listed
-        too).
+        `tuple`: the tensors, and the names that are not in the table.
+
+    Raises:
+        [`~vlm.errors.CheckpointError`]: listing query, key and value of different dtypes.
     """
-    by_name = {module_name(name): info for name, info in tensors.items()}
+    _check_joined_dtypes(tensors)
     converted: list[OutputTensor] = []
     unknown: list[str] = []
-    for name, info in by_name.items():
+    for name, info in tensors.items():
         if name.startswith(VISION_ROOT):
-            found = _vision_to_published(name.removeprefix(VISION_ROOT), info, by_name)
+            found = _vision_to_published(name.removeprefix(VISION_ROOT), info, tensors)
         elif name.startswith(ADAPTER_ROOT):
             published = _translate(name.removeprefix(ADAPTER_ROOT), _reversed(ADAPTER_NAMES))
             found = None if published is None else [copied(info, published)]
@@ -169,16 +194,30 @@ def native_to_published(tensors: dict[str, TensorInfo]) -> tuple[list[OutputTens
     return converted, unknown
 
 
+def _check_joined_dtypes(by_name: dict[str, TensorInfo]) -> None:
+    """Refuse query, key and value that cannot become one tensor."""
+    mixed = []
+    for name in by_name:
+        match = _pattern(VISION_ROOT + NATIVE_QKV[0]).fullmatch(name)
+        if match:
+            dtypes = [by_name[VISION_ROOT + part.format(**match.groupdict())].dtype for part in NATIVE_QKV]
+            if len(set(dtypes)) > 1:
+                mixed.append(f"{name} {dtypes[0]}, key {dtypes[1]}, value {dtypes[2]}")
+    if mixed:
+        raise CheckpointError(
+            f"the published layout keeps query, key and value in one tensor, and {len(mixed)} have several dtypes: "
+            f"{'; '.join(mixed[:8])}. Save the tower in one dtype first."
+        )
+
+
 def _vision_to_published(name: str, info: TensorInfo, by_name: dict[str, TensorInfo]) -> list[OutputTensor] | None:
     for position, template in enumerate(NATIVE_QKV):
         match = _pattern(template).fullmatch(name)
         if match is None:
             continue
-        parts = [VISION_ROOT + other.format(**match.groupdict()) for other in NATIVE_QKV]
-        if any(part not in by_name for part in parts):
-            return None
         if position:
             return []  # written with the query
+        parts = [VISION_ROOT + other.format(**match.groupdict()) for other in NATIVE_QKV]
         return [joined([by_name[part] for part in parts], "vision_model." + PUBLISHED_QKV.format(**match.groupdict()))]
     published = _translate(name, _reversed(VISION_NAMES))
     return None if published is None else [copied(info, "vision_model." + published)]

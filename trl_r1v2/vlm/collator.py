@@ -1,29 +1,78 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-What collators of vision-language data share: a row's images as one list of RGB images.
+The one picture that every trainer and sampler makes of a row's image: that of [`load_image`] in `processing.py`.
 
-For preference pairs (`mpo`) and pairs to score (`rewards`). Does not cover tokenization, nor images given as paths or
-bytes: those are left to the processor.
+Transparency lies over white, EXIF's orientation is applied and 16-bit grey is scaled, whatever the processor would do.
+Grey and RGB pictures keep every pixel. Does not cover tokenization; remote addresses, arrays and tensors are left to the
+processor.
 """
 
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from trl_r1v2.vlm.processing import RowError, load_image
+
 
 def rgb_image(image: Any, place: str) -> Any:
     """
-    An image in RGB, read from its file if need be; what is no PIL image is left as it is.
+    An image in RGB, read from its file if need be.
+
+    Args:
+        image (`Any`):
+            PIL image, path, encoded bytes, or an undecoded `{"bytes", "path"}`. Anything else, and text that names no
+            file, is returned as it is.
+        place (`str`):
+            How the message calls it.
 
     Raises:
         `ValueError`: If it cannot be read, with `place`.
     """
-    if not isinstance(image, Image.Image):
+    if isinstance(image, str) and not os.path.isfile(image):
+        return image
+    if not isinstance(image, Image.Image | str | Path | bytes | dict):
         return image
     try:
-        return image.convert("RGB")
-    except OSError as error:
-        raise ValueError(f"{place} cannot be read ({error}). Repair or drop the row before training.") from error
+        return load_image(image)
+    except RowError as error:
+        raise ValueError(f"{place} cannot be read ({error}) Repair or drop the row before training.") from error
+
+
+def with_rgb_images(example: dict[str, Any]) -> dict[str, Any]:
+    """
+    A row whose images, in `image`, `images` or the parts of its prompt, are in RGB. The columns stay as they are.
+
+    Raises:
+        `ValueError`: If an image cannot be read, with the beginning of the row's prompt.
+    """
+    example = dict(example)
+    prompt = example["prompt"]
+
+    def rgb(image: Any, index: int) -> Any:
+        return rgb_image(image, f"image {index} of the row with prompt {str(prompt)[:80]!r}")
+
+    if example.get("image") is not None:
+        example["image"] = rgb(example["image"], 0)
+    if example.get("images") is not None:
+        example["images"] = [rgb(image, index) for index, image in enumerate(example["images"])]
+    if isinstance(prompt, list):
+        example["prompt"] = [_with_rgb_parts(message, rgb) for message in prompt]
+    return example
+
+
+def _with_rgb_parts(message: dict[str, Any], rgb: Callable[[Any, int], Any]) -> dict[str, Any]:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    parts = [
+        part if part.get("image") is None else {**part, "image": rgb(part["image"], index)}
+        for index, part in enumerate(content)
+    ]
+    return {**message, "content": parts}
 
 
 def with_image_list(example: dict[str, Any]) -> dict[str, Any]:
@@ -37,13 +86,23 @@ def with_image_list(example: dict[str, Any]) -> dict[str, Any]:
     Raises:
         `ValueError`: If an image cannot be read, with the beginning of the row's prompt.
     """
-    example = dict(example)
+    example = with_rgb_images(example)
     single = example.pop("image", None)
-    images = example.pop("images", None)
-    if images is None:
-        images = [] if single is None else [single]
-    start = str(example["prompt"])[:80]
-    example["images"] = [
-        rgb_image(image, f"image {i} of the row with prompt {start!r}") for i, image in enumerate(images)
-    ]
+    if example.get("images") is None:
+        example["images"] = [] if single is None else [single]
     return example
+
+
+@dataclass
+class RGBImageCollator:
+    """
+    A collator of rows with images, which are brought to RGB first.
+
+    Args:
+        collate (`Callable`): The collator that makes the batch.
+    """
+
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        return self.collate([with_image_list(example) for example in examples])

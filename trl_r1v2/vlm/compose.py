@@ -23,6 +23,7 @@ from transformers import (
 
 from trl_r1v2.vlm import checkpoint_keys as keys
 from trl_r1v2.vlm.errors import CheckpointError
+from trl_r1v2.vlm.output_folder import write_text_atomically
 from trl_r1v2.vlm.parts import fresh_adapter, local_folder, read_adapter, read_config, read_llm, read_vision
 from trl_r1v2.vlm.processor_setup import (
     build_processor,
@@ -32,7 +33,7 @@ from trl_r1v2.vlm.processor_setup import (
     load_tokenizer,
 )
 from trl_r1v2.vlm.published_config import image_seq_length
-from trl_r1v2.vlm.shard_writer import ShardWriter, WriteResult, parse_size, plan_shards, write_text_atomically
+from trl_r1v2.vlm.shard_writer import ShardWriter, WriteResult, parse_size, plan_shards
 from trl_r1v2.vlm.tensor_files import DTYPE_NAMES, TORCH_DTYPES, OutputTensor
 
 
@@ -110,8 +111,8 @@ def compose_vlm(
             paper trains its adapter before).
         downsample_ratio (`float`, *optional*, defaults to `0.5`): Pixel-shuffle ratio per side.
         seed (`int`, *optional*, defaults to `0`): Seed of a fresh adapter.
-        dtype (`str`, *optional*): `"bfloat16"`, `"float16"` or `"float32"` casts every tensor; by default tensors keep
-            their bytes and the config names the LLM's dtype.
+        dtype (`str`, *optional*): `"bfloat16"`, `"float16"` or `"float32"` casts every tensor; by default every
+            part keeps its own, and the config names the LLM's.
         max_shard_size (`str`, *optional*, defaults to `"5GB"`): Size above which a new shard begins.
         min_patches (`int`, *optional*, defaults to `1`): Fewest tiles an image is cut into.
         max_patches (`int`, *optional*, defaults to `12`): Most tiles, without the thumbnail; 1 turns tiling off.
@@ -123,8 +124,8 @@ def compose_vlm(
 
     Raises:
         [`~vlm.errors.CheckpointError`]: when the parts do not fit together (with the numbers that differ), a part has
-            no safetensors checkpoint or the LLM no chat template, `output_dir` holds something else, or the disk is
-            too small; nothing is written then.
+            no safetensors checkpoint or the LLM no chat template, `output_dir` holds something else or another run is
+            writing there, or the disk is too small; nothing is written then. Also when the disk fails on the way.
     """
     vision_dir, llm_dir = local_folder(vision, "vision"), local_folder(llm, "llm")
     adapter_dir = None if adapter is None else local_folder(adapter, "adapter")
@@ -142,7 +143,7 @@ def compose_vlm(
     tokenizer, added = load_tokenizer(llm_dir)
     template = chat_template_of(llm_dir, tokenizer, chat_template)
     llm_tensors, dropped = read_llm(llm_dir, text_config, tokenizer, added, cast)
-    llm_dtype = next(tensor.dtype for tensor in llm_tensors if tensor.name == keys.EMBEDDING)
+    llm_dtype = embedding_dtype(llm_tensors, llm_dir)
 
     config = native_config(vision_config, text_config, tokenizer, downsample_ratio, llm_dtype)
     if adapter_dir is None:
@@ -202,16 +203,15 @@ def write_native_checkpoint(
 ) -> ComposeReport:
     """Check names and shapes against the native model, then write shards, config, processor and generation config."""
     ordered = in_model_order(tensors, config)
-    writer = ShardWriter(output_dir, plan_shards(ordered, parse_size(settings["max_shard_size"])), settings)
-    result = writer.write(progress)
-    config.save_pretrained(output_dir)
-    processor.save_pretrained(output_dir)
-    check_saved_tokenizer(output_dir, processor.tokenizer)
     generation = generation_settings(generation_from, config, processor.tokenizer)
-    write_text_atomically(
-        output_dir / "generation_config.json", json.dumps(generation, indent=2, sort_keys=True) + "\n"
-    )
-    writer.finish()
+    with ShardWriter(output_dir, plan_shards(ordered, parse_size(settings["max_shard_size"])), settings) as writer:
+        result = writer.write(progress)
+        config.save_pretrained(output_dir)
+        processor.save_pretrained(output_dir)
+        check_saved_tokenizer(output_dir, processor.tokenizer)
+        text = json.dumps(generation, indent=2, sort_keys=True) + "\n"
+        write_text_atomically(output_dir / "generation_config.json", text)
+        writer.finish()
     components = {"vision": keys.VISION_ROOT, "adapter": keys.ADAPTER_ROOT, "llm": (keys.LLM_ROOT, keys.LM_HEAD)}
     parts = {name: [t for t in ordered if t.name.startswith(root)] for name, root in components.items()}
     return ComposeReport(
@@ -227,9 +227,26 @@ def write_native_checkpoint(
     )
 
 
-def in_model_order(tensors: list[OutputTensor], config: InternVLConfig) -> list[OutputTensor]:
+def embedding_dtype(tensors: list[OutputTensor], folder: Path) -> str:
+    """The dtype of the input embeddings, which stands for the LLM's; `folder` is named where there are none."""
+    for tensor in tensors:
+        if tensor.name == keys.EMBEDDING:
+            return tensor.dtype
+    raise CheckpointError(
+        f"{folder}: there are no input embeddings (embed_tokens.weight). Fetch the checkpoint again."
+    )
+
+
+def in_model_order(
+    tensors: list[OutputTensor], config: InternVLConfig, source: str = "the tensors"
+) -> list[OutputTensor]:
     """
     The tensors in the order of the native model's state dict.
+
+    Args:
+        tensors (`list[OutputTensor]`): Tensors under native names.
+        config (`InternVLConfig`): Config of the whole.
+        source (`str`, *optional*): What to call the tensors in the error.
 
     Raises:
         [`~vlm.errors.CheckpointError`]: listing unknown, missing and repeated names and shapes that differ.
@@ -253,7 +270,7 @@ def in_model_order(tensors: list[OutputTensor], config: InternVLConfig) -> list[
     }
     found = [f"{len(names)} {kind}: {', '.join(names[:8])}" for kind, names in problems.items() if names]
     if found:
-        raise CheckpointError(f"the tensors do not fit the native InternVL model: {'; '.join(found)}.")
+        raise CheckpointError(f"{source} do not fit the native InternVL model: {'; '.join(found)}.")
     return [by_name[name] for name in expected]
 
 

@@ -19,21 +19,25 @@ from trl_r1v2.vlm import checkpoint_keys as keys
 from trl_r1v2.vlm.compose import (
     ComposeReport,
     chat_template_of,
+    embedding_dtype,
+    in_model_order,
     native_config,
     write_native_checkpoint,
 )
 from trl_r1v2.vlm.errors import CheckpointError
+from trl_r1v2.vlm.output_folder import write_text_atomically
 from trl_r1v2.vlm.parts import local_folder, read_config, same_bytes
 from trl_r1v2.vlm.processor_setup import build_processor, image_token_ids, load_tokenizer
 from trl_r1v2.vlm.published_config import (
     PUBLISHED_CHAT_TYPES,
     chat_config_to_published,
     check_chat_config,
+    check_sections,
     text_config_to_native,
     vision_config_to_native,
 )
-from trl_r1v2.vlm.shard_writer import ShardWriter, WriteResult, parse_size, plan_shards, write_text_atomically
-from trl_r1v2.vlm.tensor_files import read_checkpoint
+from trl_r1v2.vlm.shard_writer import ShardWriter, WriteResult, parse_size, plan_shards
+from trl_r1v2.vlm.tensor_files import TensorInfo, copied, read_checkpoint
 
 
 TOKENIZER_FILES = (
@@ -103,14 +107,15 @@ def to_native(
             f"{folder} is a {published.get('model_type')!r} checkpoint; published InternVL checkpoints are "
             f"{' or '.join(PUBLISHED_CHAT_TYPES)}."
         )
-    check_chat_config(published)
+    check_chat_config(published, folder)
     text_config = text_config_to_native(published["llm_config"])
     vision_config = vision_config_to_native(published["vision_config"])
     stored = read_checkpoint(folder)
     tensors, unknown = keys.published_to_native(stored)
     if unknown:
         raise CheckpointError(f"{folder}: {len(unknown)} tensors are in no table: {', '.join(unknown[:8])}.")
-    dropped = _tied_head(folder, text_config.tie_word_embeddings, stored)
+    head, embedding = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
+    dropped = _tied_head(folder, text_config.tie_word_embeddings, stored.get(head), stored.get(embedding))
     tensors = [tensor for tensor in tensors if not (dropped and tensor.name == keys.LM_HEAD)]
 
     tokenizer, added = load_tokenizer(folder)
@@ -121,8 +126,7 @@ def to_native(
             "InternVL tokenizer holds the image tokens: fetch the tokenizer files again."
         )
     ratio = published.get("downsample_ratio", 0.5)
-    embedding = next(tensor for tensor in tensors if tensor.name == keys.EMBEDDING)
-    config = native_config(vision_config, text_config, tokenizer, ratio, embedding.dtype)
+    config = native_config(vision_config, text_config, tokenizer, ratio, embedding_dtype(tensors, folder))
     tiles = published.get("max_dynamic_patch", 6) if published.get("dynamic_image_size", False) else 1
     processor = build_processor(
         tokenizer,
@@ -160,11 +164,16 @@ def to_published(
 
     Returns:
         [`PublishedReport`]
+
+    Raises:
+        [`~vlm.errors.CheckpointError`]: when a setting has no published counterpart, or tensors are unknown, missing,
+            given twice, of another shape, or of dtypes that cannot be joined; all of them are listed.
     """
     folder = local_folder(checkpoint, "checkpoint")
     raw = read_config(folder)
     if raw.get("model_type") != "internvl":
         raise CheckpointError(f"{folder} is a {raw.get('model_type')!r} checkpoint, not a native `internvl` one.")
+    check_sections(raw, folder, "vision_config", "text_config")
     base = None
     if reference is not None:
         base = read_config(local_folder(reference, "reference"))
@@ -172,30 +181,35 @@ def to_published(
             raise CheckpointError(
                 f"reference: {reference} is a {base.get('model_type')!r} checkpoint, not a published one."
             )
-    config = chat_config_to_published(InternVLConfig.from_pretrained(folder), base)
-    tensors, unknown = keys.native_to_published(read_checkpoint(folder))
+        check_sections(base, Path(reference), "vision_config", "llm_config")
+    native = InternVLConfig.from_pretrained(folder)
+    config = chat_config_to_published(native, base)
+    stored = keys.by_module_name(read_checkpoint(folder), folder)
+    if _tied_head(folder, native.tie_word_embeddings, stored.get(keys.LM_HEAD), stored.get(keys.EMBEDDING)):
+        del stored[keys.LM_HEAD]
+    in_model_order([copied(info, name) for name, info in stored.items()], native, f"{folder}: the tensors")
+    tensors, unknown = keys.native_to_published(stored)
     if unknown:
         raise CheckpointError(f"{folder}: {len(unknown)} tensors are in no table: {', '.join(unknown[:8])}.")
     output = Path(output_dir)
     settings = {"checkpoint": str(folder), "reference": reference, "max_shard_size": max_shard_size}
-    writer = ShardWriter(output, plan_shards(tensors, parse_size(max_shard_size)), settings)
-    result = writer.write(progress)
-    write_text_atomically(output / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
-    for name in TOKENIZER_FILES:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, output / name)
-    writer.finish()
+    with ShardWriter(output, plan_shards(tensors, parse_size(max_shard_size)), settings) as writer:
+        result = writer.write(progress)
+        write_text_atomically(output / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+        for name in TOKENIZER_FILES:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, output / name)
+        writer.finish()
     return PublishedReport(str(output), len(tensors), result)
 
 
-def _tied_head(folder: Path, tied: bool, stored: dict) -> list[str]:
-    """The head's name when it repeats tied embeddings and can be left out."""
-    head = stored.get("language_model.lm_head.weight")
-    if not tied or head is None:
+def _tied_head(folder: Path, tied: bool, head: TensorInfo | None, embedding: TensorInfo | None) -> list[str]:
+    """The head's name when it repeats tied embeddings and can be left out; missing embeddings are found later."""
+    if not tied or head is None or embedding is None:
         return []
-    if not same_bytes(head, stored["language_model.model.embed_tokens.weight"]):
+    if not same_bytes(head, embedding):
         raise CheckpointError(
-            f"{folder}: llm_config says the embeddings are tied, but lm_head.weight differs from them. Set "
-            "tie_word_embeddings to false in llm_config if the head is the one to keep."
+            f"{folder}: config.json says the embeddings are tied, but lm_head.weight differs from them. Set "
+            "tie_word_embeddings to false there (in llm_config too) if the head is the one to keep."
         )
     return [head.name]

@@ -15,6 +15,7 @@ from trl_r1v2.vlm.published_config import (
     PUBLISHED_CHAT_TYPES,
     PUBLISHED_VISION_TYPE,
     check_chat_config,
+    check_sections,
     vision_config_to_native,
 )
 from trl_r1v2.vlm.tensor_files import (
@@ -44,9 +45,12 @@ def local_folder(path: str, what: str) -> Path:
 def read_config(folder: Path) -> dict:
     """Contents of a checkpoint's `config.json`."""
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no UTF-8
         raise CheckpointError(f"{folder}/config.json is no JSON ({error}). Fetch or copy it again.") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{folder}/config.json is no JSON object. Fetch or copy it again.")
+    return config
 
 
 def read_vision(folder: Path, cast: str | None) -> tuple[InternVLVisionConfig, list[OutputTensor]]:
@@ -55,12 +59,14 @@ def read_vision(folder: Path, cast: str | None) -> tuple[InternVLVisionConfig, l
     kind = raw.get("model_type")
     tensors = read_checkpoint(folder)
     if kind in ("internvl_vision", "internvl"):
+        if kind == "internvl":
+            check_sections(raw, folder, "vision_config")
+            tensors = keys.by_module_name(tensors, folder)
         values = raw if kind == "internvl_vision" else raw["vision_config"]
-        names = {keys.module_name(name): info for name, info in tensors.items()}
         root = "" if kind == "internvl_vision" else keys.VISION_ROOT
         return InternVLVisionConfig.from_dict(values), [
             copied(info, keys.VISION_ROOT + name.removeprefix(root), cast)
-            for name, info in names.items()
+            for name, info in tensors.items()
             if name.startswith(root)
         ]
     if kind not in (PUBLISHED_VISION_TYPE, *PUBLISHED_CHAT_TYPES):
@@ -69,7 +75,7 @@ def read_vision(folder: Path, cast: str | None) -> tuple[InternVLVisionConfig, l
             f"{PUBLISHED_VISION_TYPE}, {' or '.join(PUBLISHED_CHAT_TYPES)}."
         )
     if kind in PUBLISHED_CHAT_TYPES:
-        check_chat_config(raw)
+        check_chat_config(raw, folder)
     config = vision_config_to_native(raw if kind == PUBLISHED_VISION_TYPE else raw["vision_config"])
     root = "" if kind == PUBLISHED_VISION_TYPE else "vision_model."
     converted: list[OutputTensor] = []
@@ -93,7 +99,8 @@ def read_llm(
     tensors = read_checkpoint(folder)
     dropped = [name for name in tensors if name.endswith("rotary_emb.inv_freq")]
     if config.tie_word_embeddings and keys.LM_HEAD in tensors:
-        if not same_bytes(tensors[keys.LM_HEAD], tensors["model.embed_tokens.weight"]):
+        embedding = tensors.get("model.embed_tokens.weight", tensors.get("embed_tokens.weight"))
+        if embedding is not None and not same_bytes(tensors[keys.LM_HEAD], embedding):
             raise CheckpointError(
                 f"{folder}: tie_word_embeddings is true, but lm_head.weight differs from the embeddings. Set "
                 "tie_word_embeddings to false in its config.json if the head is the one to keep."
@@ -113,7 +120,7 @@ def read_llm(
         if name in dropped:
             continue
         native = name if name == keys.LM_HEAD else keys.LLM_ROOT + name.removeprefix("model.")
-        if native in (keys.EMBEDDING, keys.LM_HEAD) and info.shape[0] == config.vocab_size:
+        if native in (keys.EMBEDDING, keys.LM_HEAD) and len(info.shape) == 2 and info.shape[0] == config.vocab_size:
             converted.append(_with_new_rows(info, native, vocab_size, first_new, len(added), cast))
         else:
             converted.append(copied(info, native, cast))
@@ -168,7 +175,7 @@ def read_adapter(folder: Path, config: InternVLConfig, cast: str | None) -> list
     if kind not in ("internvl", *PUBLISHED_CHAT_TYPES):
         raise CheckpointError(f"adapter: {folder} is a {kind!r} checkpoint; give a native or published InternVL one.")
     if kind in PUBLISHED_CHAT_TYPES:
-        check_chat_config(raw)
+        check_chat_config(raw, folder)
     ratio = raw.get("downsample_ratio", 0.5)
     activation = raw.get("projector_hidden_act", "gelu")
     if ratio != config.downsample_ratio or activation != config.projector_hidden_act:
@@ -176,11 +183,18 @@ def read_adapter(folder: Path, config: InternVLConfig, cast: str | None) -> list
             f"adapter: {folder} was made for downsample_ratio={ratio} and {activation!r}, the composed model has "
             f"{config.downsample_ratio} and {config.projector_hidden_act!r}."
         )
-    found = []
-    for name, info in read_checkpoint(folder).items():
-        native = keys.adapter_to_native(name) if kind in PUBLISHED_CHAT_TYPES else keys.module_name(name)
-        if native is not None and native.startswith(keys.ADAPTER_ROOT):
-            found.append(copied(info, native, cast))
+    tensors = read_checkpoint(folder)
+    if kind in PUBLISHED_CHAT_TYPES:
+        published = [name for name in tensors if name.startswith("mlp1.")]
+        unknown = [name for name in published if keys.adapter_to_native(name) is None]
+        if unknown:
+            raise CheckpointError(
+                f"adapter: {folder}: {len(unknown)} tensors are in no table: {', '.join(unknown[:8])}."
+            )
+        found = [copied(tensors[name], keys.adapter_to_native(name), cast) for name in published]
+    else:
+        named = keys.by_module_name(tensors, folder).items()
+        found = [copied(info, name, cast) for name, info in named if name.startswith(keys.ADAPTER_ROOT)]
     _check_widths(folder, found, config)
     return found
 
@@ -191,7 +205,7 @@ def _check_widths(folder: Path, adapter: list[OutputTensor], config: InternVLCon
     wide = config.vision_config.hidden_size * round(1 / config.downsample_ratio) ** 2
     needed = (config.text_config.hidden_size, wide)
     found = shapes.get(f"{keys.ADAPTER_ROOT}linear_1.weight", needed)
-    if tuple(found) != needed:
+    if len(found) == 2 and tuple(found) != needed:
         raise CheckpointError(
             f"adapter: {folder} leads from {found[1]} features a token to an LLM of width {found[0]}; this tower gives "
             f"{needed[1]} and this LLM has width {needed[0]}. An adapter moves between LLMs of one width, behind the tower "

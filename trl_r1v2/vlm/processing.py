@@ -48,7 +48,8 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
         `PIL.Image.Image` in mode RGB.
 
     Raises:
-        [`RowError`]: when the image is missing, broken, empty, too large, or in a mode without a colour meaning.
+        [`RowError`]: when the image is missing, of another type, broken, empty, too large, or in a mode without a
+            colour meaning.
     """
     where, image = _open(source)
     try:
@@ -81,7 +82,14 @@ def _open(source: ImageSource) -> tuple[str, Image.Image]:
     if isinstance(source, Image.Image):
         return "the image", source
     if isinstance(source, dict):
-        source = source["path"] if source.get("bytes") is None else source["bytes"]
+        source = source.get("path") if source.get("bytes") is None else source["bytes"]
+        if source is None:
+            raise RowError("the image is a dict with neither `bytes` nor `path`. Fetch it or remove the row.")
+    if not isinstance(source, (str, Path, bytes)):
+        raise RowError(
+            f"the image is {'None' if source is None else f'of type {type(source).__name__!r}'}. Give a PIL image, a "
+            "file's path, encoded bytes, or a dict of `bytes` and `path`."
+        )
     where = f"the image of {len(source):,} bytes" if isinstance(source, bytes) else f"image {str(source)!r}"
     try:
         with warnings.catch_warnings():
@@ -161,7 +169,11 @@ def check_row(
     Raises:
         [`RowError`]: naming what is wrong and what to do.
     """
-    images = list(images or [])
+    _check_messages(prompt)
+    # A string or an array can be iterated too, and would be taken for as many images as it has items.
+    if images is not None and (isinstance(images, (str, bytes, dict)) or not isinstance(images, Iterable)):
+        raise RowError(f"the images are of type {type(images).__name__!r}. Give a list, of one image too.")
+    images = [] if images is None else list(images)
     sizes = []
     for position, source in enumerate(images, start=1):
         try:
@@ -203,10 +215,41 @@ def find_bad_rows(
     problems = {}
     for number, row in enumerate(rows):
         try:
+            if prompt_column not in row:
+                raise RowError(f"there is no {prompt_column!r} among the row's columns {sorted(row)}. Add it.")
             check_row(row[prompt_column], row.get(images_column), processor, **limits)
         except RowError as error:
             problems[number] = str(error)
     return problems
+
+
+def _check_messages(prompt: str | list[dict]) -> None:
+    """Refuse a prompt that is neither text nor messages of the form that chat templates read."""
+    if isinstance(prompt, str):
+        return
+    if not isinstance(prompt, (list, tuple)):
+        raise RowError(f"the prompt is of type {type(prompt).__name__!r}. Give text or a list of messages.")
+    if not prompt:
+        raise RowError("the prompt is an empty list. Give at least one message.")
+    for number, message in enumerate(prompt, start=1):
+        place = f"message {number} of {len(prompt)}"
+        if not isinstance(message, dict):
+            raise RowError(f"{place} is of type {type(message).__name__!r}. Give a dict of `role` and `content`.")
+        if not isinstance(message.get("role"), str):
+            raise RowError(f"{place} has no `role`. Give 'system', 'user' or 'assistant'.")
+        content = message.get("content")
+        if not (content is None or isinstance(content, (str, list, tuple))):
+            raise RowError(
+                f"{place}: its content is of type {type(content).__name__!r}. Give text or a list of parts."
+            )
+        for position, part in enumerate(_parts(message), start=1):
+            where = f"{place}, part {position}"
+            if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+                raise RowError(
+                    f'{where} is no dict with a `type`. Give for example {{"type": "text", "text": "..."}}.'
+                )
+            if part["type"] == "text" and not isinstance(part.get("text"), str):
+                raise RowError(f"{where} has the type 'text' and no `text`. Give it, or remove the part.")
 
 
 def _check_placeholders(prompt: str | list[dict], num_images: int, processor: InternVLProcessor) -> None:
@@ -252,7 +295,7 @@ def _render(messages: list[dict], num_images: int, processor: InternVLProcessor)
         ]
     try:
         return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError as error:
+    except (TemplateError, TypeError) as error:  # templates add strings; Python refuses to add None to one
         raise RowError(
             f"the chat template cannot render the messages ({error}). Give them the roles and contents that it expects."
         ) from error

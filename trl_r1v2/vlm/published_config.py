@@ -5,6 +5,8 @@ back. A setting that the native model computes differently is refused with its v
 native counterpart (`drop_path_rate`, `use_flash_attn`) are dropped. Names of tensors are `checkpoint_keys.py`.
 """
 
+from pathlib import Path
+
 from transformers import AutoConfig, InternVLConfig, InternVLVisionConfig, PreTrainedConfig
 
 from trl_r1v2.vlm.errors import CheckpointError
@@ -74,7 +76,7 @@ def vision_config_to_published(native: InternVLVisionConfig) -> dict:
 def text_config_to_native(llm_config: dict) -> PreTrainedConfig:
     """Config of the language model inside a published chat config."""
     values = dict(llm_config)
-    model_type = values.pop("model_type")
+    model_type = values.pop("model_type", None)
     if model_type not in ("qwen2", "qwen3", "llama"):
         raise CheckpointError(
             f"the language model of this checkpoint is {model_type!r}; the conversion covers qwen2, qwen3 and llama, "
@@ -88,13 +90,28 @@ def text_config_to_native(llm_config: dict) -> PreTrainedConfig:
     return AutoConfig.for_model(model_type, **values)
 
 
-def check_chat_config(published: dict) -> None:
+def check_sections(config: dict, folder: Path, *names: str) -> None:
+    """
+    Refuse a `config.json` without the sections `names`.
+
+    Raises:
+        [`~vlm.errors.CheckpointError`]: naming every section that is not there or no JSON object.
+    """
+    missing = [name for name in names if not isinstance(config.get(name), dict)]
+    if missing:
+        raise CheckpointError(
+            f"{folder}/config.json has no {' and no '.join(f'`{name}`' for name in missing)}. Fetch or copy it again."
+        )
+
+
+def check_chat_config(published: dict, folder: Path) -> None:
     """
     Refuse published chat settings that the native model does not reproduce.
 
     Raises:
-        [`~vlm.errors.CheckpointError`]: naming every such setting with its value.
+        [`~vlm.errors.CheckpointError`]: naming every such setting with its value, or the section that is missing.
     """
+    check_sections(published, folder, "vision_config", "llm_config")
     image_size = published["vision_config"].get("image_size", _VISION_FIELDS["image_size"][1])
     required = {
         "select_layer": (published.get("select_layer", -1), -1),

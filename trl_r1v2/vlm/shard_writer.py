@@ -6,14 +6,14 @@ A shard is written under a temporary name, flushed to disk, hashed on the way an
 `composition.json`. A second run with the same plan checks recorded shards by size and hash (XXH3, 128 bits: it tells
 damage, not forgery, and keeps up with the disk), keeps the ones that hold, and writes the rest: the folder ends up byte
 for byte the same as that of an uninterrupted run. Tensor names and contents are the caller's; configs and processors are
-not written here.
+not written here; the folder's lock is `output_folder.py`.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-import shutil
 import struct
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ import xxhash
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from trl_r1v2.vlm.errors import CheckpointError
+from trl_r1v2.vlm.output_folder import LOCK, disk_errors, folder_lock, free_bytes, write_text_atomically
 from trl_r1v2.vlm.tensor_files import OutputTensor, dtype_size
 
 
@@ -107,7 +108,8 @@ def plan_shards(tensors: list[OutputTensor], max_shard_bytes: int) -> list[Shard
 
 class ShardWriter:
     """
-    Writes shards into a folder, keeping what an earlier run of the same plan has finished.
+    Writes shards into a folder, keeping what an earlier run of the same plan has finished. A context manager: inside it
+    the folder is this run's alone, and errors of the disk are `CheckpointError`s.
 
     Args:
         output_dir (`Path`): Folder to write to; it must be empty, absent, or hold an earlier run of the same plan.
@@ -115,8 +117,8 @@ class ShardWriter:
         settings (`dict`): Everything else that decides the result (part of the fingerprint and of the manifest).
 
     Raises:
-        [`~vlm.errors.CheckpointError`]: when the folder holds anything else, or the disk has less room than is needed;
-            nothing is written then.
+        [`~vlm.errors.CheckpointError`]: when the folder holds anything else, its record is damaged, another run holds
+            it, or the disk has less room than is needed; nothing is written then. Also when the disk fails on the way.
     """
 
     def __init__(self, output_dir: Path, shards: list[Shard], settings: dict):
@@ -126,17 +128,37 @@ class ShardWriter:
         plan = {"settings": settings, "shards": [[s.filename, [t.identity() for t in s.tensors]] for s in shards]}
         self.fingerprint = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
         self.finished: dict[str, dict] = self._load_manifest()
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> "ShardWriter":
+        if not self.output_dir.exists():
+            self.check_disk(sum(shard.nbytes for shard in self.shards))
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(disk_errors(self.output_dir))
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(folder_lock(self.output_dir))
+            # Only now nobody else changes it.
+            self.finished = self._load_manifest()
+            self._held = stack.pop_all()
+        return self
+
+    def __exit__(self, *error) -> bool | None:
+        return self._held.__exit__(*error)
 
     def _load_manifest(self) -> dict[str, dict]:
         path = self.output_dir / MANIFEST
         if not path.is_file():
-            if self.output_dir.exists() and any(self.output_dir.iterdir()):
+            if self.output_dir.exists() and not self.output_dir.is_dir():
+                raise CheckpointError(f"{self.output_dir} is a file. Choose another output_dir.")
+            # What a run has made, or has left when it was killed, by its first record.
+            begun = {LOCK, MANIFEST, f"{MANIFEST}.part"}
+            if self.output_dir.exists() and any(found.name not in begun for found in self.output_dir.iterdir()):
                 raise CheckpointError(
                     f"{self.output_dir} is not empty and was not written by this command. Choose another output_dir, "
                     "or empty it."
                 )
             return {}
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = _read_manifest(path)
         if manifest["schema"] != SCHEMA or manifest["fingerprint"] != self.fingerprint:
             changed = sorted(
                 key for key in {*self.settings, *manifest["settings"]}
@@ -166,10 +188,12 @@ class ShardWriter:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest() == record["xxh3_128"]
 
-    def check_disk(self, needed: int) -> None:
-        """Refuse before writing when fewer than `needed` bytes (and some room for small files) are free."""
-        existing = next(path for path in (self.output_dir, *self.output_dir.parents) if path.exists())
-        free = shutil.disk_usage(existing).free
+    def check_disk(self, needed: int, stale: list[Path] | None = None) -> None:
+        """
+        Refuse before writing when fewer than `needed` bytes (and some room for small files) are free. What the `stale`
+        files occupy counts as free.
+        """
+        free = free_bytes(self.output_dir) + sum(512 * path.stat().st_blocks for path in stale or [])
         if free < needed + SPARE_BYTES:
             raise CheckpointError(
                 f"{self.output_dir}: {needed + SPARE_BYTES:,} bytes are needed and {free:,} are free. "
@@ -186,8 +210,11 @@ class ShardWriter:
             bytes_written=sum(shard.nbytes for shard in pending),
             largest_shard_bytes=max(shard.nbytes for shard in self.shards),
         )
-        self.check_disk(result.bytes_written)
-        self.output_dir.mkdir(parents=True, exist_ok=True)
+        candidates = [path for s in pending for path in (self._part_path(s), self.output_dir / s.filename)]
+        stale = [path for path in candidates if path.is_file()]
+        self.check_disk(result.bytes_written, stale)
+        for path in stale:
+            path.unlink()
         self._save_manifest(complete=False)
         columns = (
             TextColumn("{task.description}"),
@@ -216,7 +243,7 @@ class ShardWriter:
     def _write_part(self, shard: Shard, advance) -> str:
         """Write a shard under its temporary name; returns its hash."""
         digest = xxhash.xxh3_128()
-        with open(self._part_path(shard), "wb") as file:
+        with disk_errors(self._part_path(shard)), open(self._part_path(shard), "wb") as file:
             for chunk in chain([shard.header()], *(tensor.chunks() for tensor in shard.tensors)):
                 file.write(chunk)
                 digest.update(chunk)
@@ -225,9 +252,10 @@ class ShardWriter:
 
     def _finish_shard(self, shard: Shard, digest: str) -> None:
         """Flush a written shard, give it its name, and record it."""
-        with open(self._part_path(shard), "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(self._part_path(shard), self.output_dir / shard.filename)
+        with disk_errors(self._part_path(shard)):
+            with open(self._part_path(shard), "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(self._part_path(shard), self.output_dir / shard.filename)
         self.finished[shard.filename] = {"nbytes": shard.nbytes, "xxh3_128": digest}
         self._save_manifest(complete=False)
 
@@ -247,8 +275,22 @@ class ShardWriter:
         self._save_manifest(complete=True)
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Replace `path` in one step, so that a kill leaves the old file or the new one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+def _read_manifest(path: Path) -> dict:
+    """The record of an earlier run, with every entry that is read later."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        sound = (
+            isinstance(manifest, dict)
+            and {"schema", "fingerprint", "settings", "shards"} <= manifest.keys()
+            and isinstance(manifest["settings"], dict)
+            and isinstance(manifest["shards"], dict)
+            and all(isinstance(s, dict) and {"nbytes", "xxh3_128"} <= s.keys() for s in manifest["shards"].values())
+        )
+    except ValueError:  # no JSON, or no UTF-8
+        sound = False
+    if not sound:
+        raise CheckpointError(
+            f"{path} is damaged, and without it finished shards cannot be told from broken ones. Delete the folder "
+            f"{path.parent} and run the same command again."
+        )
+    return manifest

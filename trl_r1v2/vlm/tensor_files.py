@@ -9,6 +9,7 @@ for bit. Writing files is `shard_writer.py`; names are `checkpoint_keys.py`. Pic
 refused: loading them would run code.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -16,6 +17,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -117,7 +119,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = _weight_map(index)
         files = [folder / name for name in sorted(set(weight_map.values()))]
         missing = [file.name for file in files if not file.is_file()]
         if missing:
@@ -132,6 +134,17 @@ def checkpoint_files(folder: Path) -> list[Path]:
     raise CheckpointError(
         f"{folder}: no checkpoint found: expected `model.safetensors` or `model.safetensors.index.json`."
     )
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Which file holds which tensor, as an index says."""
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise CheckpointError(f"{index} is no JSON ({error}). Fetch or copy it again.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("weight_map"), dict):
+        raise CheckpointError(f"{index} has no weight_map. Fetch or copy it again.")
+    return content["weight_map"]
 
 
 def read_checkpoint(folder: Path) -> dict[str, TensorInfo]:
@@ -152,7 +165,7 @@ def read_checkpoint(folder: Path) -> dict[str, TensorInfo]:
             tensors[name] = info
     index = folder / "model.safetensors.index.json"
     if index.is_file() and not (folder / "model.safetensors").is_file():
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = _weight_map(index)
         wrong = sorted(n for n in weight_map if n not in tensors or tensors[n].path.name != weight_map[n])
         wrong += sorted(set(tensors) - set(weight_map))
         if wrong:
@@ -163,6 +176,16 @@ def read_checkpoint(folder: Path) -> dict[str, TensorInfo]:
 
 
 # --- Pieces: where the bytes of an output tensor come from -----------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[BinaryIO]:
+    """The opened file of a part; an error while it is read names it."""
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}). Check the disk and run again.") from error
 
 
 @dataclass(frozen=True)
@@ -176,7 +199,7 @@ class FileRange:
     def chunks(self) -> Iterator[memoryview]:
         """The bytes in order. Each chunk overwrites the one before it."""
         buffer = memoryview(bytearray(min(CHUNK_BYTES, self.nbytes)))
-        with open(self.path, "rb") as file:
+        with _readable(self.path) as file:
             file.seek(self.offset)
             left = self.nbytes
             while left:
@@ -282,7 +305,7 @@ class MeanRow:
         row_bytes = width * dtype_size(self.source.dtype)
         rows_a_chunk = max(1, CHUNK_BYTES // row_bytes)
         total = torch.zeros(width, dtype=torch.float64)
-        with open(self.source.path, "rb") as file:
+        with _readable(self.source.path) as file:
             file.seek(self.source.offset)
             for start in range(0, self.num_rows, rows_a_chunk):
                 chunk = bytearray(file.read(min(rows_a_chunk, self.num_rows - start) * row_bytes))
@@ -352,7 +375,7 @@ def rows_of(
 
 def row_piece(info: TensorInfo, start: int, stop: int, dtype: str | None = None) -> tuple[Piece, str]:
     """The bytes of rows `start:stop` of `info`, and their dtype."""
-    row_bytes = info.nbytes // info.shape[0] if info.shape else info.nbytes
+    row_bytes = info.nbytes // (info.shape[0] or 1) if info.shape else info.nbytes
     piece = FileRange(info.path, info.offset + start * row_bytes, (stop - start) * row_bytes)
     if dtype is None or dtype == info.dtype or not TORCH_DTYPES[info.dtype].is_floating_point:
         return piece, info.dtype

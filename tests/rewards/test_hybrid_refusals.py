@@ -1,0 +1,83 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""HybridReward refuses scores that are not finite, and reads what users write in YAML or says what is wrong with it."""
+
+import json
+import math
+
+import pytest
+
+from trl_r1v2.rewards import Component, HybridReward, Raw, RunningQuantile, RunningZScore, Sigmoid
+
+
+ROWS = ["one", "two", "three", "four"]
+THETA = [2.0, 5.0, -3.0, -1.0]
+
+
+def theta_column(completions, theta, **kwargs):
+    return theta
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
+    """A dot and a sign are missing for YAML 1.1: `1e-1` is text to it."""
+    from trl_r1v2.rewards.from_recipe import load_recipe_reward
+
+    path = tmp_path / "reward.yaml"
+    path.write_text(
+        "components:\n"
+        "  accuracy: {verifier: {timeout: 2e0}}\n"
+        "  format: {weight: 1e-1, min_score: '-5', calibration: {type: sigmoid, scale: 2e1}}\n"
+    )
+    reward = load_recipe_reward(str(path))
+    form = reward.components["format"]
+    assert (form.weight, form.min_score, form.calibration.scale) == (0.1, -5, 20.0)
+    assert reward.components["accuracy"].reward.pool.timeout == 2.0
+
+
+def test_a_misspelt_reward_model_is_said_with_file_and_place(tmp_path, monkeypatch):
+    from trl_r1v2.cli.loading import load_reward_func
+    from trl_r1v2.cli.recipe import RecipeError
+
+    path = tmp_path / "hybrid.yaml"
+    path.write_text("components: {theta: {type: reward_model, path: runs/rewrad}}\n")
+    monkeypatch.setenv("TRL_R1V2_REWARD", str(path))
+    with pytest.raises(
+        RecipeError, match=r"hybrid.yaml: reward.components.theta: .*runs/rewrad: no such folder below"
+    ):
+        load_reward_func("trl_r1v2.rewards.recipe_reward", entry="reward_funcs[0]")
+
+
+@pytest.mark.parametrize("calibration", [Raw, RunningZScore, RunningQuantile, Sigmoid])
+@pytest.mark.parametrize("score", [math.inf, -math.inf])
+def test_an_infinite_score_is_an_error_that_leaves_the_calibration_as_it_was(calibration, score):
+    reward = HybridReward({"theta": Component(theta_column, calibration=calibration())})
+    reward(completions=ROWS, theta=THETA)
+    before = reward.state_dict()
+    with pytest.raises(ValueError, match=f"Component 'theta' returned {score} for row 2"):
+        reward(completions=ROWS, theta=[1.0, 2.0, score, 3.0])
+    assert reward.state_dict() == before
+    assert reward(completions=["a"], theta=[math.nan]) == [None]  # TRL's other way to say None
+
+
+@pytest.mark.parametrize("calibration", [Raw, RunningZScore, RunningQuantile, Sigmoid])
+@pytest.mark.parametrize("score", [math.inf, -math.inf, math.nan])
+def test_calibrations_take_finite_scores_alone(calibration, score):
+    calibration = calibration()
+    calibration.calibrate([1.0, 2.0], [1.0, 2.0] if calibration.moving else [])
+    before = json.dumps(calibration.state_dict())
+    with pytest.raises(ValueError, match=f"a score to calibrate is {score}"):
+        calibration.calibrate([1.0, score], [])
+    if calibration.moving:
+        with pytest.raises(ValueError, match=f"a score to calibrate is {score}"):
+            calibration.calibrate([1.0], [1.0, score])
+    assert json.dumps(calibration.state_dict()) == before
+
+
+def test_scores_whose_squares_overflow_and_states_that_are_not_finite_are_refused():
+    zscore, quantile = RunningZScore(), RunningQuantile()
+    with pytest.raises(ValueError, match="squares of scores up to 1e.200 are too large"):
+        zscore.calibrate([1.0], [1e200, -1e200])
+    assert (zscore.count, zscore.mean, zscore.sum_squares) == (0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="saved calibration holds nan; start from no state"):
+        zscore.load_state_dict({"kind": "zscore", "count": 3, "mean": math.nan, "sum_squares": 1.0})
+    with pytest.raises(ValueError, match="saved calibration holds inf"):
+        quantile.load_state_dict({"kind": "quantile", "scores": [1.0, math.inf]})
