@@ -294,7 +294,11 @@ def test_a_signal_ends_the_stage_and_its_children(tmp_path, signal_number):
     stage = {"name": "a", "command": ["python", str(tmp_path / "stage.py")]}
     recipe.write_text(yaml.safe_dump({"output_dir": str(tmp_path / "out"), "stages": [stage]}))
     process = subprocess.Popen(
-        [sys.executable, "-m", "trl_r1v2.scripts.run", "--config", str(recipe)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "trl_r1v2.scripts.run", "--config", str(recipe)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a job in the background ignores SIGINT, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     pids = tmp_path / "pids"
     wait_for(lambda: pids.is_file() and pids.read_text().count(" ") == 1)

@@ -135,6 +135,7 @@ def test_grpo_starts_from_the_mpo_model(rounds, tmp_path):
     recipe = read_recipe(RECIPES / "grpo.yaml") | {
         "model_name_or_path": str(folder / "mpo-2"),
         "dataset_name": str(folder / "data"),
+        "monitor_dataset": None,
         "reward_funcs": [f"{__name__}.parity_reward"],
         "ssb_judge": "parity_reward",
         "output_dir": str(tmp_path),

@@ -169,6 +169,7 @@ def test_gold_text(gold, expected):
         ("No image was provided.", "no", WRONG),
         ("No, I cannot see the image.", "no", WRONG),
         ("Yes, but I cannot see the image", "yes", WRONG),
+        ("No line passes through the origin.", "no", RIGHT),
         ("blue car", "blue", WRONG),
         # algebra and prose
         ("1+x", "x+1", ASK),

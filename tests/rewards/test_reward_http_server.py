@@ -331,7 +331,13 @@ serve_reward.main(serve_reward.ServeRewardArguments(reward_model_name_or_path="s
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_stop_the_command_while_it_scores(number):
-    process = subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK],
+        stdout=subprocess.PIPE,
+        text=True,
+        # a job in the background ignores SIGINT, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     url = process.stdout.readline().split()[-1]
     body = json.dumps({"messages": judged("a")}).encode()
     status = []

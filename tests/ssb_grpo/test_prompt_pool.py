@@ -242,9 +242,9 @@ def test_arguments_are_checked(changes, message, tmp_path):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("accuracy", "no dotted path"),
-        ("nowhere.at.all", "no module 'nowhere'"),
-        ("json.nothing", "'json' has no 'nothing'"),
+        ("accuracy", "neither a dotted path"),
+        ("nowhere.at.all", "No module named 'nowhere'"),
+        ("json.nothing", "json has no 'nothing'"),
         ("json.JSONDecoder", "is a type"),
     ],
 )

@@ -12,9 +12,8 @@ import enum
 import re
 from fractions import Fraction
 
-from trl_r1v2.hallucination.signals import blind_phrases
-
 from .answers import Answer
+from .declining import declines
 
 
 # A gold of more words than this is prose: no rule can verify it. Ours.
@@ -31,11 +30,6 @@ _MATH_WORDS = frozenset(
     "pi sqrt sin cos tan cot sec csc arcsin arccos arctan log ln exp mod inf infinity max min".split()
 )
 _YES_NO = frozenset(("yes", "no", "true", "false"))
-_EXPLAINED_RE = re.compile(
-    r"\W*(?:yes|no|true|false)(?:\W*$|\s*[^\w\s]|\s+(?:it|its|this|that|these|those|they|he|she|we|you|the|there|because"
-    r"|since|as|for|both|only|neither|all|not)\b)",
-    re.IGNORECASE,
-)
 _UNIT_ALIASES = {
     alias: unit
     for unit, aliases in {
@@ -278,16 +272,8 @@ def compare(answer: Answer, gold: str) -> Verdict:
         return Verdict.RIGHT
     if wanted_words and _is_word_gold(wanted_words):
         leads = wanted_words[0] in _YES_NO and bool(given_words) and given_words[0] == wanted_words[0]
-        return Verdict.RIGHT if leads and _is_explained(given) else Verdict.WRONG
+        return Verdict.RIGHT if leads and not declines(given) else Verdict.WRONG
     return Verdict.ASK
-
-
-def _is_explained(text: str) -> bool:
-    """
-    Whether a text that begins with yes or no goes on as an answer does: "No, it is open", not "No image was provided" nor
-    "No, I cannot see the image".
-    """
-    return _EXPLAINED_RE.match(text) is not None and not blind_phrases(text)
 
 
 def _compare_with_number(answer: Answer, given: str, wanted) -> Verdict:

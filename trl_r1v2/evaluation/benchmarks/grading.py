@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from trl_r1v2.rewards.declining import declines, is_unsure, refuses, says_yes_or_no
+
 from ...rewards.answers import Answer, final_answer, last_boxed, split_reasoning
 from ...rewards.comparison import Verdict, choice_letter, compare
 from ...rewards.rules import AccuracyReward
 from ...rewards.verifier import VerifierPool
 from .adapter import LETTERS
-from .declining import declines, is_unsure, refuses, says_yes_or_no
 from .numbers import bare, ends_in_words, parse_list, pieces, read_number, same_unit, split_unit
 
 
