@@ -169,7 +169,10 @@ def draw_accuracy(figure, summary: dict[str, Any]) -> None:
     axes.set_xticks(range(0, 101, 20))
     axes.set_xlabel(f"accuracy (%), {_measure(evaluations)}")
     axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside upper left", ncols=min(4, len(evaluations)), handletextpad=0.3)
+    # a row of the legend holds about 50 characters
+    longest = max(len(evaluation["label"]) for evaluation in evaluations)
+    columns = min(len(evaluations), max(1, 50 // (longest + 4)))
+    figure.legend(loc="outside upper left", ncols=columns, handletextpad=0.3)
 
 
 def _measure(evaluations: Sequence[dict[str, Any]]) -> str:
