@@ -31,7 +31,8 @@ demo: $(VENV)/installed-demo  ## Train the embedded model on handwritten digits 
 real: $(VENV)/installed-demo $(VENV)/installed-real  ## Compose SmolLM2 and DINOv2-S, align, and train by RL on digits (downloads 190 MB; hours)
 	$(BIN)/trl-r1v2 run --config recipes/smollm2_dinov2/pipeline.yaml
 	$(BIN)/python -m benchmarks.real.text_logits --llm runs/smollm2_dinov2/parts/llm --composed runs/smollm2_dinov2/composed
-	cp runs/smollm2_dinov2/report/summary.json runs/smollm2_dinov2/report/plots/{accuracy,align_loss,grpo_reward,grpo_effective_rows,grpo-adapter_reward,grpo-adapter_effective_rows}.png benchmarks/real/
+	cd runs/smollm2_dinov2/report && cp summary.json plots/accuracy.png plots/*_loss.png plots/*_reward.png plots/*_rows.png \
+		$(CURDIR)/benchmarks/real/
 
 ablations: demo  ## Rerun R1V2's ablations on the digits, 5 seeds (hours, resumable); tables go to runs/ablations
 	$(BIN)/python -m benchmarks.ablations --base runs/digits/base --data runs/digits/data
