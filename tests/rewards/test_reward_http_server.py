@@ -294,12 +294,17 @@ def test_an_address_in_use_is_an_error(server):
         RewardServer(StubModel(), port=server.server_port)
 
 
+def interruptible() -> None:
+    """In a child: a job in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_serve_reward_command(reward_path):
     command = [sys.executable, "-m", "trl_r1v2.scripts.serve_reward", "--reward_model_name_or_path", reward_path]
     command += ["--port", "0", "--batch_size", "3", "--served_model_name", "tiny", "--api_key_env", "REWARD_KEY"]
     environment = os.environ | {"REWARD_KEY": "secret"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=interruptible)
     name, *_, url = process.stdout.readline().split()
     with pytest.raises(ValueError, match="401"):
         HTTPRewardModel(url)
@@ -335,8 +340,7 @@ def test_signals_stop_the_command_while_it_scores(number):
         [sys.executable, "-c", STUCK],
         stdout=subprocess.PIPE,
         text=True,
-        # a job in the background ignores SIGINT, and so would its children
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=interruptible,
     )
     url = process.stdout.readline().split()[-1]
     body = json.dumps({"messages": judged("a")}).encode()
