@@ -289,7 +289,8 @@ def draw_hallucination(figure, steps) -> None:
                 drawn = "steps-post" if name == "reward_threshold" else "default"
                 axes.plot(x, scale * values, style, markersize=4, color=colour, drawstyle=drawn, label=legend)
         low, high = axes.get_ylim()
-        axes.set_ylim(min(0.0, low), max(high, 1e-3))
+        low = min(0.0, low)
+        axes.set_ylim(low, max(high + 0.06 * (high - low), 1e-3))
         axes.set_ylabel("responses (%)" if label == "shares" else label)
     if "shares" in panels:
         figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
