@@ -208,18 +208,26 @@ def test_a_worker_that_cannot_start_is_reported(monkeypatch, tmp_path):
         VerifierPool(num_workers=1).verify([("$x$", "x")])
 
 
-def flaky_script(folder, num_failures: int) -> Path:
-    """The worker's script, killed while it starts as often as given, as the kernel does when memory runs out."""
+def flaky_script(folder, num_failures: int, num_together: int = 1) -> Path:
+    """
+    The worker's script. The first `num_failures` that start are killed, as the kernel does when memory runs out, once
+    `num_together` of them are there: a replacement must not be taken for one of those that started together.
+    """
     from trl_r1v2.rewards import verifier
 
-    counter = folder / "starts"
     script = folder / "flaky.py"
     script.write_text(
-        "import os, pathlib, runpy, signal\n"
-        f"counter = pathlib.Path({str(counter)!r})\n"
-        "with counter.open('a') as file:\n"
-        "    file.write('x')\n"
-        f"if len(counter.read_text()) <= {num_failures}:\n"
+        "import itertools, os, pathlib, runpy, signal, time\n"
+        f"folder = pathlib.Path({str(folder)!r})\n"
+        "for number in itertools.count(1):\n"
+        "    try:\n"
+        "        (folder / f'start_{number}').touch(exist_ok=False)\n"
+        "        break\n"
+        "    except FileExistsError:\n"
+        "        pass\n"
+        f"if number <= {num_failures}:\n"
+        f"    while not (folder / 'start_{num_together}').exists():\n"
+        "        time.sleep(0.01)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         f"runpy.run_path({str(verifier._WORKER_SCRIPT)!r}, run_name='__main__')\n"
     )
@@ -232,7 +240,7 @@ def test_a_worker_that_is_killed_while_it_starts_is_replaced(monkeypatch, tmp_pa
     monkeypatch.setattr(verifier, "_WORKER_SCRIPT", flaky_script(tmp_path, num_failures=2))
     pool = VerifierPool(num_workers=1, timeout=60.0)
     assert pool.verify([("$x+1$", r"\boxed{1+x}"), ("$x$", r"\boxed{y}")]) == [RIGHT, WRONG]
-    assert (tmp_path / "starts").read_text() == "xxx"
+    assert sorted(path.name for path in tmp_path.glob("start_*")) == ["start_1", "start_2", "start_3"]
     pool.close()
 
 
@@ -240,7 +248,7 @@ def test_workers_that_are_killed_together_count_once_and_a_start_that_works_begi
     from trl_r1v2.rewards import verifier
 
     pairs = [(f"$x+{value}$", rf"\boxed{{{value}+x}}") for value in range(2, 10)]
-    monkeypatch.setattr(verifier, "_WORKER_SCRIPT", flaky_script(tmp_path, num_failures=4))
+    monkeypatch.setattr(verifier, "_WORKER_SCRIPT", flaky_script(tmp_path, num_failures=4, num_together=4))
     monkeypatch.setattr(verifier, "_MOST_FAILED_STARTS", 2)
     pool = VerifierPool(num_workers=4, timeout=60.0)
     assert pool.verify(pairs) == [RIGHT] * 8
