@@ -12,7 +12,6 @@ that have a result file are skipped, so the comparison can be interrupted.
 
 import argparse
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from benchmarks.activation.summary import PRESETS, chosen_rates, summarise
 from benchmarks.activation.train_one import measure, train
 from benchmarks.environment import environment
+from benchmarks.results import write_result
 
 
 # With a frozen LLM no rate helps here; the grids go down to where nothing changes and up to where it gets worse.
@@ -48,15 +48,9 @@ def result_of(arguments, preset: str, learning_rate: float, seed: int, split: st
         for name, do_sample in modes.items():
             result[name] = measure(trainer.model, trainer.processing_class, rows, MAX_NEW_TOKENS, do_sample)
         result |= {"split": split, "environment": environment()}
-        write(path, result)
+        write_result(path, result)
         report(f"{path.stem}: greedy {result['greedy']['accuracy/all']:.3f}")
     return json.loads(path.read_text())
-
-
-def write(path: Path, result: dict) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1))
-    os.replace(temporary, path)
 
 
 def measure_base(arguments) -> None:
@@ -70,7 +64,7 @@ def measure_base(arguments) -> None:
         name: measure(model, processor, rows, MAX_NEW_TOKENS, do_sample)
         for name, do_sample in (("greedy", False), ("sampled", True))
     }
-    write(path, figures)
+    write_result(path, figures)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -19,7 +19,6 @@ covered: real reward models, other targets.
 
 import argparse
 import hashlib
-import json
 import os
 import tempfile
 import time
@@ -33,6 +32,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from benchmarks.environment import environment
 from benchmarks.hallucination.reward_hacking_report import report as write_report
+from benchmarks.results import write_result
 from trl_r1v2 import SSBGRPOConfig, SSBGRPOTrainer
 from trl_r1v2.datasets.digits_text import named_digits, unsupported_digits
 from trl_r1v2.hallucination import HallucinationMonitor, MonitorConfig, RewardThresholdController
@@ -176,8 +176,7 @@ def compare(arguments: argparse.Namespace, report: Callable[[str], None]) -> Non
             if not (arguments.work / "start" / "config.json").is_file():
                 learn(arguments)
             result = run(arguments, setting, seed)
-            path.with_suffix(".tmp").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-            os.replace(path.with_suffix(".tmp"), path)
+            write_result(path, result)
             report(f"{setting}, seed {seed}: done")
 
 

@@ -21,8 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.mpo import train_grpo, train_iterated, train_one
-from benchmarks.mpo.digits import write_result
 from benchmarks.mpo.summary import summarise
+from benchmarks.results import write_result
 from trl_r1v2.scripts import pairs
 
 

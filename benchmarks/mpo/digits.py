@@ -1,11 +1,6 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """What the MPO benchmarks on the digit tasks share: loading, sampling and measuring. Called by `train_*.py`."""
 
-import json
-import os
-from pathlib import Path
-from typing import Any
-
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -46,11 +41,3 @@ def measure(model, processor, rows, num_samples: int, seed: int) -> dict[str, di
         records += score_rollouts(rollouts, rows, SCORERS, mode, progress=False)
     modes = summarize(records)["all"]
     return {mode: {name: modes[mode][name]["value"] for name in FIGURES} for mode in modes}
-
-
-def write_result(path: Path, result: dict[str, Any]) -> None:
-    """Write a result file in one step, so that a run that was cut off leaves none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(temporary, path)

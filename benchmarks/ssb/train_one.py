@@ -6,8 +6,6 @@ Called by `compare.py` in a process of its own, so that runs do not share caches
 """
 
 import argparse
-import json
-import os
 import time
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from transformers import (
 )
 
 from benchmarks.environment import environment
+from benchmarks.results import write_result
 from trl_r1v2 import SSBGRPOConfig, SSBGRPOTrainer
 from trl_r1v2.rewards import accuracy_reward, format_reward
 from trl_r1v2.sampling import sample_responses
@@ -181,10 +180,7 @@ def main():
     parser.add_argument("--output", type=Path, required=True, help="result file")
     arguments = parser.parse_args()
     result = run(arguments)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = arguments.output.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result))
-    os.replace(temporary, arguments.output)
+    write_result(arguments.output, result)
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def stub(monkeypatch):
     monkeypatch.setattr(activation, "load_dataset", lambda *arguments, **named: None)
     base = {"greedy": figures, "sampled": figures}
     monkeypatch.setattr(
-        activation, "measure_base", lambda arguments: activation.write(arguments.results / "base.json", base)
+        activation, "measure_base", lambda arguments: activation.write_result(arguments.results / "base.json", base)
     )
     monkeypatch.setattr(reward_hacking, "run", stub.hacking)
     monkeypatch.setattr(reward_hacking, "learn", lambda arguments: None)

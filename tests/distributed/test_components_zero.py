@@ -21,6 +21,7 @@ NEIGHBOURS = [TESTS, *(TESTS / name for name in ("mpo", "rewards", "ssb_grpo"))]
 sys.path += [str(folder) for folder in NEIGHBOURS]
 
 import zero_worker  # noqa: E402
+from launch_configs import FSDP2, MACHINE  # noqa: E402
 from peft import PeftModel  # noqa: E402
 from reward_tiny import build_reward_model, conversation, pair  # noqa: E402
 from transformers import AutoModelForImageTextToText  # noqa: E402
@@ -30,29 +31,15 @@ from trl_r1v2.rewards import RewardModel  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-MACHINE = """
-compute_environment: LOCAL_MACHINE
-num_machines: 1
-num_processes: 2
-use_cpu: true
-"""
-DEEPSPEED = """
+DEEPSPEED = (
+    MACHINE
+    + """
 distributed_type: DEEPSPEED
 deepspeed_config:
   deepspeed_config_file: {file}
   zero3_init_flag: {is_sharded_on_loading}
 """
-FSDP2 = """
-mixed_precision: 'no'
-distributed_type: FSDP
-fsdp_config:
-  fsdp_version: 2
-  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
-  fsdp_transformer_layer_cls_to_wrap: Qwen2DecoderLayer,InternVLVisionLayer
-  fsdp_reshard_after_forward: true
-  fsdp_state_dict_type: FULL_STATE_DICT
-  fsdp_cpu_ram_efficient_loading: false
-"""
+)
 AUTO = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 # DeepSpeed's own prefetch bucket holds the tiny models whole, so that parameters are there before their turn; nearly
 # none stays gathered for its size.
@@ -73,7 +60,7 @@ def models(internvl_path, tmp_path_factory):
 
 def run_two(folder: Path, config: str, models: list[str], scenarios: list[str]) -> dict:
     """What each of two processes found, scenario by scenario. A hang ends in the time limit."""
-    (folder / "config.yaml").write_text(MACHINE + config)
+    (folder / "config.yaml").write_text(config)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

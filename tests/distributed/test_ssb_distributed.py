@@ -16,6 +16,7 @@ TESTS = Path(__file__).parent.parent
 sys.path.append(str(TESTS / "ssb_grpo"))
 
 import ssb_worker  # noqa: E402
+from launch_configs import FSDP2, MACHINE  # noqa: E402
 from row_losses import RefRow, row_logps, step_loss  # noqa: E402
 from runs import SSBGRPOTrainer, make_trainer, text_dataset  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText  # noqa: E402
@@ -26,29 +27,10 @@ from trl_r1v2.ssb_grpo.state import BufferStateError  # noqa: E402
 pytestmark = pytest.mark.slow
 
 WORKER = Path(__file__).with_name("ssb_worker.py")
-MACHINE = """
-compute_environment: LOCAL_MACHINE
-mixed_precision: 'no'
-num_machines: 1
-num_processes: 2
-use_cpu: true
-"""
-FSDP2 = (
-    MACHINE
-    + """
-distributed_type: FSDP
-fsdp_config:
-  fsdp_version: 2
-  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
-  fsdp_transformer_layer_cls_to_wrap: Qwen2DecoderLayer,InternVLVisionLayer
-  fsdp_reshard_after_forward: true
-  fsdp_state_dict_type: FULL_STATE_DICT
-  fsdp_cpu_ram_efficient_loading: false
-"""
-)
 DEEPSPEED = (
     MACHINE
     + """
+mixed_precision: 'no'
 distributed_type: DEEPSPEED
 deepspeed_config:
   zero_stage: {stage}

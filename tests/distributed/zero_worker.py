@@ -16,6 +16,7 @@ from pathlib import Path
 import conftest  # noqa: F401  (environment variables before torch)
 import torch
 from datasets import Dataset
+from monitor_worker import PROBE, half_right, letters, vowels
 from mpo_tiny import image_pairs, training_args
 from mpo_worker import allow_fsdp_on_cpu
 from peft import LoraConfig
@@ -104,33 +105,12 @@ def activations(folder: Path, model: str, reward_model: str) -> dict:
 # ---- Monitor ----
 
 
-def vowels(text: str, column) -> list[str]:
-    return [character for character in text if character in "aeiou"]
-
-
-def half_right(completions, **kwargs) -> list[float]:
-    return [float(len(completion[0]["content"]) % 2) for completion in completions]
-
-
-def letters(completions, **kwargs) -> list[float]:
-    return [float(len(completion[0]["content"]) % 5) for completion in completions]
-
-
 def add_monitor(trainer, num_rows: int) -> HallucinationMonitor:
-    config = MonitorConfig(
-        monitor_every=1,
-        monitor_max_new_tokens=6,
-        monitor_num_samples=2,
-        monitor_batch_size=4,
-        monitor_max_cost_share=None,
-        monitor_claims_func="zero_worker.vowels",
-        monitor_claims_column="row",
-        monitor_reward_func="zero_worker.letters",
-        monitor_min_gap=0.1,
-    )
     rows = image_dataset(num_rows, layouts=((1, 1), (2,), (), (1,)))
     functions = ProbeFunctions(claims=vowels, rule=half_right, reward=letters)
-    monitor = HallucinationMonitor(trainer, rows, config, functions, clock=lambda: float(trainer.state.global_step))
+    monitor = HallucinationMonitor(
+        trainer, rows, MonitorConfig(**PROBE), functions, clock=lambda: float(trainer.state.global_step)
+    )
     trainer.add_callback(monitor)
     return monitor
 

@@ -269,20 +269,21 @@ def draw_length(figure, steps) -> None:
 
 def draw_hallucination(figure, steps) -> None:
     """What the monitor's probes measured: shares of responses, the grounding gap, and the threshold, those there are."""
-    shares = {
-        "hallucination_rate": (ORANGE, "o-", "claims not shown"),
-        "blind_phrase_rate": (PURPLE, "s--", "blind phrases"),
-        "object_error": (GREY, "^:", "wrong about an object"),
+    panels = {
+        "responses (%)": {
+            "hallucination_rate": (ORANGE, "o-", "claims not shown"),
+            "blind_phrase_rate": (PURPLE, "s--", "blind phrases"),
+            "object_error": (GREY, "^:", "wrong about an object"),
+        },
+        "gap (nats a token)": {"grounding_gap": (BLUE, "o-", "")},
+        "reward threshold": {"reward_threshold": (GREEN, "o-", "")},
     }
-    panels = {"shares": shares}
-    panels["gap (nats a token)"] = {"grounding_gap": (BLUE, "o-", "")}
-    panels["reward threshold"] = {"reward_threshold": (GREEN, "o-", "")}
     logged = {name for step in steps for name in step}
     panels = {label: lines for label, lines in panels.items() if logged & lines.keys()}
     figure.set_size_inches(_SIZE[0], 1.2 + 1.7 * len(panels))
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (label, lines) in zip(all_axes, panels.items(), strict=True):
-        scale = 100.0 if label == "shares" else 1.0
+        scale = 100.0 if label.endswith("(%)") else 1.0
         for name, (colour, style, legend) in lines.items():
             if name in logged:
                 x, values = _series(steps, name)
@@ -291,8 +292,8 @@ def draw_hallucination(figure, steps) -> None:
         low, high = axes.get_ylim()
         low = min(0.0, low)
         axes.set_ylim(low, max(high + 0.06 * (high - low), 1e-3))
-        axes.set_ylabel("responses (%)" if label == "shares" else label)
-    if "shares" in panels:
+        axes.set_ylabel(label)
+    if "responses (%)" in panels:
         figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     _step_axis(all_axes[-1])
     figure.align_ylabels()

@@ -77,8 +77,8 @@ class MPOVisionDataCollator(DataCollatorForVisionPreference):
     """
     [`~trl.trainer.dpo_trainer.DataCollatorForVisionPreference`] with the rows' odd cases settled.
 
-    - Images are converted to RGB as [`~trl_r1v2.vlm.processing.load_image`] does it. A row without images has an empty list or `None`, and may share a batch with rows
-      that have some.
+    - Images are converted to RGB as [`~trl_r1v2.vlm.processing.load_image`] does it. A row without images has an empty
+      list or `None`, and may share a batch with rows that have some.
     - The prompts and their images are processed once per pair instead of twice.
     - Truncation shortens responses only. Which it shortened is in the batch under `"truncated"`, a boolean tensor of
       shape `(2 * B,)`. A prompt that leaves no room for a response is refused.

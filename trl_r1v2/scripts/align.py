@@ -7,7 +7,8 @@ Align a composed model on demonstrations, with TRL's `SFTTrainer`.
 R1V2 has no such stage: it is for models whose adapter is fresh, and for baselines. Takes every key of `trl sft`, the
 choice of the trained components, the `vision_cache*` keys, and the check of the images. The dataset has `prompt` and
 `completion`, and `images` where there are any; text-only rows may be mixed in. Writes model, processor and
-`trainer_state.json` (the log) to `output_dir`. Not covered: reward-driven training (`scripts/grpo.py`), preferences (`scripts/mpo.py`).
+`trainer_state.json` (the log) to `output_dir`. Not covered: reward-driven training (`scripts/grpo.py`), preferences
+(`scripts/mpo.py`).
 """
 
 from dataclasses import dataclass

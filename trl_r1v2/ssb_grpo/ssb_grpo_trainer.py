@@ -372,11 +372,9 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
         num_prompts = num_groups * self.accelerator.num_processes
         numbers = torch.randint(len(dataset), (num_prompts,), generator=self._prompt_generator).tolist()
         start = self.accelerator.process_index * num_groups
-        return [
-            {**with_rgb_images(dataset[number]), ROW_NUMBER: number}
-            for number in numbers[start : start + num_groups]
-            for _ in range(self.num_generations)
-        ]
+        own = numbers[start : start + num_groups]
+        examples = [{**with_rgb_images(dataset[number]), ROW_NUMBER: number} for number in own]
+        return [dict(example) for example in examples for _ in range(self.num_generations)]
 
     def _add_behaviour_logps(self, batch: dict[str, Any]) -> None:
         """Rows of extra rounds may end up in the buffer only, so no training forward captures theirs."""
