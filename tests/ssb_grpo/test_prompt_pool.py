@@ -216,6 +216,25 @@ def test_other_settings_or_prompts_are_refused(tmp_path, text_prompts, text_mode
         filter_prompts.main(arguments(tmp_path, str(tmp_path / "changed.parquet"), text_model_path, plots=False))
 
 
+def test_scores_of_an_edited_reward_are_refused_and_made_again_without_sampling(
+    tmp_path, text_prompts, text_model_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    source = f"from {__name__} import even_reward, length_reward\n"
+    (tmp_path / "pool_rewards.py").write_text(source)
+    settings = {"plots": False, "reward_funcs": ["pool_rewards.even_reward", "pool_rewards.length_reward"]}
+    filter_prompts.main(arguments(tmp_path, text_prompts, text_model_path, **settings))
+    (tmp_path / "pool_rewards.py").write_text(f"{source}edited = True\n")
+    monkeypatch.setattr("trl_r1v2.sampling.generation._generate", None)  # nothing is sampled from here on
+    with pytest.raises(
+        ValueError, match="scores made with other settings .reward_funcs: .* or delete .*rollouts/scores"
+    ):
+        filter_prompts.main(arguments(tmp_path, text_prompts, text_model_path, **settings))
+    for path in (tmp_path / "rollouts").glob("scores*"):
+        path.unlink()
+    filter_prompts.main(arguments(tmp_path, text_prompts, text_model_path, **settings))
+
+
 def test_no_mixed_prompt_is_an_error_with_the_counts(tmp_path, text_prompts, text_model_path):
     args = arguments(tmp_path, text_prompts, text_model_path, plots=False, judge_threshold=2.0)
     with pytest.raises(ValueError, match="no prompt is left of 6.*'all_wrong': 5.*'unscorable': 1"):

@@ -1,20 +1,26 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 
 """
-Cheap digests that tell one model or dataset from another, so that a resumed run does not mix two of them.
+Cheap digests that tell one model, dataset or reward from another, so that a resumed run does not mix two of them.
 
 They are no checksums: a change that leaves every probed value as it was goes unnoticed.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from datasets import Dataset
 
+from trl_r1v2.rewards import from_recipe
+
 
 NUM_PROBES = 64
+_PROBE_BYTES = 4096
 
 
 def model_fingerprint(model: torch.nn.Module) -> str:
@@ -76,3 +82,43 @@ def content_fingerprint(content) -> str:
         `str`: 16 hexadecimal digits.
     """
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def reward_fingerprint(name: str, reward_func: Callable) -> str:
+    """
+    Digest of what a reward function is made of.
+
+    Args:
+        name (`str`):
+            Folder of a reward model, or any name that [`~trl_r1v2.cli.loading.load_reward_func`] takes.
+        reward_func (`Callable`):
+            What the name stands for.
+
+    Returns:
+        `str`: 16 hexadecimal digits. Of a folder, all files count, by 64 evenly spaced probes of 4 KiB; of a dotted path,
+            the source of the module it names and of those that define the function or its class, and the file that
+            `TRL_R1V2_REWARD` names for `recipe_reward`. What these import goes unnoticed.
+    """
+    digest = hashlib.sha256()
+    if Path(name).is_dir():
+        for path in sorted(path for path in Path(name).rglob("*") if path.is_file()):
+            _add_file(digest, path, path.relative_to(name).as_posix())
+        return digest.hexdigest()[:16]
+    modules = {name.rpartition(".")[0], getattr(reward_func, "__module__", None), type(reward_func).__module__}
+    for module in sorted(module for module in modules if module in sys.modules):
+        source = getattr(sys.modules[module], "__file__", None)
+        if source is not None:
+            _add_file(digest, Path(source), module)
+    if name.rpartition(".")[2] == "recipe_reward" and from_recipe.VARIABLE in os.environ:
+        _add_file(digest, Path(os.environ[from_recipe.VARIABLE]), from_recipe.VARIABLE)
+    return digest.hexdigest()[:16]
+
+
+def _add_file(digest, path: Path, name: str) -> None:
+    """A file's name, size and probes; small files count as a whole."""
+    size = path.stat().st_size
+    digest.update(f"{name} {size}".encode())
+    with path.open("rb") as file:
+        for start in range(0, size, max(_PROBE_BYTES, size // NUM_PROBES)):
+            file.seek(start)
+            digest.update(file.read(_PROBE_BYTES))

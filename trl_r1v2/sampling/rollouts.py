@@ -107,7 +107,7 @@ class ChunkStore:
             listing = "; ".join(f"{key}: stored {stored.get(key)!r}, now {wanted.get(key)!r}" for key in changed)
             raise ValueError(
                 f"{self.folder} holds {self.name} made with other settings ({listing}). Restore the settings to "
-                "resume, choose another folder, or delete this one to start over"
+                f"resume, choose another folder, or delete {self.folder / self.name}* to start over"
             )
 
     def append(self, records: Sequence[dict[str, Any]]) -> None:

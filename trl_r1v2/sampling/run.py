@@ -22,7 +22,7 @@ from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase
 from trl_r1v2.cli.loading import load_model, load_reward_func
 
 from .dataset_folder import load_prompts
-from .fingerprints import content_fingerprint, dataset_fingerprint, model_fingerprint
+from .fingerprints import content_fingerprint, dataset_fingerprint, model_fingerprint, reward_fingerprint
 from .generation import sample_to_store
 from .prompts import encode_prompts, read_prompt
 from .rollouts import ChunkStore, Rollout, RolloutStore, merge_shards
@@ -253,7 +253,7 @@ def score_over_processes(
     fingerprint = {
         "dataset": dataset_fingerprint(dataset, columns),
         "rollouts": content_fingerprint([(r.row, r.sample, r.text, r.completion_ids) for r in rollouts]),
-        "reward_funcs": sorted(functions),
+        "reward_funcs": {name: reward_fingerprint(name, function) for name, function in functions.items()},
     }
     store = ChunkStore(folder, name, fingerprint, rank=state.process_index, world_size=state.num_processes)
     rows = sorted({rollout.row for rollout in rollouts})
