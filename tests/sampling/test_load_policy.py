@@ -5,9 +5,11 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
 from trl_r1v2.sampling.run import SamplingArguments, load_policy
+from trl_r1v2.vlm.errors import CheckpointError
 
 
 def adapter_folder(model_class, path, folder):
@@ -43,6 +45,17 @@ def test_adapters_are_merged_into_their_base(fixture, model_class, tmp_path, req
         start = model_class.from_pretrained(path).eval()(input_ids=ids).logits
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     assert (expected - start).abs().max() > 1e-2
+
+
+def test_adapters_that_are_not_there_are_no_policy(text_model_path, tmp_path):
+    adapter_folder(AutoModelForCausalLM, text_model_path, tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    lost = next(name for name in tensors if "lora_B" in name)
+    save_file({name: tensor for name, tensor in tensors.items() if name != lost}, file, metadata={"format": "pt"})
+    args = SamplingArguments(dataset_name="unused", output_dir="unused", model_name_or_path=str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"does not fit its base model .*missing adapter keys.*lora_B"):
+        load_policy(args, torch.device("cpu"))
 
 
 def test_a_policy_has_to_be_named():

@@ -6,6 +6,7 @@ Does not cover the models of trainers, which load them themselves. Imports `data
 """
 
 import difflib
+import functools
 import importlib
 import json
 import os
@@ -225,18 +226,15 @@ def load_model(path: str, **kwargs):
         [`~transformers.PreTrainedModel`]: The model, of the class that its configuration names.
 
     Raises:
-        RecipeError: The folder holds adapters and peft is not installed.
+        CheckpointError: The folder holds adapters and peft is not installed, or adapters that do not fit their base.
     """
     from trl.trainer.utils import create_model_from_path
 
-    if not (Path(path) / "adapter_config.json").is_file():
-        return create_model_from_path(path, **kwargs)
-    try:
-        from peft import PeftConfig, PeftModel
-    except ImportError as error:
-        raise RecipeError(f"{path} holds PEFT adapters: `pip install trl_r1v2[peft]`.") from error
-    base = create_model_from_path(PeftConfig.from_pretrained(path).base_model_name_or_path, **kwargs)
-    return PeftModel.from_pretrained(base, path).merge_and_unload()
+    from trl_r1v2.vlm.peft_folder import is_peft_folder, load_merged
+
+    if is_peft_folder(path):
+        return load_merged(path, functools.partial(create_model_from_path, **kwargs))
+    return create_model_from_path(path, **kwargs)
 
 
 def resolve_checkpoint(value: str | bool | None, output_dir: str) -> str | None:

@@ -8,6 +8,7 @@ reward models text only. Does not cover: training a reward model (`reward_traine
 (`hybrid.py`); models sharded by ZeRO-3 or FSDP (every process holds its own copy).
 """
 
+import functools
 import math
 import os
 from pathlib import Path
@@ -30,10 +31,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from trl_r1v2.vlm.collator import with_image_list
+from trl_r1v2.vlm.peft_folder import is_peft_folder, load_merged
 
 from .answers import completion_text, message_text, prompt_opens_think, split_reasoning
 from .conversations import ConversationEncoder, judged_conversation
-from .trainable_model import is_adapter_folder, load_adapter_folder, require_weights
+from .trainable_model import load_trainable, require_weights
 from .value_head import ValueHead, last_token_states
 
 
@@ -127,8 +129,8 @@ class RewardModel:
             )
         if device is None:
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-        if is_adapter_folder(path):
-            model = load_adapter_folder(path, dtype=dtype, device_map=None)
+        if is_peft_folder(path):
+            model = load_merged(path, functools.partial(load_trainable, dtype=dtype, device_map=None))
             return cls(model.to(device), AutoProcessor.from_pretrained(path), model.value_head, **options)
         config = _load_config(path, revision)
         if any(name.endswith("ForSequenceClassification") for name in config.architectures or []):

@@ -11,7 +11,6 @@ import functools
 import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -206,34 +205,6 @@ def require_weights(path: str, missing: Iterable[str], prefix: str = "") -> None
             f"{path} lacks {len(missing)} of the model's weights, which would be random: {', '.join(missing[:5])}"
             f"{', …' if len(missing) > 5 else ''}. Fetch or save the model again."
         )
-
-
-def load_adapter_folder(path: str, **kwargs) -> PreTrainedModel:
-    """
-    Load a folder of PEFT adapters with a trained head, merged into the model they were trained on.
-
-    Args:
-        path (`str`):
-            Local folder with `adapter_config.json`.
-        **kwargs:
-            Arguments of [`load_trainable`].
-
-    Returns:
-        [`~transformers.PreTrainedModel`]: The merged model, with `value_head`.
-
-    Raises:
-        `ImportError`: If peft is not installed.
-    """
-    try:
-        from peft import PeftConfig, PeftModel
-    except ImportError as error:
-        raise ImportError(f"{path} holds PEFT adapters: `pip install trl_r1v2[peft]`.") from error
-    base = load_trainable(PeftConfig.from_pretrained(path).base_model_name_or_path, **kwargs)
-    return PeftModel.from_pretrained(base, path).merge_and_unload()
-
-
-def is_adapter_folder(path: str) -> bool:
-    return Path(path, "adapter_config.json").is_file()
 
 
 def set_reward_trainable(model: torch.nn.Module, trainable: str) -> ActivationReport:

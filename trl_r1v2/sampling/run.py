@@ -170,7 +170,7 @@ def load_policy(
 
     Raises:
         `ValueError`: No model is named.
-        `RecipeError`: The folder holds adapters and peft is not installed.
+        `CheckpointError`: The folder holds adapters and peft is not installed, or adapters that do not fit their base.
     """
     if args.model_name_or_path is None:
         raise ValueError("sampling needs a policy: set `model_name_or_path`")

@@ -448,8 +448,7 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
             self._metrics["train"][f"ssb/{name}"].append(value)
 
     def _log_ratios(self, inputs: dict[str, Any], logps: torch.Tensor) -> None:
-        mask = inputs["completion_mask"] * inputs["tool_mask"] if "tool_mask" in inputs else inputs["completion_mask"]
-        mask = (mask != 0) & inputs["ssb_is_replayed"].unsqueeze(1)
+        mask = (_loss_mask(inputs) != 0) & inputs["ssb_is_replayed"].unsqueeze(1)
         log_ratio = logps - inputs.get(BEHAVIOUR_LOGPS, logps)
         local = ratio_counts(log_ratio, inputs["advantages"], mask, self.epsilon_low, self.epsilon_high)
         gathered = self.accelerator.gather(local.unsqueeze(0)).cpu()
