@@ -205,6 +205,28 @@ def test_datasets_on_disk(tmp_path):
         load_splits(str(tmp_path / "absent"))
 
 
+def test_data_sets_that_are_none_are_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text('{"prompt": "why?"}\n')
+    with pytest.raises(
+        DatasetError, match=r"a file. Name its folder, or write `datasets: \[{path: json, data_files: rows"
+    ):
+        load_splits("rows.jsonl")
+    with pytest.raises(
+        DatasetError, match=r"dataset nosuch cannot be loaded: .*no folder nosuch in .*, if that was meant"
+    ):
+        load_splits("nosuch")
+    Path("empty").mkdir()
+    with pytest.raises(DatasetError, match=r"dataset empty cannot be loaded: [^\n]*\w\.$"):
+        load_splits("empty")
+
+
+def test_components_that_a_model_does_not_have_are_refused_in_one_line(recipe, text_model_path, capsys):
+    path = recipe(model_name_or_path=text_model_path)
+    assert main(["grpo", "--config", str(path), "--trainable", "llm+adapter"]) == 2
+    assert "error: `trainable: llm+adapter`: " in capsys.readouterr().err
+
+
 def test_checkpoints(tmp_path):
     assert [resolve_checkpoint(value, str(tmp_path)) for value in (None, False, "false", "auto")] == [None] * 4
     with pytest.raises(RecipeError, match="write `auto`"):

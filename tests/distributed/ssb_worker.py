@@ -115,6 +115,33 @@ def trained(folder, models, with_gradients=True, **settings) -> dict:
     return recorder.summary()
 
 
+def without_images_here(folder, models, **settings) -> dict:
+    """The second process's rows never have an image, the first one's always; with activation checkpointing, TRL's default."""
+    data = image_dataset(12, layouts=((1,), ()))
+    trainer = make_trainer(
+        SSBGRPOTrainer,
+        models["images"],
+        folder,
+        data,
+        fated({2: 0.0, 3: 1.0}),
+        per_device_train_batch_size=GROUP,
+        num_generations=GROUP,
+        max_steps=5,
+        shuffle_dataset=False,
+        gradient_checkpointing=True,
+        **settings,
+    )
+    trainer.train()
+    contents = [messages[-1]["content"] for messages in trainer._logs["prompt"]]
+    return {
+        "losses": losses(trainer),
+        "digest": digest(trainer),
+        "replayed": logged(trainer, "ssb/replayed_rows"),
+        "num_images": [len(images) for images in trainer._logs["images"]],
+        "prompts": [content[-1] if isinstance(content, str) else content[-1]["text"][-1] for content in contents],
+    }
+
+
 def interrupted(folder, models, save_step=3, **settings) -> dict:
     """A whole run, and one that goes on from a checkpoint of it."""
     settings = {"with_gradients": False, "save_strategy": "steps", "save_steps": save_step} | settings
@@ -131,6 +158,8 @@ SCENARIOS = {
     "dapo": lambda folder, models: trained(folder, models, loss_type="dapo"),
     "old_rollouts": lambda folder, models: trained(folder, models, num_iterations=2, max_steps=10),
     "mixed": lambda folder, models: trained(folder, models, modality="mixed"),
+    "text_here": without_images_here,
+    "text_here_off": lambda folder, models: without_images_here(folder, models, ssb_enabled=False),
     "extra_rounds": lambda folder, models: trained(folder, models, ssb_resample_rounds=2, ssb_capacity=1),
     "share": lambda folder, models: trained(
         folder, models, per_device_train_batch_size=2 * GROUP, ssb_replay="share", num_rows=20

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -60,7 +61,9 @@ def test_two_processes_log_the_figures_of_one(two, one_thread, tmp_path, internv
         assert process["still"]["logged"] == one["logged"]  # to the last bit
         assert process["still"]["state"] == one["state"] and process["still"]["gate"] == one["gate"]
     folders = two[0] / "still" / "hallucination", tmp_path / "hallucination"
-    flagged = [{path.name: path.read_text() for path in folder.glob("flagged-*.jsonl")} for folder in folders]
+    flagged = [
+        {path.name: pq.read_table(path).to_pylist() for path in folder.glob("flagged-*.parquet")} for folder in folders
+    ]
     assert flagged[0] == flagged[1] and len(flagged[0]) == 5
 
 

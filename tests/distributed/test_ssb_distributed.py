@@ -73,7 +73,7 @@ def models(text_model_path, internvl_path):
 @pytest.fixture(scope="module")
 def in_two(tmp_path_factory, models):
     launcher = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    scenarios = ["grpo", "dapo", "old_rollouts", "mixed", "extra_rounds", "share"]
+    scenarios = ["grpo", "dapo", "old_rollouts", "mixed", "text_here", "text_here_off", "extra_rounds", "share"]
     scenarios += ["interrupted", "interrupted_skips", "interrupted_images"]
     folder = tmp_path_factory.mktemp("ddp")
     return run_two(launcher, folder, models, scenarios) | {"folder": folder}
@@ -181,6 +181,19 @@ def test_figures_are_those_of_all_processes(in_two):
     assert first["digest"] == second["digest"] and first["losses"] == second["losses"]
     # Each process draws for itself: other seeds, other samples.
     assert [uids for uids in first["drawn"] if uids] != [uids for uids in second["drawn"] if uids]
+
+
+@pytest.mark.parametrize("scenario", ["text_here", "text_here_off"])
+def test_a_process_without_images_keeps_in_step(scenario, in_two):
+    """TRL leaves one process out of gathering the images for its log; here both gather, and the log is in order."""
+    first, second = in_two[scenario]
+    assert first["digest"] == second["digest"] and len(first["losses"]) == 5
+    if scenario == "text_here":
+        assert first["replayed"] == [0, 8, 0, 0, 0]
+    # the log holds the last generation: rows 8 (with an image) and 9 (without)
+    for process in (first, second):
+        assert process["prompts"] == ["8"] * 4 + ["9"] * 4
+        assert process["num_images"] == [1] * 4 + [0] * 4
 
 
 def test_extra_rounds_end_on_all_processes(in_two):

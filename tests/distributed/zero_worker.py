@@ -126,7 +126,7 @@ def monitored(folder: Path, model: str, num_rows: int | None, **changes) -> dict
         "figures": [
             {key: value for key, value in entry.items() if key.startswith("hallucination/")} for entry in entries
         ],
-        "flagged": sorted(path.name for path in (folder / "hallucination").glob("flagged-*.jsonl")),
+        "flagged": sorted(path.name for path in (folder / "hallucination").glob("flagged-*.parquet")),
         "parameters": whole_parameters(trainer),
         "losses": logged(trainer, "loss"),
     }

@@ -84,7 +84,7 @@ def spread_reward(completion_ids, **kwargs):
 
 def make_trainer(cls, model_path, output_dir, dataset, reward_funcs=mixed_reward, model=None, **settings):
     """A trainer of class `cls` over a freshly loaded model."""
-    is_vlm = "images" in dataset.column_names if isinstance(dataset, Dataset) else "images" in dataset.features
+    is_vlm = bool({"images", "image"} & set(dataset.column_names or dataset.features))
     auto = AutoModelForImageTextToText if is_vlm else AutoModelForCausalLM
     processing_class = (AutoProcessor if is_vlm else AutoTokenizer).from_pretrained(model_path, padding_side="left")
     config = SSBGRPOConfig if issubclass(cls, SSBGRPOTrainer) else GRPOConfig

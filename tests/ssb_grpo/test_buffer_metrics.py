@@ -5,8 +5,10 @@ import math
 
 import pytest
 import torch
+from probes import fated
+from runs import SSBGRPOTrainer, make_trainer, text_dataset
 
-from trl_r1v2.ssb_grpo.metrics import SUMMED, ratio_counts, ratio_metrics, replay_metrics
+from trl_r1v2.ssb_grpo.metrics import SUMMED, clip_bounds, ratio_counts, ratio_metrics, replay_metrics
 
 
 PROCESSES = [
@@ -69,7 +71,7 @@ def test_ratio_metrics_equal_a_loop_over_tokens():
                 # Clipped means that eq. 8's minimum takes the clipped term, which is constant: no gradient.
                 objective = min(ratio * advantage, min(max(ratio, 1 - low), 1 + high) * advantage)
                 clipped += objective != ratio * advantage
-    gathered = torch.stack([ratio_counts(*process, low, high) for process in processes])
+    gathered = torch.stack([ratio_counts(*process, clip_bounds("grpo", low, high)) for process in processes])
     metrics = ratio_metrics(gathered)
     assert metrics["ratio_mean"] == pytest.approx(sum(ratios) / len(ratios), rel=1e-6)
     assert metrics["ratio_max"] == pytest.approx(max(ratios), rel=1e-6)
@@ -77,11 +79,39 @@ def test_ratio_metrics_equal_a_loop_over_tokens():
 
 
 def test_nothing_replayed_gives_no_ratio():
-    counts = ratio_counts(torch.zeros(2, 3), torch.ones(2), torch.zeros(2, 3, dtype=torch.bool), 0.2, 0.2)
+    counts = ratio_counts(torch.zeros(2, 3), torch.ones(2), torch.zeros(2, 3, dtype=torch.bool), (0.8, 1.2))
     assert ratio_metrics(torch.stack([counts, counts])) == {}
 
 
 def test_masked_tokens_do_not_count_however_large():
     log_ratio, mask = torch.tensor([[0.0, 90.0]]), torch.tensor([[True, False]])
-    metrics = ratio_metrics(ratio_counts(log_ratio, torch.ones(1), mask, 0.2, 0.2).unsqueeze(0))
+    metrics = ratio_metrics(ratio_counts(log_ratio, torch.ones(1), mask, (0.8, 1.2)).unsqueeze(0))
     assert metrics == {"ratio_mean": 1.0, "ratio_max": 1.0, "ratio_clipped": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"loss_type": "grpo"}, "clip_ratio/region_mean"),
+        ({"importance_sampling_level": "sequence", "epsilon": 0.1}, "clip_ratio/region_mean"),
+        ({"loss_type": "cispo", "epsilon_high": 1.0}, "cispo_clip_ratio"),
+        ({"loss_type": "cispo", "epsilon_high": 5.0}, "cispo_clip_ratio"),
+        ({"loss_type": "vespo"}, None),
+        ({"loss_type": "sapo"}, None),
+    ],
+)
+def test_the_clipped_share_is_that_of_the_loss(settings, name, text_model_path, tmp_path):
+    """The third generation is all dead and all replayed, so TRL's own figure, of all rows, is of the replayed ones."""
+    fates = {2: 0.0, 3: 1.0, 4: 0.0, 5: 1.0}
+    settings = {"epsilon": 0.02, "max_steps": 3, "shuffle_dataset": False, "learning_rate": 3e-3} | settings
+    trainer = make_trainer(SSBGRPOTrainer, text_model_path, tmp_path, text_dataset(), fated(fates), **settings)
+    trainer.train()
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert [step["ssb/replayed_rows"] for step in steps] == [0, 8, 8]
+    for step in steps[1:]:
+        if name is None:
+            assert "ssb/ratio_clipped" not in step and "ssb/ratio_mean" in step
+        else:
+            assert step["ssb/ratio_clipped"] == pytest.approx(step[name], abs=1e-6)
+    if settings.get("epsilon_high") != 5.0 and name is not None:
+        assert 0 < steps[-1]["ssb/ratio_clipped"] < 1

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from trl_r1v2.vlm.activation import set_trainable
@@ -125,7 +125,7 @@ def test_loss_and_gradients_equal_those_without(folder, model):
         assert cache.num_encoded == 1
 
 
-def run_grpo(folder, output_dir, cache, counters):
+def run_grpo(folder, output_dir, cache, counters, callbacks=()):
     """Four steps of stock GRPO with a reference model and two iterations a batch; returns the logs."""
     pictures = [Image.fromarray(torch.full((28, 28, 3), 40 * k, dtype=torch.uint8).numpy()) for k in range(3)]
     rows = [{"prompt": [{"role": "user", "content": "Say it."}], "image": pictures[k % 3]} for k in range(6)]
@@ -146,6 +146,8 @@ def run_grpo(folder, output_dir, cache, counters):
     counters += [Counter(trainer.model), Counter(trainer.ref_model)]
     if cache is not None:
         trainer.add_callback(VisionCacheCallback(cache, trainer, reference=trainer.ref_model))
+    for callback in callbacks:
+        trainer.add_callback(callback)
     trainer.train()
     return trainer.state.log_history
 
@@ -171,6 +173,25 @@ def test_grpo_encodes_distinct_tiles_only_and_trains_the_same(folder, tmp_path):
     assert [log["vision_cache/tiles"] for log in cached_steps] == [16, 4, 16, 4]
     assert sum(log["vision_cache/encoded"] for log in cached_steps) == cache.num_encoded
     assert cached_steps[1]["vision_cache/hit_rate"] == 1.0
+
+
+class LooksBetweenSteps(TrainerCallback):
+    """As a monitor or an evaluation does: a forward over five tiles after every step."""
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        with torch.no_grad():
+            model.model.vision_tower(
+                torch.rand(5, 3, 28, 28, generator=torch.Generator().manual_seed(state.global_step))
+            )
+
+
+def test_what_others_look_at_between_steps_is_not_counted(folder, tmp_path):
+    cache = VisionCache()
+    logs = run_grpo(folder, tmp_path, cache, [], [LooksBetweenSteps()])
+    steps = [log for log in logs if "loss" in log]
+    assert [log["vision_cache/tiles"] for log in steps] == [16, 4, 16, 4]
+    assert cache.num_tiles == 40 + 4 * 5
+    assert sum(log["vision_cache/encoded"] for log in steps) == cache.num_encoded - 4 * 5 <= 3
 
 
 @pytest.mark.parametrize("name", ["encoder.layer.1.lambda_1", "embeddings.cls_token"])

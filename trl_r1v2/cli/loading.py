@@ -36,7 +36,7 @@ def load_splits(path: str, name: str | None = None, *, streaming: bool = False):
         `DatasetDict` or `IterableDatasetDict`: The splits.
 
     Raises:
-        DatasetError: The folder does not exist, or is a single split of `save_to_disk`.
+        DatasetError: There is no such dataset, or it is a file or a single split of `save_to_disk`.
     """
     from datasets import load_dataset, load_from_disk
 
@@ -47,7 +47,17 @@ def load_splits(path: str, name: str | None = None, *, streaming: bool = False):
         raise DatasetError(f"dataset {path}: a single split written by `save_to_disk`. Save a `DatasetDict` instead.")
     if (folder / "dataset_dict.json").is_file():
         return load_from_disk(path)
-    return load_dataset(path, name=name, streaming=streaming)
+    if folder.is_file():
+        kind = {".jsonl": "json", ".json": "json", ".csv": "csv"}.get(folder.suffix, "parquet")
+        raise DatasetError(
+            f"dataset {path}: a file. Name its folder, or write `datasets: [{{path: {kind}, data_files: {path}}}]` in place "
+            "of `dataset_name`."
+        )
+    try:
+        return load_dataset(path, name=name, streaming=streaming)
+    except (FileNotFoundError, ConnectionError, ValueError) as error:
+        hint = "" if folder.exists() else f" There is no folder {path} in {os.getcwd()} either, if that was meant."
+        raise DatasetError(f"dataset {path} cannot be loaded: {str(error).rstrip('.')}.{hint}") from error
 
 
 def check_model_path(path: str | None) -> None:

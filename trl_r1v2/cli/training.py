@@ -127,6 +127,31 @@ def model_init_kwargs(model_args, training_args) -> dict:
     }
 
 
+def choose_components(trainer, trainable: str | None, **options) -> None:
+    """
+    Make the chosen components of a trainer's model trainable and print the table; without a choice, nothing.
+
+    Args:
+        trainer ([`~transformers.Trainer`]):
+            The trainer.
+        trainable (`str`, *optional*), options:
+            As for [`~trl_r1v2.vlm.activation.set_trainable`].
+
+    Raises:
+        RecipeError: The model has no such components, or they cannot be chosen so.
+    """
+    from ..vlm.activation import set_trainable
+    from .recipe import RecipeError
+
+    if trainable is None:
+        return
+    try:
+        report = set_trainable(trainer.model, trainable, **options)
+    except ValueError as error:
+        raise RecipeError(f"`trainable: {trainable}`: {error}") from error
+    trainer.accelerator.print(report)
+
+
 def precision_warning(trainer) -> str | None:
     """
     What to say when weights train in 16 bits and nothing keeps a float32 copy of them.

@@ -143,7 +143,10 @@ def check_row(row: dict[str, Any], *, place: str) -> list[tuple[str, Any]]:
     Raises:
         DatasetError: The row cannot be used.
     """
-    column = "images" if "images" in row else "image"
+    filled = [column for column in ("images", "image") if row.get(column) not in (None, [])]
+    if len(filled) == 2:
+        raise DatasetError(f"{place}: columns 'images' and 'image' both hold images. Move them into one.")
+    column = filled[0] if filled else "images" if "images" in row else "image"
     images = row.get(column)
     images = images if isinstance(images, list) else [] if images is None else [images]
     empty = [index for index, image in enumerate(images) if image is None or _is_empty(image)]

@@ -16,14 +16,7 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from trl.data_utils import is_conversational, prepare_multimodal_messages
 from trl.trainer.utils import pad
 
-from trl_r1v2.vlm.collator import with_rgb_images
-
-
-def images_of(example: dict[str, Any]) -> list:
-    """The images of a dataset row: its `images`, else its one `image`, else none."""
-    if "images" in example:
-        return list(example["images"] or [])
-    return [example["image"]] if example.get("image") is not None else []
+from trl_r1v2.vlm.collator import images_of, with_rgb_images
 
 
 def count_images(dataset: Dataset, row: int) -> int:
@@ -38,7 +31,9 @@ def count_images(dataset: Dataset, row: int) -> int:
     for column in ("images", "image"):
         if column in dataset.column_names:
             value = dataset.with_format("arrow")[row][column][0]
-            return (len(value) if column == "images" else 1) if value.is_valid else 0
+            num_images = (len(value) if column == "images" else 1) if value.is_valid else 0
+            if num_images:
+                return num_images
     return 0
 
 

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 
 from trl import ScriptArguments
 
-from ..cli.training import ImageCheckArguments, load_datasets, model_init_kwargs, prompt_limits, train_and_save
+from ..cli.training import (
+    ImageCheckArguments,
+    choose_components,
+    load_datasets,
+    model_init_kwargs,
+    prompt_limits,
+    train_and_save,
+)
 
 
 @dataclass
@@ -30,7 +37,6 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, c
 
     from ..cli.loading import resolve_checkpoint
     from ..datasets.checks import check_columns
-    from ..vlm.activation import set_trainable
     from ..vlm.collator import RGBImageCollator
     from ..vlm.native_checkpoint import NativeCheckpointMixin
     from ..vlm.vision_cache_callback import add_vision_cache
@@ -63,8 +69,7 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, c
         quantization_config=get_quantization_config(model_args),
         peft_config=get_peft_config(model_args),
     )
-    if trainable_args.trainable is not None:
-        trainer.accelerator.print(set_trainable(trainer.model, trainable_args.trainable))
+    choose_components(trainer, trainable_args.trainable)
     add_vision_cache(trainer, cache_args)
     train_and_save(trainer, checkpoint, script_args.dataset_name)
 

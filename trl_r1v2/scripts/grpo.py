@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 from trl.scripts.grpo import GRPOScriptArguments
 
-from ..cli.training import ImageCheckArguments, load_datasets, model_init_kwargs, prompt_limits, train_and_save
+from ..cli.training import (
+    ImageCheckArguments,
+    choose_components,
+    load_datasets,
+    model_init_kwargs,
+    prompt_limits,
+    train_and_save,
+)
 
 
 @dataclass
@@ -33,7 +40,7 @@ def main(
     from ..hallucination.recipe import add_monitor, load_monitor_parts
     from ..ssb_grpo.ssb_grpo_trainer import SSBGRPOTrainer
     from ..ssb_grpo.state import BufferStateError
-    from ..vlm.activation import refuse_frozen_adapter, set_trainable
+    from ..vlm.activation import refuse_frozen_adapter
     from ..vlm.vision_cache_callback import add_vision_cache
 
     reward_funcs = load_reward_funcs(script_args.reward_funcs, script_args.reward_model_name_or_path)
@@ -51,15 +58,9 @@ def main(
         quantization_config=get_quantization_config(model_args),
         peft_config=get_peft_config(model_args),
     )
-    if trainable_args.trainable is not None:
-        report = set_trainable(
-            trainer.model,
-            trainable_args.trainable,
-            rl=True,
-            allow_frozen_adapter=trainable_args.allow_frozen_adapter,
-        )
-        trainer.accelerator.print(report)
-    elif not trainable_args.allow_frozen_adapter:
+    allowed = trainable_args.allow_frozen_adapter
+    choose_components(trainer, trainable_args.trainable, rl=True, allow_frozen_adapter=allowed)
+    if trainable_args.trainable is None and not allowed:
         try:
             refuse_frozen_adapter(trainer.model)
         except ValueError as error:

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 
 from trl import ScriptArguments
 
-from ..cli.training import ImageCheckArguments, load_datasets, model_init_kwargs, prompt_limits, train_and_save
+from ..cli.training import (
+    ImageCheckArguments,
+    choose_components,
+    load_datasets,
+    model_init_kwargs,
+    prompt_limits,
+    train_and_save,
+)
 
 
 @dataclass
@@ -31,7 +38,6 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, m
     from ..datasets.checks import check_columns
     from ..hallucination.recipe import add_monitor, load_monitor_parts
     from ..mpo.mpo_trainer import MPOTrainer
-    from ..vlm.activation import set_trainable
 
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
     limits = prompt_limits(model_args, training_args)
@@ -51,8 +57,7 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, m
         quantization_config=get_quantization_config(model_args),
         peft_config=get_peft_config(model_args),
     )
-    if trainable_args.trainable is not None:
-        trainer.accelerator.print(set_trainable(trainer.model, trainable_args.trainable))
+    choose_components(trainer, trainable_args.trainable)
     add_monitor(trainer, monitor_parts)
     train_and_save(trainer, checkpoint, script_args.dataset_name)
 

@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
-from trl_r1v2.vlm.collator import with_rgb_images
+from trl_r1v2.vlm.collator import with_image_column
 
 
 def content_key(fields: dict[str, torch.Tensor]) -> str:
@@ -132,11 +132,8 @@ def process_row(example: dict[str, Any], processing_class: Any, chat_template_kw
     Returns:
         `dict[str, torch.Tensor]`: What the processor adds to the token ids.
     """
-    example = with_rgb_images(example)
-    images = example.get("images")
-    if images is None and example.get("image") is not None:
-        images = [example["image"]]
-    prompt = prepare_multimodal_messages(example["prompt"], images=images)
+    example = with_image_column(example)
+    prompt = prepare_multimodal_messages(example["prompt"], images=example.get("images"))
     images = [part["image"] for message in prompt for part in message["content"] if part["type"] == "image"]
     text = apply_chat_template({"prompt": prompt}, processing_class, **chat_template_kwargs)["prompt"]
     fields = processing_class(images=[images], text=[text], padding=True, return_tensors="pt")

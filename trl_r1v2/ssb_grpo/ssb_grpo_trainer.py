@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
-from trl_r1v2.vlm.collator import with_rgb_images
+from trl_r1v2.vlm.collator import images_of, with_image_column
 from trl_r1v2.vlm.lockstep import check_step_without_images
 from trl_r1v2.vlm.native_checkpoint import NativeCheckpointMixin
 
 from .checkpoints import BufferCheckpointMixin
 from .judge import live_groups
-from .metrics import ratio_counts, ratio_metrics, replay_metrics
+from .metrics import clip_bounds, ratio_counts, ratio_metrics, replay_metrics
 from .pixels import PromptImages
 from .prompt_sampler import ROW_NUMBER, PromptHistory, PromptSampler, RowNumberedDataset
 from .refusals import refuse_misspelt_judge, refuse_unsupported
@@ -193,7 +194,23 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
         *output, images, tool_images = super()._generate(prompts)
         # Upstream marks a text row among image rows by `None`, which transformers' image processors refuse.
         images = None if images is None else [row_images or [] for row_images in images]
+        self._generated_images = images
         return *output, images, tool_images
+
+    def _generate_and_score(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """TRL's, but its log of images is gathered by every process: a process without images would leave it out."""
+        log_multimodal, self.log_multimodal = self.log_multimodal, False
+        try:
+            batch = super()._generate_and_score_completions(inputs)
+        finally:
+            self.log_multimodal = log_multimodal
+        if log_multimodal and self._is_vlm:
+            logged = self._logs["images"]
+            images = gather_object(self._generated_images or [images_of(example) for example in inputs])
+            if logged or any(images):
+                logged.extend([[]] * (len(self._logs["prompt"]) - len(logged) - len(images)))
+                logged.extend(images)
+        return batch
 
     def _drop_empty_pixels(self, module, args, kwargs):
         """In a batch of text and images a micro-batch can hold text only; vision towers fail on zero tiles."""
@@ -246,9 +263,9 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         # Before TRL reads them, so that rewards and a vLLM server see the same pictures as the model.
-        inputs = [with_rgb_images(example) for example in inputs]
+        inputs = [with_image_column(example) for example in inputs]
         if self.buffer is None or not self.model.training:
-            return super()._generate_and_score_completions(inputs)
+            return self._generate_and_score(inputs)
         step, batch_size = self.state.global_step, len(inputs)
         evicted_before = dict(self.buffer.num_evicted)
         num_left_out = self._num_left_out(batch_size, step)
@@ -305,7 +322,7 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
         """Generate and score with TRL, and tell live rows from dead ones."""
         sources = [example.get(ROW_NUMBER) for example in inputs]
         inputs = [{key: value for key, value in example.items() if key != ROW_NUMBER} for example in inputs]
-        batch = split_pixel_values_by_grid(super()._generate_and_score_completions(inputs))
+        batch = split_pixel_values_by_grid(self._generate_and_score(inputs))
         # Upstream sets `num_images=None` when tool images were cut off and it drops all pixels.
         batch = {name: value for name, value in batch.items() if value is not None}
         check_fields(batch)
@@ -373,7 +390,7 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
         numbers = torch.randint(len(dataset), (num_prompts,), generator=self._prompt_generator).tolist()
         start = self.accelerator.process_index * num_groups
         own = numbers[start : start + num_groups]
-        examples = [{**with_rgb_images(dataset[number]), ROW_NUMBER: number} for number in own]
+        examples = [{**with_image_column(dataset[number]), ROW_NUMBER: number} for number in own]
         return [dict(example) for example in examples for _ in range(self.num_generations)]
 
     def _add_behaviour_logps(self, batch: dict[str, Any]) -> None:
@@ -448,9 +465,15 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
             self._metrics["train"][f"ssb/{name}"].append(value)
 
     def _log_ratios(self, inputs: dict[str, Any], logps: torch.Tensor) -> None:
-        mask = (_loss_mask(inputs) != 0) & inputs["ssb_is_replayed"].unsqueeze(1)
+        mask = _loss_mask(inputs)
         log_ratio = logps - inputs.get(BEHAVIOUR_LOGPS, logps)
-        local = ratio_counts(log_ratio, inputs["advantages"], mask, self.epsilon_low, self.epsilon_high)
+        if self.importance_sampling_level == "sequence":
+            num_tokens = mask.sum(dim=1, keepdim=True)
+            log_ratio = (log_ratio * mask).sum(dim=1, keepdim=True) / num_tokens.clamp(min=1)
+            mask = num_tokens
+        mask = (mask != 0) & inputs["ssb_is_replayed"].unsqueeze(1)
+        bounds = clip_bounds(self.loss_type, self.epsilon_low, self.epsilon_high)
+        local = ratio_counts(log_ratio, inputs["advantages"], mask, bounds)
         gathered = self.accelerator.gather(local.unsqueeze(0)).cpu()
         for name, value in ratio_metrics(gathered).items():
             self._metrics["train"][f"ssb/{name}"].append(value)

@@ -75,21 +75,52 @@ def _with_rgb_parts(message: dict[str, Any], rgb: Callable[[Any, int], Any]) -> 
     return {**message, "content": parts}
 
 
+def images_of(example: dict[str, Any]) -> list:
+    """
+    The images of a row: its `images`, or its one `image`; `None` and an empty list both mean none.
+
+    Raises:
+        `ValueError`: If it has both, with the beginning of its prompt.
+    """
+    images, single = list(example.get("images") or []), example.get("image")
+    if images and single is not None:
+        raise ValueError(
+            f"the row with prompt {str(example.get('prompt'))[:80]!r} has images in both columns, 'image' and 'images'. "
+            "Move them into one."
+        )
+    return images if single is None else [single]
+
+
 def with_image_list(example: dict[str, Any]) -> dict[str, Any]:
     """
-    A row with its images as a list of RGB images under `images`; `None` counts as no image.
+    A row with its images as a list of RGB images under `images`, and no `image`.
 
     Args:
         example (`dict[str, Any]`):
             Row with `prompt` and, where there are images, `image` or `images`.
 
     Raises:
-        `ValueError`: If an image cannot be read, with the beginning of the row's prompt.
+        `ValueError`: If an image cannot be read, or the row has both columns, with the beginning of its prompt.
     """
     example = with_rgb_images(example)
-    single = example.pop("image", None)
-    if example.get("images") is None:
-        example["images"] = [] if single is None else [single]
+    images = images_of(example)
+    example.pop("image", None)
+    return {**example, "images": images}
+
+
+def with_image_column(example: dict[str, Any]) -> dict[str, Any]:
+    """
+    A row whose images are in RGB, and under `images` too if it has a column for them.
+
+    TRL's `GRPOTrainer` reads only the column that it finds first, and takes `None` for an image. `image` stays for reward
+    functions that ask for it.
+
+    Raises:
+        `ValueError`: If an image cannot be read, or the row has both columns, with the beginning of its prompt.
+    """
+    example = with_rgb_images(example)
+    if "image" in example or "images" in example:
+        example["images"] = images_of(example)
     return example
 
 

@@ -78,10 +78,12 @@ class VisionCacheCallback(TrainerCallback):
             self.reference.requires_grad_(False)
             self.cache.install(self.reference)
 
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._seen = self.cache.metrics()  # without what an evaluation or a monitor has looked at in between
+
     def on_step_end(self, args, state, control, **kwargs):
         now = self.cache.metrics()
         step = {name: now[name] - self._seen[name] for name in now if name != "vision_cache/bytes"}
-        self._seen = now
         tiles = step["vision_cache/tiles"]
         step["vision_cache/hit_rate"] = 1 - step["vision_cache/encoded"] / tiles if tiles else 0.0
         step["vision_cache/bytes"] = now["vision_cache/bytes"]
