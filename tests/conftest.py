@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CI", "1")  # keeps TRL's telemetry silent
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"  # where the tests' servers are
 
 # Never the user's own cache of data sets.
 _DATASETS_CACHE = tempfile.mkdtemp(prefix="trl_r1v2-datasets-")

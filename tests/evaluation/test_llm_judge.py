@@ -1,6 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """The judge: verdicts are cached by content and never made up, whatever the server does."""
 
+import concurrent.futures
 import json
 import threading
 import time
@@ -10,6 +11,7 @@ from chat_server import DROP, completion, serving
 
 from trl_r1v2.evaluation import judge as judge_module
 from trl_r1v2.evaluation.judge import Case, Judge, VerdictCache, case_key, read_verdict
+from trl_r1v2.sampling import chat_client
 from trl_r1v2.sampling.chat_client import ChatClient, InvalidReply, ServerError, read_reply, run_bounded
 
 
@@ -25,9 +27,9 @@ def json_of(prompt: str) -> dict:
     return json.loads(prompt[prompt.index("{") : prompt.rindex("}") + 1])
 
 
-def make_judge(server, path, **settings) -> Judge:
-    client = ChatClient(server.url, "judge-1", patience=5.0, first_pause=0.01, timeout=0.5)
-    return Judge(client, VerdictCache(path), concurrency=3, **settings)
+def make_judge(server, path, timeout=60.0) -> Judge:
+    client = ChatClient(server.url, "judge-1", patience=60.0, first_pause=0.01, timeout=timeout)
+    return Judge(client, VerdictCache(path), concurrency=3)
 
 
 @pytest.mark.parametrize(
@@ -94,17 +96,20 @@ def test_no_verdict_is_unknown_counted_and_asked_again(tmp_path):
 def test_a_server_that_drops_delays_and_returns_garbage_changes_no_verdict(tmp_path):
     attempts: dict[str, int] = {}
     lock = threading.Lock()
+    asked_again = threading.Event()
 
     def misbehave(request, number):
         question = json_of(request["messages"][0]["content"])["question"]
         with lock:
             attempts[question] = attempts.get(question, 0) + 1
-        first = attempts[question] == 1
+            first = attempts[question] == 1
         index = int(question.split()[1].rstrip("?"))
         if first and index == 1:
             return DROP
+        if index == 2 and not first:
+            asked_again.set()
         if first and index == 2:
-            time.sleep(1.0)  # longer than the client waits
+            asked_again.wait(60)  # far longer than the client waits
         if first and index == 3:
             return 200, b"<html>gateway</html>"
         if first and index == 4:
@@ -114,7 +119,7 @@ def test_a_server_that_drops_delays_and_returns_garbage_changes_no_verdict(tmp_p
         return by_meaning(request, number)
 
     with serving(misbehave) as server:
-        judge = make_judge(server, tmp_path / "judge.jsonl")
+        judge = make_judge(server, tmp_path / "judge.jsonl", timeout=0.5)
         assert judge(CASES, progress=False) == [True, False] * 3
         assert judge.counts == {"asked": 6, "cached": 0, "unknown": 0}
         assert all(attempts[f"question {index}?"] >= 2 for index in range(1, 6)) and attempts["question 0?"] >= 1
@@ -196,3 +201,12 @@ def test_jobs_run_a_bounded_number_at_a_time_and_are_taken_as_they_are_needed():
     with pytest.raises(RuntimeError, match="broken"):
         list(run_bounded(fail, jobs(), 2))
     assert len(taken) < 20
+
+
+def test_what_was_done_beside_an_error_is_given_before_it(monkeypatch):
+    monkeypatch.setattr(chat_client, "wait", lambda jobs, return_when: concurrent.futures.wait(jobs))
+    done = []
+    with pytest.raises(ZeroDivisionError):
+        for job, _ in run_bounded(lambda job: 1 / (job - 2), range(9), 3):
+            done.append(job)
+    assert sorted(done) == [0, 1, 3, 4, 5]

@@ -4,9 +4,7 @@
 import base64
 import io
 import json
-import random
 import threading
-import time
 import types
 
 import pytest
@@ -162,7 +160,7 @@ def test_two_clients_of_a_server_that_drops_delays_and_answers_garbage_get_the_r
         with lock:
             tries[row] = tries.get(row, -1) + 1
             place = tries[row]
-        if place == len(misdeeds):
+        if place >= len(misdeeds):
             return [row / 4]
         misdeed = misdeeds[(place + row) % len(misdeeds)]
         if misdeed == "delay":
@@ -183,9 +181,11 @@ def test_two_clients_of_a_server_that_drops_delays_and_answers_garbage_get_the_r
         for thread in threads:
             thread.join()
         let_go.set()
-    for start in (0, 10):
-        assert found[start] == ([(start + row) / 4 for row in range(4)], 4 * len(misdeeds))
-    assert len(quick) == 8 * len(misdeeds)
+    num_retries = [found[start][1] for start in (0, 10)]
+    assert [found[start][0] for start in (0, 10)] == [[(start + row) / 4 for row in range(4)] for start in (0, 10)]
+    assert all(place >= len(misdeeds) for place in tries.values()) and len(tries) == 8
+    # A busy machine may be late with a good reply, too, which is then asked for again.
+    assert min(num_retries) >= 4 * len(misdeeds) and len(quick) == sum(num_retries)
 
 
 @pytest.mark.parametrize(("wish", "shortest", "longest"), [("7", 7, 7), ("9999", 30, 30), ("soon", 0.375, 0.5)])
@@ -280,20 +280,20 @@ def test_after_an_error_the_other_requests_are_not_sent_again():
 
 
 def test_scores_keep_their_order_whatever_comes_first():
-    generator = random.Random(0)
-    delays = [generator.uniform(0, 0.05) for _ in range(24)]
-    answered = []
+    """Of the eight requests that are under way together, each waits for the one after it."""
+    answered, is_answered = [], [threading.Event() for _ in range(24)]
 
     def answer(request, number):
         row = row_of(request)
-        time.sleep(delays[row])
+        assert row % 8 == 7 or is_answered[row + 1].wait(60)
         answered.append(row)
+        is_answered[row].set()
         return [float(row)]
 
     with serving(PoolingServer(answer)) as server:
         scores = HTTPRewardModel(server.url, concurrency=8).score([conversation(row) for row in range(24)])
     assert scores == [float(row) for row in range(24)]
-    assert sorted(answered) == list(range(24)) != answered
+    assert answered == [row for last in (7, 15, 23) for row in range(last, last - 8, -1)]
 
 
 def test_as_many_requests_as_allowed_are_under_way_and_no_more():

@@ -76,7 +76,8 @@ def test_a_crash_is_unknown_and_the_worker_is_replaced():
     victim = pids(pool)[0]
 
     def kill_while_busy():
-        time.sleep(0.5)
+        while pool._workers[0].item is None:
+            time.sleep(0.01)
         os.kill(victim, signal.SIGSEGV)
 
     thread = threading.Thread(target=kill_while_busy)
@@ -87,7 +88,7 @@ def test_a_crash_is_unknown_and_the_worker_is_replaced():
     assert pids(pool) != [victim]
     # A worker that died while idle costs no pair its verdict.
     os.kill(pids(pool)[0], signal.SIGKILL)
-    time.sleep(0.2)
+    os.waitid(os.P_PID, pids(pool)[0], os.WEXITED | os.WNOWAIT)  # until it is dead; the pool finds that out itself
     outcome = pool.verify([("$x+2$", r"\boxed{2+x}")])
     assert outcome == [RIGHT]
     pool.close()
@@ -159,7 +160,8 @@ from trl_r1v2.rewards.verifier import VerifierPool
 pool = VerifierPool(num_workers=2, timeout=5.0, batch_timeout=60.0)
 pool.verify([("$x$", "x"), ("$y$", "y")])
 threading.Thread(target=pool.verify, args=([("$12$", sys.argv[1])],), daemon=True).start()
-time.sleep(0.5)
+while all(worker.item is None for worker in pool._workers):
+    time.sleep(0.01)
 print(*[worker.process.pid for worker in pool._workers], flush=True)
 time.sleep(60)
 """

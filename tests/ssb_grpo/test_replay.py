@@ -198,7 +198,8 @@ def test_captured_logps_equal_an_extra_forward(run):
     checks.append(check)
     trainer.train()
     assert len(largest_difference) == 12
-    assert max(largest_difference) < 1e-6  # stored in float32, as TRL computes them
+    # Stored in float32, as TRL computes them: a few units of the last place, which depend on the processor.
+    assert max(largest_difference) < 1e-5
 
 
 def test_stored_ratio_differs_from_one(run):

@@ -379,7 +379,7 @@ def test_sharded_towers_agree_between_ranks(tmp_path):
             """
         )
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29631"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     result = subprocess.run([*command, str(script), str(__file__).rsplit("/", 1)[0]], capture_output=True, text=True, timeout=300)  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout.count("done") == 2

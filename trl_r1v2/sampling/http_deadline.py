@@ -120,7 +120,7 @@ def exchange(request: urllib.request.Request, timeout: float) -> tuple[int, Mess
         except ReplyTooLarge:
             raise
         except (OSError, http.client.HTTPException) as error:
-            if not deadline.is_over:
+            if not (deadline.is_over or isinstance(error, TimeoutError)):  # the socket's may come before the timer's
                 raise
             raise TimeoutError(f"no whole reply within {timeout:g} s") from error
         if deadline.is_over:  # a reply without a length ends where the connection does

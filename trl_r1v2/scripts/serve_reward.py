@@ -9,6 +9,7 @@ Loads the model and serves it by vLLM's pooling protocol until interrupted. Encr
 import os
 import signal
 import sys
+import threading
 from dataclasses import dataclass, field
 
 from trl_r1v2.cli.parser import RecipeParser
@@ -79,14 +80,21 @@ def main(args: ServeRewardArguments) -> None:
     name = args.served_model_name or args.reward_model_name_or_path
     key = None if args.api_key_env is None else os.environ[args.api_key_env]
     with RewardServer(model, args.host, args.port, args.batch_size, name, key) as server:
-        print(f"{name} is served at http://{args.host}:{server.server_port}", flush=True)
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+
+        def stop(number, frame):
+            # between two requests: an exception, raised here, would drop the one that is just being accepted
+            threading.Thread(target=server.shutdown, daemon=True).start()
+
+        # a job in the background ignores SIGINT, and goes on doing so
+        heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, stop) for number in heeded}
         try:
+            print(f"{name} is served at http://{args.host}:{server.server_port}", flush=True)
             server.serve_forever()
-        except KeyboardInterrupt:
             print("Stopping …", flush=True)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     print(f"Stopped after {server.num_scored} scores.", flush=True)
     if not server.is_idle:
         print("A batch was still being scored; its clients were told to ask again.", flush=True)
