@@ -199,17 +199,22 @@ def test_grpo_with_monitor_and_controller(colours, internvl_path, tmp_path):
     assert hybrid.components["reward_model"].min_score == 4.0
     hybrid.set_min_score("reward_model", 1.0)
 
-    # the next iteration goes on where this one ended
-    found = tmp_path / "out" / "hallucination" / "threshold.json"
-    parts = load_monitor_parts(
-        MonitorConfig(
-            monitor_dataset=colours, monitor_claims_func=f"{__name__}.any_letter", monitor_claims_column="shown"
-        ),
-        ControllerConfig(
-            controller_target=0.1, controller_minimum=1.0, controller_maximum=4.0, controller_file=str(found)
-        ),
-    )
+    # the next iteration goes on where this one ended, but not in other units
+    found = str(tmp_path / "out" / "hallucination" / "threshold.json")
+    parts = next_parts(colours, found, component="reward_model")
     assert parts.controller.threshold == 4.0 and len(parts.controller.moves) == 3
+    with pytest.raises(RecipeError, match="units of the gated component's score.*or set `controller_initial`"):
+        next_parts(colours, found, component=None)
+
+
+def next_parts(colours, found, component):
+    config = MonitorConfig(
+        monitor_dataset=colours, monitor_claims_func=f"{__name__}.any_letter", monitor_claims_column="shown"
+    )
+    bounds = {"controller_target": 0.1, "controller_minimum": 1.0, "controller_maximum": 4.0}
+    return load_monitor_parts(
+        config, ControllerConfig(**bounds, controller_file=found, controller_component=component), [hybrid]
+    )
 
 
 def test_mpo_writes_the_threshold_for_pairs(colours, text_model_path, internvl_path, tmp_path):
@@ -223,6 +228,10 @@ def test_mpo_writes_the_threshold_for_pairs(colours, text_model_path, internvl_p
     assert train("mpo", recipe, tmp_path) == 0
     content = json.loads((tmp_path / "out" / "hallucination" / "threshold.json").read_text())
     assert content["chosen_threshold"] == 3.0 and len(content["controller"]["moves"]) == 2
+    found = str(tmp_path / "out" / "hallucination" / "threshold.json")
+    assert next_parts(colours, found, component=None).controller.threshold == 3.0
+    with pytest.raises(RecipeError, match="units of the score of `pairs`.*unset `controller_component`"):
+        next_parts(colours, found, component="reward_model")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, List
+from datasets import Image as ImageFeature
+from transformers import TrainerCallback
 
 
 sys.path.append(str(Path(__file__).parents[1] / "ssb_grpo"))
@@ -231,7 +233,7 @@ def test_flagged_responses_are_written_with_their_images(internvl_path, tmp_path
     trainer = make_trainer(GRPOTrainer, internvl_path, tmp_path, image_dataset(), max_steps=1)
     monitor = watch(trainer, config(monitor_min_gap=1e9, monitor_max_flagged=4))  # every image row is flagged
     trainer.train()
-    table = load_dataset("json", data_files=str(monitor.folder / "flagged-00000001.jsonl"), split="train")
+    table = load_dataset("parquet", data_files=str(monitor.folder / "flagged-00000001.parquet"), split="train")
     assert table["row"] == [0, 1, 3, 4]  # row 2 has no image
     for line in table:
         source = monitor.probe.dataset[line["row"]]
@@ -241,6 +243,82 @@ def test_flagged_responses_are_written_with_their_images(internvl_path, tmp_path
         images = [Image.open(monitor.folder / name) for name in line["images"]]
         assert [image.tobytes() for image in images] == [image.tobytes() for image in source["images"]]
     assert not list(monitor.folder.rglob("*.tmp"))
+
+
+def read_tables(monitor):
+    from datasets import load_dataset
+
+    return load_dataset("parquet", data_files=str(monitor.folder / "flagged-*.parquet"), split="train")
+
+
+def test_the_tables_of_a_run_read_as_one(internvl_path, tmp_path):
+    """The first probe finds no claims and answers no probe, so that its table holds empty lists and nulls only."""
+    trainer = make_trainer(GRPOTrainer, internvl_path, tmp_path, image_dataset(), max_steps=1)
+    rows = image_dataset(4, layouts=((1,),)).add_column("present", ["yes", "no"] * 2)
+    settings = config(monitor_min_gap=1e9, monitor_object_column="present")
+    claims = ProbeFunctions(claims=lambda text, column: ["a unicorn"] if trainer.state.global_step else [])
+    monitor = HallucinationMonitor(trainer, rows, settings, claims)
+    trainer.add_callback(monitor)
+    trainer.train()
+    table = read_tables(monitor)
+    assert table["step"] == [0] * 4 + [1] * 4
+    assert table["unsupported"] == [[]] * 4 + [["a unicorn"]] * 4
+    assert table["truth"] == [True, False] * 4 and set(table["reward"]) == {None}
+
+
+@pytest.mark.parametrize(
+    "mode, file_format", [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("P", "PNG"), ("LA", "PNG"), ("RGB", "PNG")]
+)
+def test_images_of_any_mode_are_written(mode, file_format, internvl_path, tmp_path):
+    from io import BytesIO
+
+    from PIL import Image
+    from runs import image
+
+    from trl_r1v2.vlm.processing import load_image
+
+    rows = []
+    for row in range(2):
+        encoded = BytesIO()
+        image(row).convert(mode).save(encoded, file_format)
+        rows.append(
+            {"prompt": [{"role": "user", "content": "n"}], "images": [{"bytes": encoded.getvalue()}], "row": row}
+        )
+    features = Features({**image_dataset(1).features, "images": List(ImageFeature())})
+    features.pop("fate")
+    trainer = make_trainer(GRPOTrainer, internvl_path, tmp_path, image_dataset(), max_steps=1)
+    monitor = watch(trainer, config(monitor_min_gap=1e9), rows=Dataset.from_list(rows, features=features))
+    trainer.train()
+    table = read_tables(monitor)
+    assert table["row"] == [0, 1] * 2  # of two probes
+    for line in table:
+        (name,) = line["images"]
+        assert Image.open(monitor.folder / name).tobytes() == load_image(rows[line["row"]]["images"][0]).tobytes()
+    assert len(list((monitor.folder / "images").iterdir())) == 2
+
+
+def test_a_second_run_into_the_folder_leaves_nothing_of_the_first(internvl_path, tmp_path):
+    from PIL import Image
+    from runs import image
+
+    def run(rows, **settings):
+        trainer = make_trainer(GRPOTrainer, internvl_path, tmp_path, image_dataset(), max_steps=1)
+        monitor = watch(trainer, config(monitor_min_gap=1e9, **settings), rows=rows)
+        trainer.train()
+        return monitor
+
+    first = image_dataset(2, layouts=((1,),))
+    folder = run(first).folder
+    (folder / "best_checkpoint.json").write_text("{}")
+    (folder / "threshold.json").write_text("{}")
+    (folder / "notes.txt").write_text("of the user")
+    second = Dataset.from_list([{**row, "images": [image(9000 + index)]} for index, row in enumerate(first)])
+    monitor = run(second, monitor_at_start=False)
+    assert sorted(path.name for path in folder.iterdir()) == ["flagged-00000001.parquet", "images", "notes.txt"]
+    for line in read_tables(monitor):
+        shown = Image.open(folder / line["images"][0])
+        assert shown.tobytes() == second[line["row"]]["images"][0].tobytes()
+    assert len(list((folder / "images").iterdir())) == 2
 
 
 def test_a_blind_model_stops_the_run(internvl_path, tmp_path):
@@ -346,7 +424,17 @@ def test_the_controller_moves_the_gate_of_the_hybrid_reward(internvl_path, tmp_p
 # ---- Resuming ----
 
 
-def test_resuming_restores_monitor_and_controller(internvl_path, tmp_path):
+class AtStart(TrainerCallback):
+    """Looks on when the monitor has begun."""
+
+    def __init__(self, look):
+        self.look = look
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.look()
+
+
+def test_resuming_restores_monitor_and_controller(internvl_path, tmp_path, caplog):
     whole_reward, reward = gated_reward(), gated_reward()
     saving = {"save_strategy": "steps", "save_steps": 2, "clock": True}
     whole, whole_monitor = controlled(SSBGRPOTrainer, internvl_path, tmp_path / "a", whole_reward, 5, **saving)
@@ -356,16 +444,64 @@ def test_resuming_restores_monitor_and_controller(internvl_path, tmp_path):
     assert [entry["step"] for entry in saved["history"]] == [0, 1, 2] and saved["controller"]["num_observations"] == 3
 
     resumed, monitor = controlled(SSBGRPOTrainer, internvl_path, tmp_path / "b", reward, 5, **saving)
-    first = []
+    (tmp_path / "b" / "hallucination").mkdir(parents=True)
+    for step in (1, 4):  # of the interrupted run: one before its checkpoint, one after it
+        (tmp_path / "b" / "hallucination" / f"flagged-{step:08d}.parquet").write_bytes(b"")
+    first, tables = [], []
     load = monitor.load_state_dict
     monitor.load_state_dict = lambda state: (load(state), first.append(json.loads(json.dumps(monitor.state_dict()))))
-    resumed.train(resume_from_checkpoint=str(checkpoint))
-    assert first == [saved]
+    resumed.add_callback(AtStart(lambda: tables.extend(path.name for path in monitor.folder.glob("flagged-*"))))
+    with caplog.at_level("WARNING"):
+        resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert first == [saved] and tables == ["flagged-00000001.parquet"]
+    assert "NativeCheckpointMixin" not in caplog.text
     assert monitor.state_dict() == whole_monitor.state_dict()
     assert [entry["step"] for entry in monitor.history] == [0, 1, 2, 3, 4, 5]
     assert reward.components["reward_model"].min_score == whole_reward.components["reward_model"].min_score
     assert len(monitor.controller.moves) > 1
     assert losses(resumed) == losses(whole)
+
+
+def test_the_reason_of_a_threshold_outlives_a_resume(internvl_path, tmp_path):
+    """The last move was before the checkpoint, and a long cooldown allows no other."""
+
+    def run(folder, **kwargs):
+        trainer = make_trainer(
+            GRPOTrainer, internvl_path, folder, image_dataset(), max_steps=2, save_strategy="steps", save_steps=1
+        )
+        controller = RewardThresholdController(0.0, 0.0, 0.0, 4.0, dead_band=0.0, cooldown=50)
+        rows = image_dataset(2, layouts=((1,),))
+        monitor = HallucinationMonitor(trainer, rows, config(), ProbeFunctions(claims=lambda *_: ["x"]), controller)
+        trainer.add_callback(monitor)
+        trainer.train(**kwargs)
+        return json.loads((monitor.folder / "threshold.json").read_text())
+
+    whole = run(tmp_path / "a")
+    resumed = run(tmp_path / "b", resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-1"))
+    assert resumed["reason"] == whole["reason"] and "rate 1.000 is above 0" in resumed["reason"]
+
+
+@pytest.mark.parametrize("kind", ["vision", "text"])
+def test_a_resume_without_weights_is_told(kind, internvl_path, text_model_path, tmp_path, caplog):
+    """What the warning says holds: stock TRL goes on with the weights that the run was started from."""
+    model, rows = (internvl_path, image_dataset()) if kind == "vision" else (text_model_path, text_dataset())
+
+    def trainer_in(folder):
+        trainer = make_trainer(
+            GRPOTrainer, model, folder, rows, max_steps=3, save_strategy="steps", save_steps=2, learning_rate=1e-2
+        )
+        watch(trainer, config(monitor_claims_func=None, monitor_claims_column=None), rows=rows)
+        return trainer
+
+    trainer_in(tmp_path / "a").train()
+    resumed, seen = trainer_in(tmp_path / "b"), {}
+    fresh = {name: value.clone() for name, value in resumed.model.named_parameters()}
+    resumed.add_callback(AtStart(lambda: seen.update({n: p.clone() for n, p in resumed.model.named_parameters()})))
+    with caplog.at_level("WARNING"):
+        resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-2"))
+    lost = all(torch.equal(seen[name], fresh[name]) for name in fresh)
+    assert lost == (kind == "vision")
+    assert caplog.text.count("NativeCheckpointMixin") == lost
 
 
 def test_a_second_run_starts_its_own_history(internvl_path, tmp_path):

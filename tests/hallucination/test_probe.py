@@ -18,8 +18,11 @@ from seeing import blinded, colour_rows, named_colours, train_to_see, unsupporte
 
 from trl_r1v2.hallucination import MonitorConfig
 from trl_r1v2.hallucination.grounding import blank_like, image_partners, prompt_with_other_images, response_statistics
-from trl_r1v2.hallucination.probe import Probe, ProbeFunctions
+from trl_r1v2.hallucination.probe import Probe, ProbeFunctions, _pieces
+from trl_r1v2.hallucination.signals import critical_positions
 from trl_r1v2.sampling.prompts import encode_prompts, images_of, read_prompt
+from trl_r1v2.sampling.rollouts import Rollout
+from trl_r1v2.vlm.processing import load_image
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +182,53 @@ def test_a_blind_model_has_no_gap_whatever_the_sizes(seeing):
     records, _ = measured(probe, model, processor)
     handle.remove()
     assert max(abs(record.gap) for record in records) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes"])
+def test_images_that_are_not_decoded_have_the_same_gap(seeing, kind, tmp_path):
+    """Columns of paths or of bytes, which `datasets` does not take for images."""
+    model, processor = seeing
+    rows = colour_rows(4, seed=3)
+    encoded = []
+    for index, row in enumerate(rows):
+        path = tmp_path / f"{index}.png"
+        row["images"][0].resize((28 * (1 + index % 2), 28)).save(path)
+        image = str(path) if kind == "path" else {"bytes": path.read_bytes(), "path": None}
+        encoded.append({"prompt": row["prompt"], "images": [image]})
+    plain = [{"prompt": row["prompt"], "images": [load_image(row["images"][0])]} for row in encoded]
+    settings = MonitorConfig(monitor_signals=["grounding_gap"], monitor_max_new_tokens=8, monitor_temperature=0)
+    gaps = []
+    for images in (encoded, plain):
+        records, _ = measured(Probe(Dataset.from_list(images), settings), model, processor)
+        gaps.append([record.gap for record in records])
+    assert gaps[0] == gaps[1] and len(set(gaps[0])) > 1
+
+
+@pytest.mark.parametrize(
+    "text", ["4.“Wait, no", "4—Wait, no", "Hmm… no", "4.\tWait, no", "是4。Wait, no", "So. **Wait**", "Waiting…"]
+)
+def test_critical_words_behind_typographic_marks(text):
+    """Tokens that are pieces of bytes, as those of Qwen's and GPT-2's tokenizers."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("W", "a"), ("Wa", "i"), ("Wai", "t"), ("H", "m"), ("Hm", "m")]
+    vocabulary = {token: index for index, token in enumerate([*alphabet, *("".join(pair) for pair in merges)])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    ids = tokenizer.encode(text).ids
+    pieces = _pieces(PreTrainedTokenizerFast(tokenizer_object=tokenizer), ids)
+    found = [pieces[position] for position in critical_positions(pieces)]
+    assert found == re.findall(r"(?:Wait|Hmm)(?!\w)", text)
+
+
+def test_reasoning_that_the_chat_template_opened_is_no_answer():
+    rollout = Rollout(1, 0, "I see red. Yes", [1], 5, False)
+    answers = [
+        probe_of(colour_rows(4, seed=0), monitor_think_open=is_open)._read(rollout).answer for is_open in (None, True)
+    ]
+    assert answers == [True, None]
 
 
 def test_a_blank_image_has_size_and_mean_colour():

@@ -2,14 +2,17 @@
 """Every signal against a case worked out by hand; AUC also against scipy's Mann-Whitney statistic."""
 
 import math
+import random
+import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from trl_r1v2.datasets.digits_text import named_digits, unsupported_digits
+from trl_r1v2.datasets.digits_text import TASKS, ask, demonstration, named_digits, unsupported_digits
 from trl_r1v2.hallucination.signals import (
     DisagreementFigures,
     NamedFigures,
@@ -23,6 +26,7 @@ from trl_r1v2.hallucination.signals import (
     grounding_gaps,
     metrics_of,
     named_object_figures,
+    object_answer,
     object_probe_figures,
     unsupported_objects,
     yes_no,
@@ -47,6 +51,26 @@ from trl_r1v2.hallucination.signals import (
         "The diagram is missing.",
         "The image hasn't been provided.",
         "Without the image I must guess.",
+        "I cannot\nsee  the **image**, so B.",
+        "I was not given an image.",
+        "I wasn't provided with an image.",
+        "You haven't provided an image.",
+        "The question does not include the figure.",
+        "I wasn't able to see the picture.",
+        "Unfortunately I have no access to the image.",
+        "There's no way for me to see the picture.",
+        "The image could not be displayed.",
+        "The image couldn’t be loaded.",
+        "It seems that the image did not come through.",
+        "Because the image is unavailable, I'll guess.",
+        "Without the figure it is impossible to tell, so I'd guess 12.",
+        "I cannot process images.",
+        "I can't see what is in the picture.",
+        "The screenshot is not visible, so I'm guessing.",
+        "I cannot see the table, so I will estimate.",
+        "I cannot see the map in the question.",
+        "Since we can't see the diagram, let's assume.",
+        "<think>Unable to view the attached image.</think>5",
     ],
 )
 def test_claims_of_blindness_are_found(text):
@@ -64,10 +88,51 @@ def test_claims_of_blindness_are_found(text):
         "The image is not shown to scale.",
         "The chart is not given in percent.",
         "The missing angle can be read from the figure.",
+        "I can't see any cat in the image.",
+        "No, I don't see a table.",
+        "No, there is no map on the wall.",
+        "The man can't see the picture behind him.",
+        "We can't see the graph cross the x-axis anywhere.",
+        "We do not have an image of 3 under f, so f is not total.",
+        "No figure was given for Q3 revenue, so the sum excludes it.",
+        "There is no figure available for 2019 in the table.",
+        "The table has no chart included.",
+        "A virtual image cannot be displayed on a screen.",
+        "The image is not visible on a screen since the rays diverge.",
+        "When u = f no image is present at finite distance.",
+        "An employee cannot access the chart of accounts without approval.",
+        "The sign in the picture says 'No photos are available'.",
+        "Which figure is missing?",
+        "Without the graph we could also solve it algebraically.",
+        "The image height is not given, but the magnification is 2.",
+        "The chart doesn't show the year 2015.",
+        "His face is not visible in the photo.",
     ],
 )
 def test_talk_about_an_image_is_not(text):
     assert blind_phrases(text) == []
+
+
+@pytest.mark.parametrize("word", ["attached ", "I really ", "no image ", "is not ", "the actual image "])
+def test_a_response_that_repeats_itself_is_read_in_time(word):
+    started = time.perf_counter()
+    assert blind_phrases(word * 5000) == []
+    assert time.perf_counter() - started < 5
+
+
+def test_chains_of_the_digits_claim_no_blindness():
+    """Whatever the demonstrations say, right or made up; "I cannot see the image" is what a policy would have to invent."""
+    rng = random.Random(0)
+    for task in TASKS:
+        for _ in range(50):
+            digits = [rng.randrange(10) for _ in range(1 if task == "yes_no" else 2)]
+            target = rng.randrange(10) if task == "yes_no" else None
+            row = {"prompt": [{"content": ask(task, digits, target, rng)}], "digits": digits, "task": task}
+            for mode in ("reason", "guess"):
+                text = demonstration(row, rng, mode)
+                said = re.search(r"boxed\{(\w+)\}", text).group(1)
+                assert blind_phrases(text) == [] and critical_positions(list(text)) == []
+                assert object_answer(text) is {"yes": True, "no": False}.get(said)
 
 
 def test_blind_phrase_rate():
@@ -117,6 +182,54 @@ def test_object_probes_of_a_model_that_says_no_to_all():
 )
 def test_yes_no(answer, expected):
     assert yes_no(answer) is expected
+
+
+@pytest.mark.parametrize(
+    "response, expected",
+    [
+        ("Yes.\nThe dog is on the sofa.", True),
+        ("No.\nThere are only two cats here.", False),
+        ("Answer: Yes\nReason: there is a dog.", True),
+        ("There isn't a dog. No.", False),
+        ("There is a dog in the image: yes", True),
+        ("Is there a dog? Yes, it is on the left.", True),
+        ("Let me look. Yes, there is a dog next to the door. It is brown.", True),
+        ("I would say yes.", True),
+        ("Therefore, no.", False),
+        ("A. Yes", True),
+        ("The answer to the question is no.", False),
+        ("No doubt: yes, a dog.", True),
+        ("Yeah, there is.", True),
+        ("No dog is in the image.", False),
+        ("No, I don't see a table.", False),
+        ("No, there is no table.", False),
+        ("Yes, but there is no cat.", True),
+        ("<think>No... wait</think>Yes, there is.", True),
+        (r"Yes, I think. But \boxed{\text{No}}", False),
+        # neither, or both
+        ("No image was provided, so I cannot answer.", None),
+        ("Yes, but I cannot see the image.", None),
+        ("No, I cannot tell.", None),
+        ("No idea.", None),
+        ("No-one is there.", None),
+        ("Yes/No", None),
+        ("Yes or no? I cannot tell.", None),
+        ("Yes. Actually, no.", None),
+        ("Not yes.", None),
+        ("There are two cats. No people are around. A dog lies on the rug.", None),
+        ("Player no. 5 holds the ball.", None),
+        ("Nothing.", None),
+        ("<think>Yes, I think so", None),
+        ("", None),
+    ],
+)
+def test_object_answer(response, expected):
+    assert object_answer(response) is expected
+
+
+def test_reasoning_that_the_prompt_opened_is_no_answer():
+    assert object_answer("I see a dog. Yes", think_open=True) is None
+    assert object_answer("I see no dog. Yes?</think>No", think_open=True) is False
 
 
 def test_named_objects_by_hand():

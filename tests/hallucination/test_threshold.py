@@ -130,6 +130,16 @@ def test_cooldown_waits_after_a_move():
     assert [held.observe(0.9, step) is not None for step in range(7)] == [True, False, False, True, False, False, True]
 
 
+def test_rounding_at_a_bound_is_no_move():
+    """Moves there and back again may leave 4e-16; to make that good is no move."""
+    held = controller(maximum=3.0, cooldown=1)
+    held.load_state_dict(held.state_dict() | {"threshold": 2.9999999999999996})
+    assert held.observe(0.9, 1) is None and held.moves == []
+    assert held.state_dict()["wait"] == 0  # so that nothing waits for it
+    held.load_state_dict(held.state_dict() | {"threshold": 2.99})
+    assert held.observe(0.9, 2).after == 3.0
+
+
 def test_a_reward_that_is_hacked_below_the_threshold_is_held():
     """A plant that hallucinates the more the lower the threshold: the controller settles inside the band."""
     held = controller(initial=0.0, gain=2.0, max_step=0.5, patience=1)

@@ -110,21 +110,17 @@ def prompt_with_other_images(dataset: Dataset, row: int, partner: int | None) ->
         `list[dict[str, Any]]`: As [`~trl_r1v2.sampling.prompts.read_prompt`].
     """
     example = read_example(dataset, row)
-    own = images_of(example)
+    own = [load_image(image) for image in images_of(example)]
     if partner is None:
         others = [blank_like(image) for image in own]
     else:
-        others = images_of(read_example(dataset, partner))
+        others = [load_image(image) for image in images_of(read_example(dataset, partner))]
         # Of another size they would take another number of tokens, and even a blind model would see the difference.
         others = [
-            other if other.size == image.size else load_image(other).resize(image.size)
+            other if other.size == image.size else other.resize(image.size)
             for other, image in zip(others, own, strict=True)
         ]
-    if "images" in example:
-        example["images"] = others
-    else:
-        example["image"] = others[0]
-    return fill_images(example, row)
+    return fill_images({**example, "image": None, "images": others}, row)
 
 
 def blank_like(image: Image.Image) -> Image.Image:

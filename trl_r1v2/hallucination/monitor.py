@@ -3,33 +3,31 @@
 The hallucination monitor: probes a model while a TRL trainer trains it, logs what it finds, and acts on it if told to.
 
 Scope: when to probe, at what cost, and what follows (log, table, stop, best checkpoint, threshold). What is measured
-is `probe.py`, how a threshold moves `threshold.py`. R1V2 asks for such a watch without describing one: all of it is
-ours. FSDP is not covered.
+is `probe.py`, on what model `borrowed_model.py`, what is written of it `flagged.py`, how a threshold moves
+`threshold.py`. R1V2 asks for such a watch without describing one: all of it is ours. FSDP is not covered.
 """
 
 import json
-import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from accelerate.logging import get_logger
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object, is_peft_model
 from datasets import Dataset
 from transformers import Trainer, TrainerCallback
-from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl.models.utils import unwrap_model_for_generation
 
 from trl_r1v2.sampling.prompts import images_of, read_example
+from trl_r1v2.vlm.native_checkpoint import NativeCheckpointMixin
 
+from .borrowed_model import borrowed_model
+from .flagged import remove_others, write_image, write_table
 from .monitor_config import MonitorConfig
 from .probe import Probe, ProbeFunctions, ProbeRecord
-from .threshold import Move, RewardThresholdController
+from .threshold import RewardThresholdController
 from .threshold_files import write_atomically, write_threshold_file
 
 
@@ -133,10 +131,34 @@ class HallucinationMonitor(TrainerCallback):
             self.saved_steps.append(state.global_step)  # the checkpoint at hand, which was written after its state
         elif state.global_step > 0:
             logger.warning("The checkpoint holds no state of the hallucination monitor: its history starts here.")
+        if state.global_step > 0 and not isinstance(self.trainer, NativeCheckpointMixin):
+            self._warn_of_weights()
+        if self.trainer.accelerator.is_main_process:
+            self._clear_folder()
         self._apply_threshold()
         if self.config.monitor_at_start and not self.history and state.global_step == 0:
             self._measure(state, control)
         self._publish(state)
+
+    def _warn_of_weights(self) -> None:
+        """Say where transformers resumes with the weights it had: it saves them under names it does not read back."""
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        if self.trainer.is_deepspeed_enabled or is_peft_model(model):  # these have a state of their own
+            return
+        if get_model_conversion_mapping(model, add_legacy=False):
+            logger.warning(
+                f"transformers does not read the checkpoint's weights back into a {type(model).__name__}: the history goes on "
+                "over the weights that the run was started from. Start a new run from the checkpoint "
+                "(`model_name_or_path`), or train with `class Trainer(NativeCheckpointMixin, "
+                f"{type(self.trainer).__name__})` of trl_r1v2.vlm.native_checkpoint, whose checkpoints resume."
+            )
+
+    def _clear_folder(self) -> None:
+        """Remove what earlier runs left in the folder, and tables of steps that are yet to come."""
+        remove_others(self.folder, [entry["step"] for entry in self.history])
+        if not self.history:
+            for name in (THRESHOLD_FILE, MOVES_FILE, BEST_FILE):
+                (self.folder / name).unlink(missing_ok=True)
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % self.config.monitor_every == 0:
@@ -203,7 +225,7 @@ class HallucinationMonitor(TrainerCallback):
     def _measure(self, state, control) -> None:
         self._lap()
         accelerator = self.trainer.accelerator
-        with self._whole_model() as model, _undisturbed(model):
+        with borrowed_model(self.trainer) as model:
             chunks = self.probe.chunks()[accelerator.process_index :: accelerator.num_processes]
             records = self.probe.measure(model, self.trainer.processing_class, chunks)
         records = sorted(gather_object(records), key=lambda record: (record.row, record.sample))
@@ -219,18 +241,6 @@ class HallucinationMonitor(TrainerCallback):
             costs["cost_share"] = self._probe_seconds / self._train_seconds
         self._log({**figures, **costs, **self._control(state)}, control)
         self._maybe_stop(state, control)
-
-    @contextmanager
-    def _whole_model(self) -> Iterator[torch.nn.Module]:
-        """The model without its distributed wrapper, its weights gathered where they are sharded."""
-        trainer = self.trainer
-        if not is_deepspeed_zero3_enabled():
-            yield trainer.accelerator.unwrap_model(trainer.model_wrapped)
-            return
-        engine = trainer.model_wrapped
-        options = {"gradient_checkpointing_kwargs": trainer.args.gradient_checkpointing_kwargs}
-        with unwrap_model_for_generation(engine, trainer.accelerator, **options) as model, _no_meetings(engine):
-            yield model
 
     def _log(self, figures: dict[str, float], control) -> None:
         # Not the trainer's own `log`: TRL's would end the averages that it keeps for the next regular entry, which any
@@ -255,24 +265,12 @@ class HallucinationMonitor(TrainerCallback):
         flagged = [record for record in records if record.flags][: self.config.monitor_max_flagged]
         if not (flagged and self.trainer.accelerator.is_main_process):
             return
-        lines = []
+        rows = []
         for record in flagged:
-            images = self._write_images(record.row) if record.has_image else []
-            lines.append(
-                json.dumps({"step": step, **self.probe.describe(record), "images": images}, ensure_ascii=False)
-            )
-        write_atomically(self.folder / f"flagged-{step:08d}.jsonl", "\n".join(lines) + "\n")
-
-    def _write_images(self, row: int) -> list[str]:
-        """Write a row's images unless they are there, and return their paths in the monitor's folder."""
-        names = []
-        for index, image in enumerate(images_of(read_example(self.probe.dataset, row))):
-            path = self.folder / "images" / f"{row:05d}-{index}.png"
-            if not path.is_file():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                image.save(path)
-            names.append(str(path.relative_to(self.folder)))
-        return names
+            shown = images_of(read_example(self.probe.dataset, record.row)) if record.has_image else []
+            images = [write_image(self.folder, image) for image in shown]
+            rows.append({"step": step, **self.probe.describe(record), "images": images})
+        write_table(self.folder, step, rows)
 
     # ---- Threshold ----
 
@@ -289,11 +287,11 @@ class HallucinationMonitor(TrainerCallback):
             logger.info(
                 f"Step {state.global_step}: reward threshold {move.before:g} → {move.after:g}, because {move.cause}."
             )
-            self._apply_threshold(move)
+            self._apply_threshold()
         change = 0.0 if move is None else move.after - move.before
         return {"threshold": self.controller.threshold, "threshold_change": change}
 
-    def _apply_threshold(self, move: Move | None = None) -> None:
+    def _apply_threshold(self) -> None:
         if self.controller is None:
             return
         if self.set_threshold is not None:
@@ -302,7 +300,7 @@ class HallucinationMonitor(TrainerCallback):
             state = self.controller.state_dict()
             # With a gate, the threshold is in units of one component, not of the sum that `pairs` cuts.
             details = {"gated": self.set_threshold is not None, "controller": state}
-            details["reason"] = "no move yet" if move is None else move.cause
+            details["reason"] = self.controller.moves[-1].cause if self.controller.moves else "no move yet"
             write_threshold_file(
                 self.folder / THRESHOLD_FILE, self.controller.threshold, source="controller", **details
             )
@@ -365,37 +363,3 @@ class HallucinationMonitor(TrainerCallback):
         self._train_seconds_since = state["train_seconds_since"]
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])
-
-
-@contextmanager
-def _no_meetings(engine: torch.nn.Module) -> Iterator[None]:
-    """
-    Forwards of a gathered ZeRO-3 model that are the process's own affair.
-
-    TRL takes DeepSpeed's hooks off while the weights are gathered, but for the one at the start of the model's forward:
-    it compares notes with all processes, and one that has fewer rows to answer, or none, would be waited for.
-    """
-    coordinator = engine.optimizer.parameter_offload.get_param_coordinator()
-    coordinator.reset_step = lambda: None
-    try:
-        yield
-    finally:
-        del coordinator.reset_step
-
-
-@contextmanager
-def _undisturbed(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards modes and random states are as before."""
-    modes = {module: module.training for module in model.modules()}
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    device = model.device
-    devices = [] if device.type == "cpu" else list(range(torch.get_device_module(device.type).device_count()))
-    model.eval()
-    try:
-        with torch.random.fork_rng(devices=devices, device_type=device.type), torch.no_grad():
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        for module, training in modes.items():
-            module.training = training

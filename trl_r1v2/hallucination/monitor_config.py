@@ -90,6 +90,13 @@ class MonitorConfig:
         default=None,
         metadata={"help": "Column with `yes` or `no` where the prompt asks for an object. Needed for object_probes."},
     )
+    monitor_think_open: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether the chat template opens `<think>`, as QwQ's and R1V2's do: then a response without "
+            "`</think>` has not answered an object probe. Unset: looks at the prompts."
+        },
+    )
     monitor_image_swap: str = field(
         default="other",
         metadata={

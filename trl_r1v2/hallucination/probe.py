@@ -6,6 +6,7 @@ Scope: one call measures some of the rows on one process; figures come from the 
 depend on how many processes shared the rows. Does not cover when to probe or what follows from it (`monitor.py`).
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import ProcessorMixin
 
-from trl_r1v2.rewards.answers import final_answer, message_text, prompt_opens_think
+from trl_r1v2.rewards.answers import message_text, prompt_opens_think
 from trl_r1v2.rewards.columns import reward_columns
 from trl_r1v2.sampling.generation import sample_responses
 from trl_r1v2.sampling.prompts import count_images, read_prompt
@@ -33,6 +34,7 @@ from .signals import (
     grounding_gaps,
     metrics_of,
     named_object_figures,
+    object_answer,
     object_probe_figures,
     yes_no,
 )
@@ -223,8 +225,10 @@ class Probe:
         if "object_probes" in signals and has_image:
             value = columns[config.monitor_object_column]
             record.truth = yes_no(None if value is None else str(value))
-            answer = final_answer(rollout.text, prompt_opens_think(columns["prompt"]))
-            record.answer = None if record.truth is None or answer is None else yes_no(answer.text)
+            if record.truth is not None:
+                think_open = config.monitor_think_open
+                is_open = prompt_opens_think(columns["prompt"]) if think_open is None else think_open
+                record.answer = object_answer(rollout.text, is_open)
         return record
 
     def _forward(self, model, processing_class, rollouts: Sequence[Rollout], records: Sequence[ProbeRecord]) -> None:
@@ -361,8 +365,11 @@ class Probe:
 
 def _pieces(tokenizer, ids: Sequence[int]) -> list[str]:
     """
-    The tokens as text that keeps the spaces between them, which decoding one by one loses for some tokenizers. What is
-    not ASCII may come out garbled; critical words are ASCII.
+    The tokens as text that keeps the spaces between them, which decoding one by one loses for some tokenizers. Critical
+    words are ASCII; whatever else there is, dashes and quotation marks in pieces of bytes, is no letter and ends a word.
     """
     tokens = tokenizer.convert_ids_to_tokens(list(ids))
-    return [token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n") for token in tokens]
+    return [
+        re.sub(r"[^\x00-\x7f]", "\ufffd", token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n"))
+        for token in tokens
+    ]

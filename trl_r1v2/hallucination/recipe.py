@@ -126,6 +126,15 @@ def _build_controller(config: MonitorConfig, settings: ControllerConfig) -> Rewa
                 f"`controller_file` {settings.controller_file} was written by {content['source']} and holds no controller: "
                 "set `controller_initial` to its threshold instead."
             )
+        gated = settings.controller_component is not None
+        if content.get("gated", gated) != gated:
+            units = ("the gated component's score", "the score of `pairs`")
+            theirs, ours = units if content["gated"] else units[::-1]
+            raise ValueError(
+                f"`controller_file` {settings.controller_file} holds a threshold in units of {theirs}, but this run moves one in "
+                f"units of {ours}: {'unset' if gated else 'set'} `controller_component`, or set `controller_initial` instead of "
+                "the file."
+            )
         controller.load_state_dict(content["controller"])
     return controller
 

@@ -16,29 +16,23 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from trl_r1v2.rewards.answers import final_answer, split_reasoning
+from trl_r1v2.rewards.declining import BLIND_PHRASES, declines, is_unsure, plain
 
-# Claims that the image cannot be seen. R1V3 counts such chains without publishing its list; this one is ours.
-BLIND_PHRASES = (
-    r"(?:can(?:not|['’]t| not)|unable to|not able to|could(?: not|n['’]t)) (?:\w+ ){0,2}"
-    r"(?:see|view|access|open|look at|display|observe) (?:\w+ ){0,3}(?:image|picture|figure|diagram|photo|graph|chart)s?",
-    r"(?:no|without an?|without the|without any|missing) (?:actual |attached |visible |provided )?"
-    r"(?:image|picture|figure|diagram|photo|graph|chart)s? "
-    r"(?:is |are |was |were |has been |have been )?(?:attached|provided|available|visible|given|shown|included|present)",
-    r"without (?:actually )?(?:seeing|viewing|access to|being able to see) (?:\w+ ){0,2}"
-    r"(?:image|picture|figure|diagram|photo|graph|chart)s?",
-    r"without (?:an?|the|any|its|this) (?:actual )?(?:image|picture|figure|diagram|photo|graph|chart)s?,? I\b",
-    r"(?:image|picture|figure|diagram|photo|graph|chart)s? (?:is|are|was|were|does|do|did|has|have|can|ca(?=n['’]t)) ?(?:not|n['’]t) "
-    r"(?:be |been )?(?:attached|provided|available|visible|given|shown|included|present|loaded|displayed|load|seen|viewed)"
-    r"\b(?! (?:to scale|in|as|at|with|by)\b)",
-    r"(?:image|picture|figure|diagram|photo|graph|chart)s? (?:is|are|was|were|seems? to be|appears? to be) missing",
-    r"(?:don['’]t|do not) (?:actually )?(?:have|see) (?:access to )?(?:an?|the|any) "
-    r"(?:actual )?(?:image|picture|figure|diagram|photo|graph|chart)s?",
-)
+
 # Words at which a chain turns to check or change its course (R1V3 names "Wait" and "Alternatively"; the rest is ours).
 CRITICAL_WORDS = ("Wait", "Alternatively", "Hmm", "However", "Actually", "But wait", "Let me check")
 
 _FONTS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
-_BLIND = tuple(re.compile(rf"\b{phrase}\b", re.IGNORECASE) for phrase in BLIND_PHRASES)
+_YES = re.compile(r"\b(?<!not )(?:yes|yeah|yep|yup)\b", re.IGNORECASE)
+# "No" as an answer: before a pause or the end, or at the start; elsewhere it counts things ("there is no cat").
+_NO = re.compile(r"\b(?<!not )(?:no|nope)\b(?=\W*$|\s*[.,;:!?)—–](?!\s?\d)|\s+-\s)", re.IGNORECASE)
+_LEADING_NO = re.compile(
+    r"\W*no\b(?![-\s]+(?:one|idea|doubt|question|clue|way|matter|problem|longer|answer|comment)\b|\.?\s?\d)",
+    re.IGNORECASE,
+)
+_BOTH = re.compile(r"\b(?:yes\s*(?:or|/)\s*no|no\s*(?:or|/)\s*yes)\b", re.IGNORECASE)
+_BLIND = tuple(re.compile(phrase, re.IGNORECASE) for phrase in BLIND_PHRASES)
 
 
 def blind_phrases(text: str, patterns: Sequence[re.Pattern] = _BLIND) -> list[str]:
@@ -50,7 +44,7 @@ def blind_phrases(text: str, patterns: Sequence[re.Pattern] = _BLIND) -> list[st
         patterns (`Sequence[re.Pattern]`, *optional*): What counts; by default `BLIND_PHRASES`, letter case aside.
 
     Returns:
-        `list[str]`: Matches, pattern by pattern; empty for a response that claims no such thing.
+        `list[str]`: Matches, pattern by pattern, in single spaces; empty for a response that claims no such thing.
 
     Example:
     ```python
@@ -58,6 +52,7 @@ def blind_phrases(text: str, patterns: Sequence[re.Pattern] = _BLIND) -> list[st
     ["can't see the image"]
     ```
     """
+    text = plain(text)
     return [match.group(0) for pattern in patterns for match in pattern.finditer(text)]
 
 
@@ -155,6 +150,46 @@ def yes_no(answer: str | None) -> bool | None:
     plain = _FONTS.sub(r"\1", answer or "")
     word = re.match(r"\W*(?:(?:the |final )*answer(?: is)?\W+)?(yes|no)\b", plain, re.IGNORECASE)
     return None if word is None else word.group(1).lower() == "yes"
+
+
+def object_answer(response: str, think_open: bool = False) -> bool | None:
+    r"""
+    Whether a response to a question about an object says yes.
+
+    A marked answer (`\\boxed{}`, "the answer is", …) is read alone; otherwise the first and the last sentence after the
+    reasoning count, and the others where these say neither.
+
+    Args:
+        response (`str`): Response.
+        think_open (`bool`, *optional*, defaults to `False`): Whether the prompt already opened `<think>`.
+
+    Returns:
+        `bool` or `None`: `None` for a response that says neither, both, or that it cannot tell.
+
+    Example:
+    ```python
+    >>> [object_answer(text) for text in ("Yes.\nIt is on the sofa.", "No image was provided.", "Yes or no? No idea.")]
+    [True, None, None]
+    ```
+    """
+    answer = final_answer(response, think_open)
+    if answer is None:
+        return None
+    text = answer.text if answer.anchored else split_reasoning(response, think_open)[1]
+    text = _BOTH.sub("", re.sub(r"[*_`\"“”$\\{}\[\]]", "", _FONTS.sub(r"\1", text)))
+    sentences = [part for part in re.split(r"(?<=[.!?])\s+(?!\d)|\n+", text) if re.search(r"\w", part)]
+    if not sentences or declines(text):
+        return None
+    said = [
+        {value for value, pattern in ((True, _YES), (False, _NO)) if pattern.search(sentence)}
+        for sentence in sentences
+    ]
+    if _LEADING_NO.match(sentences[0]):
+        said[0].add(False)
+    verdicts = said[0] | said[-1] or set().union(*said)
+    if len(verdicts) != 1 or (False in verdicts and is_unsure(text)):
+        return None
+    return verdicts.pop()
 
 
 def object_probe_figures(answers: Sequence[bool | None], truths: Sequence[bool]) -> ProbeFigures:

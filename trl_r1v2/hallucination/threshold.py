@@ -309,8 +309,8 @@ class RewardThresholdController:
             return None
         size = min(self.gain * abs(error), self.max_step)
         after = min(max(self.threshold + math.copysign(size, error), self.minimum), self.maximum)
-        if after == self.threshold:
-            return None
+        if math.isclose(after, self.threshold, rel_tol=0, abs_tol=1e-9 * (self.maximum - self.minimum)):
+            return None  # at the bound, up to the rounding of earlier moves
         limits = [f"a step of at most {self.max_step:g}"] if self.gain * abs(error) > self.max_step else []
         limits += [f"the bound {after:g}"] if after in (self.minimum, self.maximum) else []
         side = "above" if too_high else f"{self._num_low} times in a row below"

@@ -1,64 +1,108 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Does an answer decline to answer? "No image was provided." begins with the word of a yes/no choice and is none.
+Does a text say that its image is missing or cannot be seen, and does an answer decline to answer? "No image was
+provided." begins with the word of a yes/no choice and is none.
 
-Pure. The patterns are ours. They are narrower than those of `trl_r1v2.hallucination.signals`, which look through whole
-chains of thought: here a match makes an answer wrong, so "I cannot see dogs in the image" must not be one. Does not
-cover whether an answer is right.
+Pure. The patterns are ours. `BLIND_PHRASES` serve answers here and whole chains of thought in
+`trl_r1v2.hallucination.signals`, so they leave alone what an image does not show ("I cannot see dogs in the image") and
+the images that a text is about ("a virtual image cannot be displayed on a screen", "no figure was given for 2019"). Does
+not cover whether an answer is right.
 """
 
 import re
 
 
-_NOUN = (
-    r"(?:(?:attached|actual|visible|provided|given|uploaded|accompanying|such|input)\s+)*"
-    r"(?:image|picture|figure|diagram|photo|photograph|graph|chart|plot|table|drawing|illustration|attachment)s?"
-)
-_STATE = (
-    r"(?:attached|provided|available|visible|given|shown|included|present|presented|supplied|uploaded|found|accessible"
-    r"|displayed|loaded|shared|seen|viewed)"
-)
-# what may follow a missing image; "no figure shown is a square" speaks about figures
-_END = (
-    r"(?=\W*$|\s*[,.;:!?()}]|\s+(?:so|here|and|hence|therefore|thus|but|to\s+(?:me|us|answer|it|the|this|your)"
-    r"|by\s+(?:you|the)|for\s+(?:me|this|the)|with\s+(?:the|this|your)"
-    r"|in\s+(?:the|this|your)\s+(?:question|prompt|message|problem|input|conversation|context))\b)"
-)
-_NOT = r"(?:can(?:no|\s+no|')t|could(?:n't|\s+not)|unable\s+to|not\s+able\s+to|do(?:n't|\s+not)|did(?:n't|\s+not))"
-_ARE = r"(?:is|are|was|were|has\s+been|have\s+been|seems?\s+to\s+be|appears?\s+to\s+be|can\s+be|could\s+be)"
-_MATTER = r"(?:(?:visual|enough|sufficient|further)\s+)?(?:information|data|context|details?|input|content)"
+# ---- Parts; texts are read with single spaces ----
 
+_PICTURE = (
+    r"(?:(?:actual|attached|visible|provided|given|uploaded|accompanying|such|input|corresponding) ){0,3}"
+    r"(?:image|picture|figure|diagram|photo|photograph|graph|chart|plot|screenshot|illustration|attachment)s?"
+)
+_THING = r"(?:table|map|drawing)s?"  # which an image may show: "I see no table" answers a question
+_NOUN = rf"(?:{_PICTURE}|{_THING})"
+_THE = r"(?:the|this|that|your|these|those|any of the) "
+_IT = (
+    rf"(?:(?:{_THE}|an? |any )?{_PICTURE}|{_THE}{_THING}|what(?:'s| is) in the {_PICTURE})"
+    r"(?: contents?| files?| itself)?"
+)
+_GIVEN = r"(?:attached|provided|available|given|included|presented|supplied|uploaded|accessible|loaded|shared|sent)"
+_SHOWN = r"(?:visible|shown|present|displayed|rendered|found|seen|viewed)"
+_TASK = r"(?:the|this|your) (?:\w+ )?(?:question|prompt|message|problem|input|conversation|context|user)"
+# What may follow an image that is missing; "no figure shown is a square" speaks about figures.
+_END = (
+    r"(?=\W*$| ?[,.;:!?()—–]| - | (?:so|here|and|or|hence|therefore|thus|but|yet|now|because|since|although|if|I|we|you|let"
+    r"|it|there|directly|properly|mentioned|at (?:all|this|the moment)|right now|as (?:I|an? (?:AI|text|language))"
+    r"|(?:that|which) (?:you|was|were|is|are)|to (?:me|us|it|you|answer|solve|analy[sz]e|look at)|by you|on my|along|in front of"
+    rf"|for (?:me|us|this|reference)|with (?:it|this|my|question)|(?:to|by|for|with|in|from) {_TASK})\b)"
+)
+_N_T = r"(?:n't| not)"
+_ARE = r"(?:is|are|was|were|has been|have been|can be|could be|(?:seem|appear)s? to be)"
+_ARE_NOT = (
+    rf"(?:(?:(?:is|are|was|were|has|have|does|do|did|could){_N_T}|ca(?:nnot|n't)|won't|(?:(?:is|are|can|will)(?: \w+ly)? )?not) "
+    r"(?:be(?:en)? )?(?:\w+ly )?|failed to )"
+)
+_CANNOT = rf"(?:ca(?:nnot|n't|n not)|could{_N_T}|(?:(?:was|were|are)n't|not)(?: \w+ly)? able to|unable to|(?:do|did|have){_N_T})"
+_SEE = (
+    r"(?:(?:even|\w+ly) )?(?:see|seen|view|access|open|look at|display|observe|perceive|load|process|receive|received|find|have"
+    r"|have (?:\w+ )?access to)"
+)
+# Whose eyes: "the man cannot see the picture behind him".
+_I = (
+    r"(?:\b(?:I|we|AI|model|assistant)(?:'m|'re|'ve)?(?: (?:am|are|was|were|have|still|also|just|\w+ly)){0,4} "
+    r"|(?:^|[.!?;:(>—] ?|sorry, ))"
+)
+# Neither quoted, as by a sign that says "no photos are available", nor asked for, nor lacked by something in the image.
+_SAID = r"(?<![\w:,] ['\"“‘])(?<!\bwhich )(?<!\bwhat )(?<!\bhas )(?<!\bhave )"
+
+BLIND_PHRASES = (
+    rf"{_I}{_CANNOT} {_SEE} {_IT}\b{_END}",
+    rf"{_I}{_CANNOT} (?:\w+ly )?(?:interpret|analy[sz]e) (?:images|pictures|photos)\b",
+    rf"\b(?:I|we)(?: \w+ly)? (?:have no|lack|do{_N_T} have(?: any)?) (?:visual (?:access|input)|{_PICTURE}\b{_END}"
+    rf"|(?:\w+ )?access to {_IT}\b{_END})",
+    rf"\b(?:no (?:way|means|ability)(?: for (?:me|us))?|(?:do{_N_T} have|lack) (?:the|any) \w+) to {_SEE} {_IT}\b{_END}",
+    rf"\b(?:I|we)(?:'m|'re|'ve| am| are| was| were| have){_N_T}(?: been)?(?: \w+ly)? (?:given|shown|sent|provided with) "
+    rf"{_IT}\b{_END}",
+    rf"\b(?:you|user|question|prompt|problem)(?: (?:have|has|did|do|does){_N_T}| forgot to| failed to) (?:provide|attach"
+    rf"|upload|include|share|send|sent|come with)(?:d|ed)? {_IT}\b{_END}",
+    rf"{_SAID}\bno (?:{_NOUN} (?:{_ARE} )?(?:actually )?{_GIVEN}|{_PICTURE} (?:{_ARE} )?(?:actually )?{_SHOWN})\b{_END}",
+    rf"\bthere(?:'s| is| are| was| were) no {_PICTURE}\b{_END}",
+    rf"{_SAID}\b(?:{_NOUN} {_ARE_NOT}{_GIVEN}|{_PICTURE} {_ARE_NOT}(?:{_SHOWN}|here|load|loading|display|render|appear|upload"
+    rf"|come through|show up))\b{_END}",
+    rf"{_SAID}(?<!\bno )\b{_NOUN} (?:{_ARE} )?(?:\w+ly )?(?:missing|absent|unavailable|inaccessible)\b{_END}",
+    rf"\bwithout (?:actually |directly )?(?:seeing|viewing|access to|being able to {_SEE}) {_IT}\b{_END}",
+    rf"\bwithout (?:{_THE}|an? |any ){_NOUN},? (?:I\b(?! (?:could|also|still)\b)|we (?:must|have to|ca(?:nnot|n't))"
+    r"|it(?:'s| is) (?:hard|impossible|difficult))\b",
+    rf"\bI(?:'d| would) (?:need|have) to (?:see|view) {_IT}\b{_END}",
+    rf"\bplease (?:re-?)?(?:provide|upload|attach|share|send) {_IT}\b",
+)
+
+# ---- Answers ----
+
+_MATTER = r"(?:(?:visual|enough|sufficient|further) )?(?:information|data|context|details?|input|content)"
+_HELP = r"(?:answer|help|assist|respond|comply)"
 _DECLINES_RE = re.compile(
     "|".join(
         (
-            rf"\b{_NOT}\s+(?:\w+ly\s+)?(?:see|view|access|open|look\s+at|display|observe|perceive|load|process"
-            rf"|receive|find|have(?:\s+access\s+to)?)\s+(?:(?:the|any|an?|this|that|your|these|those)\s+)?{_NOUN}\b"
-            r"(?!\s+(?:of|that|which|showing|with|where|in)\b)",
-            rf"\bno\s+{_NOUN}\s+(?:{_ARE}\s+)?(?:actually\s+)?{_STATE}\b{_END}",
-            rf"^\W*no\s+{_NOUN}\W*$|\bthere(?:'s|\s+is|\s+are|\s+was)\s+no\s+{_NOUN}\b{_END}",
-            rf"\b{_NOUN}\s+(?:(?:is|are|was|were|has|have|does|do|did|could)(?:\s+not|n't)|can(?:no|')t)\s+"
-            rf"(?:be(?:en)?\s+)?(?:{_STATE}|load|display)\b{_END}",
-            rf"\b{_NOUN}\s+(?:{_ARE}\s+)?(?:missing|absent|unavailable|inaccessible)\b{_END}",
-            rf"\bwithout\s+(?:actually\s+)?(?:seeing|viewing|access\s+to|being\s+able\s+to\s+see)\s+(?:\w+\s+)?{_NOUN}\b",
-            rf"\bno\s+{_MATTER}\s+(?:{_ARE}\s+)?{_STATE}\b",
-            r"^\W*no\s+(?:answer|response|idea|conclusion)\b(?!\s*,)",
-            rf"\bI(?:'m|\s+am)?\s+(?:\w+\s+)?{_NOT}\s+(?:\w+ly\s+)?(?:answer|help|assist|respond|comply)\b",
-            rf"\bI(?:'m|\s+am)?\s+(?:\w+\s+)?{_NOT}\s+\w+\s+(?:(?:the|an|any|this|that|your)\s+)?(?:\w+\s+)?"
-            r"(?:answer|question|problem)\b",
-            r"\bplease\s+(?:re-?)?(?:provide|upload|attach|share|send)\b",
-            r"\bas\s+an\s+ai\b|\bas\s+a\s+(?:text-based|language|text)\b",
+            *BLIND_PHRASES,
+            rf"^\W*no {_NOUN}\W*$",
+            rf"\bno {_MATTER} (?:{_ARE} )?(?:{_GIVEN}|{_SHOWN})\b",
+            r"^\W*no (?:answer|response|idea|conclusion)\b(?! ?,)",
+            rf"\bI(?:'m| am)? (?:\w+ )?{_CANNOT} (?:\w+ly )?{_HELP}\b",
+            rf"\bI(?:'m| am)? (?:\w+ )?{_CANNOT} \w+ (?:(?:the|an|any|this|that|your) )?(?:\w+ )?(?:answer|question|problem)\b",
+            r"\bplease (?:re-?)?(?:provide|upload|attach|share|send)\b",
+            r"\bas an ai\b|\bas a (?:text-based|language|text)\b",
         )
     ),
     re.IGNORECASE,
 )
 _UNSURE_RE = re.compile(
-    rf"\bI(?:'m|\s+am)?\s+(?:\w+\s+)?{_NOT}\s+(?:\w+ly\s+)?"
-    r"(?:determin|identif|solv|tell|say|know|be\s+(?:sure|certain)|provid)"
-    r"|\bnot\s+(?:sure|certain)\b|\b(?:not\s+enough|insufficient)\s+information\b",
+    rf"\bI(?:'m| am)? (?:\w+ )?{_CANNOT} (?:\w+ly )?"
+    r"(?:determin|identif|solv|tell|say|know|be (?:sure|certain)|provid)"
+    r"|\bnot (?:sure|certain)\b|\b(?:not enough|insufficient) information\b",
     re.IGNORECASE,
 )
 _REFUSAL_RE = re.compile(
-    r"(?:can(?:no|')t|could ?n[o']t|unable to|not able to|impossible to)\s+(?:be\s+)?"
+    r"(?:can(?:no|')t|could ?n[o']t|unable to|not able to|impossible to) (?:be )?"
     r"(?:answer|determin|identif|solv|see|view|provid|tell|help|assist)"
     r"|not enough information|insufficient information|no image (?:is|was|has)|as an ai\b|无法(?:确定|回答|判断|查看|看到)",
     re.IGNORECASE,
@@ -84,12 +128,12 @@ def declines(text: str) -> bool:
     [True, False]
     ```
     """
-    return _DECLINES_RE.search(_plain(text)) is not None
+    return _DECLINES_RE.search(plain(text)) is not None
 
 
 def is_unsure(text: str) -> bool:
     """Whether an answer that begins with yes or no takes it back: "No, I cannot tell". Takes the final answer's text."""
-    return _UNSURE_RE.search(_plain(text)) is not None
+    return _UNSURE_RE.search(plain(text)) is not None
 
 
 def refuses(text: str) -> bool:
@@ -103,7 +147,7 @@ def refuses(text: str) -> bool:
     Returns:
         `bool`
     """
-    return declines(text) or _REFUSAL_RE.search(_plain(text)) is not None
+    return declines(text) or _REFUSAL_RE.search(plain(text)) is not None
 
 
 def says_yes_or_no(text: str) -> bool:
@@ -111,5 +155,6 @@ def says_yes_or_no(text: str) -> bool:
     return _YES_NO_RE.match(text) is not None
 
 
-def _plain(text: str) -> str:
-    return re.sub(r"\s+", " ", text.replace("’", "'"))
+def plain(text: str) -> str:
+    """A text as the patterns read it: single spaces, straight apostrophes, no bold print."""
+    return re.sub(r"\s+", " ", text.replace("’", "'").replace("*", ""))

@@ -1,0 +1,96 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+The tables of flagged responses, and the images they name.
+
+Scope: one table a probe, of the same columns whatever it holds, so that a run's tables read as one; images named by what
+they show, so that no table names another's. Does not cover what is flagged (`probe.py`) nor when tables are written
+(`monitor.py`).
+"""
+
+import hashlib
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features, List, Value
+
+from trl_r1v2.vlm.processing import ImageSource, load_image
+
+
+FEATURES = Features(
+    {
+        "step": Value("int64"),
+        "row": Value("int64"),
+        "sample": Value("int64"),
+        "flags": List(Value("string")),
+        "question": Value("string"),
+        "response": Value("string"),
+        "blind_phrases": List(Value("string")),
+        "unsupported": List(Value("string")),
+        "grounding_gap": Value("float64"),
+        "answer": Value("bool"),
+        "truth": Value("bool"),
+        "right": Value("bool"),
+        "reward": Value("float64"),
+        "images": List(Value("string")),
+    }
+)
+
+
+def write_table(folder: Path, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """
+    Write `flagged-<step>.parquet`.
+
+    Args:
+        folder (`Path`): The monitor's folder.
+        step (`int`): Optimizer step.
+        rows (`Sequence[Mapping]`): Rows with the columns of `FEATURES`.
+    """
+    path = _table(folder, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=FEATURES.arrow_schema), temporary)
+    os.replace(temporary, path)
+
+
+def write_image(folder: Path, source: ImageSource) -> str:
+    """
+    Write an image as the model gets it, unless it is there.
+
+    Args:
+        folder (`Path`): The monitor's folder.
+        source: As for [`~trl_r1v2.vlm.processing.load_image`].
+
+    Returns:
+        `str`: Its path in the folder, named by a digest of its pixels.
+    """
+    image = load_image(source)
+    digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()[:16]
+    path = folder / "images" / f"{digest}.png"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        image.save(temporary, format="PNG")
+        os.replace(temporary, path)
+    return str(path.relative_to(folder))
+
+
+def remove_others(folder: Path, steps: Collection[int]) -> None:
+    """
+    Remove what another run left.
+
+    Args:
+        folder (`Path`): The monitor's folder.
+        steps (`Collection[int]`): Steps of this run whose tables stay; without any, the images go, too.
+    """
+    own = {_table(folder, step) for step in steps}
+    images = () if steps else folder.glob("images/*.png")
+    for path in {*folder.glob("flagged-*.parquet"), *images} - own:
+        path.unlink()
+
+
+def _table(folder: Path, step: int) -> Path:
+    return folder / f"flagged-{step:08d}.parquet"
