@@ -2,12 +2,18 @@
 
 """The policy of `filter-prompts` and `pairs`: whole checkpoints, and folders that hold PEFT adapters alone."""
 
+import json
+import shutil
+
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
+from trl_r1v2.sampling.generation import sample_responses
+from trl_r1v2.sampling.prompts import encode_prompts
 from trl_r1v2.sampling.run import SamplingArguments, load_policy
 from trl_r1v2.vlm.errors import CheckpointError
 
@@ -56,6 +62,28 @@ def test_adapters_that_are_not_there_are_no_policy(text_model_path, tmp_path):
     args = SamplingArguments(dataset_name="unused", output_dir="unused", model_name_or_path=str(tmp_path))
     with pytest.raises(CheckpointError, match=r"does not fit its base model .*missing adapter keys.*lora_B"):
         load_policy(args, torch.device("cpu"))
+
+
+def test_a_policy_without_padding_pads_with_its_end(internvl_path, tmp_path):
+    """As Llama-3-Instruct comes: prompts of several lengths, which hold that end themselves, become one batch."""
+    shutil.copytree(internvl_path, tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (tmp_path / "model" / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert AutoProcessor.from_pretrained(tmp_path / "model").tokenizer.pad_token is None
+    args = SamplingArguments(
+        dataset_name="unused", output_dir="unused", model_name_or_path=str(tmp_path / "model"), dtype="float32"
+    )
+    policy, processor = load_policy(args, torch.device("cpu"))
+    texts = ("why?", "because it is so")
+    chats = [[{"role": "user", "content": [{"type": "text", "text": text}]}] for text in texts]
+    batch = encode_prompts(processor, chats)
+    alone = [encode_prompts(processor, [chat])["input_ids"][0] for chat in chats]
+    eos = processor.tokenizer.eos_token_id
+    assert batch["input_ids"][0].tolist() == [eos] * (len(texts[1]) - len(texts[0])) + alone[0].tolist()
+    assert eos in alone[0] and batch["attention_mask"].sum(dim=1).tolist() == [len(ids) for ids in alone]
+    rows = sample_responses(policy, processor, Dataset.from_dict({"prompt": chats}), num_samples=2, max_new_tokens=4)
+    assert [(rollout.row, rollout.sample) for rollout in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def test_a_policy_has_to_be_named():

@@ -4,6 +4,7 @@ R1V1's road by commands: an adapter is trained before a substitute LLM and moved
 tokenizer.
 """
 
+import json
 import random
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from trl_r1v2.vlm.activation import component_of
 from trl_r1v2.vlm.checkpoint_keys import module_name
 
 
+STATISTICS = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.25, 0.5, 0.75]}
+
+
 def run(root: Path, command: str, **recipe) -> None:
     path = root / f"{command}.yaml"
     path.write_text(yaml.safe_dump({key: str(v) if isinstance(v, Path) else v for key, v in recipe.items()}))
@@ -38,6 +42,7 @@ def root(tmp_path_factory):
     """`substitute`, `aligned` (its adapter trained) and `transferred` (before another LLM), with their parts."""
     root = tmp_path_factory.mktemp("transfer")
     tiny_parts.save_vision(root / "vision")
+    (root / "vision" / "preprocessor_config.json").write_text(json.dumps(STATISTICS))
     tiny_parts.save_llm(root / "substitute-llm")
     tokenizer = tiny_parts.make_tokenizer(
         extra_tokens=("<IMG_CONTEXT>", "<|begin_of_solution|>", "<|end_of_solution|>")
@@ -77,6 +82,12 @@ def test_every_part_arrives_unchanged(root):
     for name, value in llm.items():
         native = name if name == "lm_head.weight" else "model.language_model." + name.removeprefix("model.")
         assert torch.equal(here[native][: len(value)], value)
+
+
+def test_images_stay_normalised_as_the_tower_was_trained(root):
+    for name in ("substitute", "aligned", "transferred"):
+        images = AutoProcessor.from_pretrained(root / name).image_processor
+        assert {key: list(getattr(images, key)) for key in STATISTICS} == STATISTICS, name
 
 
 def test_the_new_tokenizer_decides_the_image_token_and_images_change_the_answer(root):

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import tiny_parts
 import torch
-import trl
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -18,7 +17,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 from trl_r1v2.vlm import output_folder, shard_writer, tensor_files
 from trl_r1v2.vlm.compose import compose_vlm
 from trl_r1v2.vlm.errors import CheckpointError
-from trl_r1v2.vlm.processor_setup import image_chat_template
 
 
 QUESTION = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
@@ -145,47 +143,6 @@ def test_sampling_never_emits_an_image_token(tmp_path, parts):
     assert report.image_token_id not in generated
 
 
-@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "llama3", "deepseekv3"])
-def test_chat_template_keeps_the_llms_own(name):
-    own = (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text()
-    tokenizer = tiny_parts.make_tokenizer(chat_template=own)
-    tokenizer.bos_token = "<|endoftext|>"
-    thought = "<think>\nhmm\n</think>\n\nTwo."
-    chat = [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "One\nplus one?"},
-        {"role": "assistant", "content": thought},
-        {"role": "user", "content": "Sure? "},
-    ]
-    both = image_chat_template(own)
-    for add_generation_prompt in (False, True):
-        options = dict(tokenize=False, add_generation_prompt=add_generation_prompt)
-        expected = tokenizer.apply_chat_template(chat, **options)
-        assert tokenizer.apply_chat_template(chat, chat_template=both, **options) == expected
-        lists = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in chat]
-        assert tokenizer.apply_chat_template(lists, chat_template=both, **options) == expected
-        images = [{"type": "image"}, {"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}]
-        flat = [*chat[:3], {"role": "user", "content": "<IMG_CONTEXT>\na<IMG_CONTEXT>\nb"}]
-        assert tokenizer.apply_chat_template(
-            [*chat[:3], {"role": "user", "content": images}], chat_template=both, **options
-        ) == tokenizer.apply_chat_template(flat, **options)
-
-
-@pytest.mark.parametrize("start", ["", "\n", "  ", "\n\n  x"])
-def test_chat_prelude_does_not_eat_the_templates_first_characters(start):
-    own = start + "{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
-    tokenizer = tiny_parts.make_tokenizer(chat_template=own)
-    chat = [{"role": "user", "content": "hi"}]
-    expected = tokenizer.apply_chat_template(chat, tokenize=False)
-    assert tokenizer.apply_chat_template(chat, chat_template=image_chat_template(own), tokenize=False) == expected
-
-
-def test_chat_template_refuses_unknown_parts(parts):
-    tokenizer = tiny_parts.make_tokenizer(chat_template=image_chat_template(tiny_parts.CHAT_TEMPLATE))
-    with pytest.raises(Exception, match="image, video or text, not audio"):
-        tokenizer.apply_chat_template([{"role": "user", "content": [{"type": "audio"}]}], tokenize=False)
-
-
 def test_word_level_tokenizer_survives(tmp_path, parts):
     backend = Tokenizer(models.WordLevel({"<pad>": 0, "<unk>": 1, "one": 2, "two": 3, "user": 4}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -244,6 +201,21 @@ def test_dtype_casts_and_default_keeps_bytes(tmp_path, parts):
         assert torch.equal(cast[f"model.vision_tower.{name}"], tensor.bfloat16())
     assert {t.dtype for t in cast.values()} == {torch.bfloat16}
     assert AutoModelForImageTextToText.from_pretrained(tmp_path / "cast").dtype == torch.bfloat16
+
+
+def test_numbers_too_large_for_the_dtype_end_the_run(tmp_path, parts):
+    def change(tensors):
+        tensors["model.layers.1.mlp.up_proj.weight"][40, 3] = 70000.0
+        return tensors
+
+    llm = edited(parts.root / "llm", tmp_path / "llm", change)
+    compose(parts.root / "vision", llm, tmp_path / "kept")
+    compose(parts.root / "vision", llm, tmp_path / "wide", dtype="bfloat16")
+    with pytest.raises(
+        CheckpointError, match="model.layers.1.mlp.up_proj.weight holds 70000.0.* infinite in torch.float16"
+    ):
+        compose(parts.root / "vision", llm, tmp_path / "out", dtype="float16")
+    assert not (tmp_path / "out" / "config.json").exists()
 
 
 class Killed(BaseException):
@@ -359,6 +331,14 @@ def test_parts_that_do_not_fit_are_refused_by_name(tmp_path, parts):
         compose(vision, quantised, tmp_path / "out")
     with pytest.raises(CheckpointError, match="is a 'qwen2' checkpoint; a tower is read from"):
         compose(llm, llm, tmp_path / "out")
+    compose(vision, llm, tmp_path / "whole")
+    with pytest.raises(CheckpointError, match="whole is a 'internvl' checkpoint; give a Qwen2, Qwen3 or Llama"):
+        compose(vision, tmp_path / "whole", tmp_path / "out")
+    projection = "model.layers.0.self_attn.q_proj.weight"
+    eight = edited(llm, tmp_path / "f", lambda t: {**t, projection: t[projection].to(torch.float8_e4m3fn)})
+    for dtype in (None, "bfloat16"):
+        with pytest.raises(CheckpointError, match="dtype 'F8_E4M3' is not supported: quantised"):
+            compose(vision, eight, tmp_path / "out", dtype=dtype)
     assert not (tmp_path / "out").exists()
 
 
@@ -403,14 +383,3 @@ def test_memory_is_a_chunk_not_a_tensor(tmp_path, parts, monkeypatch):
     monkeypatch.undo()
     compose(parts.root / "vision", parts.root / "llm", tmp_path / "plain")
     assert folder_bytes(tmp_path / "out")["model.safetensors"] == folder_bytes(tmp_path / "plain")["model.safetensors"]
-
-
-@pytest.mark.parametrize("text,expected", [("5GB", 5 * 10**9), ("200 MiB", 200 * 2**20), ("1.5kb", 1500), ("7B", 7)])
-def test_sizes(text, expected):
-    assert shard_writer.parse_size(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "5", "-1GB", "0MB", "five GB"])
-def test_sizes_that_are_none(text):
-    with pytest.raises(CheckpointError, match="is no size"):
-        shard_writer.parse_size(text)

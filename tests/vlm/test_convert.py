@@ -117,6 +117,36 @@ def test_there_and_back_is_byte_identical(checkpoint, tmp_path):
     )
 
 
+@pytest.mark.parametrize("tiles", [{"min_patches": 1, "max_patches": 1}, {"min_patches": 2, "max_patches": 12}])
+def test_the_models_own_image_settings_survive_there_and_back(checkpoint, tmp_path, tiles):
+    root, _ = checkpoint
+    processor = AutoProcessor.from_pretrained(root / "native")
+    own = {**tiles, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.25, 0.5, 0.75]}
+    for name, value in own.items():
+        setattr(processor.image_processor, name, value)
+    shutil.copytree(root / "native", tmp_path / "native")
+    processor.save_pretrained(tmp_path / "native")
+    for reference in (None, str(root / "published")):
+        back, again = tmp_path / f"back-{reference is None}", tmp_path / f"again-{reference is None}"
+        to_published(str(tmp_path / "native"), str(back), reference=reference, progress=False)
+        config, images = (json.loads((back / f"{n}.json").read_text()) for n in ("config", "preprocessor_config"))
+        assert config["dynamic_image_size"] == (tiles["max_patches"] > 1) and config["use_thumbnail"]
+        assert images["size"] == images["crop_size"] == 28
+        to_native(str(back), str(again), progress=False)
+        found = AutoProcessor.from_pretrained(again).image_processor
+        assert {name: json.loads(json.dumps(getattr(found, name))) for name in own} == own
+
+
+def test_a_native_folder_without_a_processor_takes_the_references_tiling(checkpoint, tmp_path):
+    root, _ = checkpoint
+    shutil.copytree(root / "native", tmp_path / "bare", ignore=shutil.ignore_patterns("processor_config.json"))
+    to_published(str(tmp_path / "bare"), str(tmp_path / "alone"), progress=False)
+    assert "max_dynamic_patch" not in json.loads((tmp_path / "alone" / "config.json").read_text())
+    to_published(str(tmp_path / "bare"), str(tmp_path / "a"), reference=str(root / "published"), progress=False)
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["max_dynamic_patch"] == 6
+    assert not (tmp_path / "a" / "preprocessor_config.json").exists()
+
+
 def test_config_without_a_reference_carries_scaled_rotary_positions(checkpoint, tmp_path):
     """YaRN settings survive native `rope_parameters` → published `rope_theta` and `rope_scaling` → native."""
     root, _ = checkpoint

@@ -11,7 +11,8 @@ import tiny_parts
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
+from tokenizers import processors
 from transformers import AutoProcessor
 from trl.data_utils import prepare_multimodal_messages
 
@@ -77,10 +78,16 @@ def test_palettes_grey_and_print_colours():
     assert pixel(load_image(Image.new("CMYK", (2, 2), (0, 0, 0, 255)))) == (0, 0, 0)
 
 
-@pytest.mark.parametrize(("value", "expected"), [(0, 0), (65535, 255), (32896, 128), (257, 1)])
-def test_sixteen_bit_grey_is_scaled(value, expected):
-    grey = load_image(png_bytes(Image.fromarray(np.full((3, 3), value, dtype=np.uint16))))
-    assert pixel(grey) == (expected,) * 3
+@pytest.mark.parametrize(("value", "expected"), [(0, 0), (65535, 255), (32896, 128), (257, 1), (256, 0)])
+@pytest.mark.parametrize(("mode", "order"), [("I;16", "<u2"), ("I;16B", ">u2")])
+def test_sixteen_bit_grey_is_scaled(mode, order, value, expected):
+    grey = Image.frombytes(mode, (3, 2), np.full((2, 3), value, dtype=order).tobytes())
+    tiff = io.BytesIO()
+    grey.save(tiff, "TIFF")
+    assert Image.open(tiff).mode == mode
+    sources = [grey, tiff.getvalue(), png_bytes(Image.fromarray(np.full((2, 3), value, dtype=np.uint16)))]
+    for image in map(load_image, sources):
+        assert image.size == (3, 2) and pixel(image, 2, 1) == (expected,) * 3
 
 
 def test_exif_orientation_is_applied():
@@ -116,6 +123,47 @@ def test_broken_images_are_refused(tmp_path):
         load_image(Image.new("F", (2, 2)))
 
 
+def encoded(format: str) -> bytes:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    noise.save(buffer, format)
+    return buffer.getvalue()
+
+
+def test_no_decoders_error_escapes(processor, monkeypatch):
+    """Damage behind a sound header ends in errors of any type, by the decoder; each row is listed with its reason."""
+    good, dds = encoded("AVIF"), encoded("DDS")
+    data = good.index(b"mdat") + 4
+    damaged = [good[:data] + bytes(len(good) - data), dds[:80] + b"\4\0\0\0DX99" + dds[88:]]  # an unknown pixel format
+    rows = [{"prompt": "<IMG_CONTEXT>", "images": [image]} for image in (*damaged, good, dds)]
+    problems = find_bad_rows(rows, processor)
+    assert sorted(problems) == [0, 1] and all("image 1 of 1: the image of" in text for text in problems.values())
+    for error in (RuntimeError("x"), NotImplementedError("x"), TypeError("x"), KeyError("x"), RecursionError("x")):
+
+        def failing(*arguments, error=error, **options):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Image.Image, "convert", failing)
+            with pytest.raises(RowError, match="cannot be decoded"):
+                load_image(dds)
+        with monkeypatch.context() as patch:
+            patch.setattr(Image, "open", failing)
+            with pytest.raises(RowError, match="no image that Pillow reads"):
+                load_image(b"data")
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize("place", ["open", "load"])
+def test_what_is_no_fault_of_the_file_is_not_blamed_on_it(monkeypatch, place, error):
+    def failing(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(*((Image, "open") if place == "open" else (ImageFile.ImageFile, "load")), failing)
+    with pytest.raises(error):
+        load_image(encoded("PNG"))
+
+
 @pytest.mark.parametrize(("width", "height"), [(10_000, 9_000), (60_000, 60_000), (2**31 - 1, 2)])
 @pytest.mark.filterwarnings("error")
 def test_decompression_bombs_are_refused_unopened(width, height, tmp_path):
@@ -149,6 +197,28 @@ def test_counts_are_those_of_the_processor(processor, sizes, text):
     check_row(messages, images, processor, max_length=total)
     with pytest.raises(RowError, match="tokens"):
         check_row(messages, images, processor, max_length=total - 1)
+
+
+def test_counts_of_a_tokenizer_that_begins_every_text(tmp_path):
+    """As Llama's: the chat template writes the beginning already; plain text gets it from the tokenizer, once more."""
+    tokenizer = tiny_parts.make_tokenizer(("<s>",), "{{ bos_token }}" + tiny_parts.CHAT_TEMPLATE)
+    tokenizer.bos_token = "<s>"
+    start = [("<s>", tokenizer.bos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", start)
+    tiny_parts.save_vision(tmp_path / "vision")
+    tiny_parts.save_llm(tmp_path / "llm", family="llama", tokenizer=tokenizer)
+    compose_vlm(str(tmp_path / "vision"), str(tmp_path / "llm"), str(tmp_path / "out"), progress=False)
+    begun = AutoProcessor.from_pretrained(tmp_path / "out")
+    image = Image.new("RGB", (84, 28))
+    messages = prepare_multimodal_messages([{"role": "user", "content": "So?"}], images=[image])
+    made = begun.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)[
+        "input_ids"
+    ]
+    assert made[0].count(tokenizer.bos_token_id) == 1
+    assert count_prompt_tokens([{"role": "user", "content": "So?"}], [image.size], begun)[0] == len(made[0])
+    for text in ("<IMG_CONTEXT>\nSo?", "<s><IMG_CONTEXT>\nSo?"):
+        made = begun(images=[image], text=[text])["input_ids"]
+        assert count_prompt_tokens(text, [image.size], begun)[0] == len(made[0])
 
 
 @pytest.mark.parametrize(

@@ -270,3 +270,14 @@ def test_failing_folders_end_the_command_with_one_line(tmp_path, capsys, monkeyp
     assert f"{tmp_path / 'out' / 'config.json'}: {os.strerror(errno.EDQUOT)}" in refused(tmp_path / "out")
     monkeypatch.undo()
     assert not (tmp_path / "out" / LOCK).exists()
+
+
+@pytest.mark.parametrize("text,expected", [("5GB", 5 * 10**9), ("200 MiB", 200 * 2**20), ("1.5kb", 1500), ("7B", 7)])
+def test_sizes(text, expected):
+    assert shard_writer.parse_size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "5", "-1GB", "0MB", "five GB"])
+def test_sizes_that_are_none(text):
+    with pytest.raises(CheckpointError, match="is no size"):
+        shard_writer.parse_size(text)

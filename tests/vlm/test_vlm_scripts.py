@@ -3,6 +3,7 @@
 
 import dataclasses
 import inspect
+import shutil
 
 import published_reference as published
 import pytest
@@ -98,6 +99,13 @@ def test_mistakes_are_one_line_without_a_traceback(root, tmp_path, capsys):
     template = ("--chat_template", str(tmp_path / "none.jinja"))
     line = refused(capsys, "compose", "--vision", vision, "--llm", llm, "--output_dir", out, *template)
     assert f"there is no file {tmp_path / 'none.jinja'}" in line
+    compose_vlm(vision, llm, str(tmp_path / "whole"), progress=False)
+    whole = str(tmp_path / "whole")
+    line = refused(capsys, "compose", "--vision", vision, "--llm", whole, "--output_dir", out)
+    assert "is a 'internvl' checkpoint; give a Qwen2, Qwen3 or Llama causal LM" in line
+    shutil.copytree(llm, tmp_path / "toothless", ignore=shutil.ignore_patterns("tokenizer*"))
+    line = refused(capsys, "compose", "--vision", vision, "--llm", str(tmp_path / "toothless"), "--output_dir", out)
+    assert f"{tmp_path / 'toothless'} has no tokenizer" in line
     line = refused(capsys, "convert", "--checkpoint", llm, "--output_dir", out)
     assert "is a 'qwen2' checkpoint; published InternVL checkpoints are" in line
     line = refused(capsys, "convert", "--checkpoint", llm, "--output_dir", out, "--to", "published")

@@ -166,7 +166,8 @@ def load_policy(
     args: SamplingArguments, device: torch.device
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | ProcessorMixin]:
     """
-    Loads the policy and its processor or tokenizer; a folder of PEFT adapters is merged into its base model.
+    Loads the policy and its processor or tokenizer; a folder of PEFT adapters is merged into its base model. A tokenizer
+    without a padding token pads with its end of sequence.
 
     Raises:
         `ValueError`: No model is named.
@@ -177,7 +178,11 @@ def load_policy(
     model = load_model(
         args.model_name_or_path, dtype=args.dtype, device_map=None, attn_implementation=args.attn_implementation
     )
-    return model.to(device), AutoProcessor.from_pretrained(args.model_name_or_path)
+    processing_class = AutoProcessor.from_pretrained(args.model_name_or_path)
+    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
+    if tokenizer.pad_token is None:  # as TRL's trainers pad then
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.to(device), processing_class
 
 
 def sampling_settings(args: SamplingArguments) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class ConvertArguments:
         default=None,
         metadata={
             "help": "With `to: published`: folder of the published checkpoint whose other settings (`auto_map`, "
-            "`template`, tiling) are kept."
+            "`template`) are kept."
         },
     )
     max_shard_size: str = field(default="5GB", metadata={"help": "Size above which a new shard begins."})

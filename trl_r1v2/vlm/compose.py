@@ -16,6 +16,7 @@ from transformers import (
     AutoConfig,
     InternVLConfig,
     InternVLForConditionalGeneration,
+    InternVLProcessor,
     InternVLVisionConfig,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
@@ -23,10 +24,13 @@ from transformers import (
 
 from trl_r1v2.vlm import checkpoint_keys as keys
 from trl_r1v2.vlm.errors import CheckpointError
+from trl_r1v2.vlm.json_file import read_json_object
 from trl_r1v2.vlm.output_folder import write_text_atomically
 from trl_r1v2.vlm.parts import fresh_adapter, local_folder, read_adapter, read_config, read_llm, read_vision
 from trl_r1v2.vlm.processor_setup import (
+    ImageStatistics,
     build_processor,
+    check_chat_template,
     check_saved_tokenizer,
     image_chat_template,
     image_token_ids,
@@ -51,6 +55,7 @@ class ComposeReport:
         vocab_size (`int`): Rows of the input embeddings.
         added_tokens (`list[str]`): Tokens the LLM's tokenizer did not have.
         dropped_tensors (`list[str]`): Tensors left out because the native model derives them.
+        image_statistics ([`~vlm.processor_setup.ImageStatistics`]): What images are normalised with.
         shards ([`~vlm.shard_writer.WriteResult`]): Files and bytes written.
     """
 
@@ -62,6 +67,7 @@ class ComposeReport:
     vocab_size: int
     added_tokens: list[str]
     dropped_tensors: list[str]
+    image_statistics: ImageStatistics
     shards: WriteResult = field(repr=False)
 
     def __str__(self) -> str:
@@ -75,6 +81,7 @@ class ComposeReport:
                 *rows,
                 f"  {self.image_seq_length} image tokens a tile; <IMG_CONTEXT> is {self.image_token_id}; "
                 f"{self.vocab_size:,} embedding rows; added tokens: {self.added_tokens or 'none'}",
+                f"  {self.image_statistics}",
                 f"  {len(self.shards.shards)} shards, {self.shards.bytes_total:,} bytes "
                 f"({self.shards.num_shards_kept} kept from an earlier run)",
                 *([f"  left out, derived by the model: {self.dropped_tensors}"] if self.dropped_tensors else []),
@@ -125,7 +132,8 @@ def compose_vlm(
     Raises:
         [`~vlm.errors.CheckpointError`]: when the parts do not fit together (with the numbers that differ), a part has
             no safetensors checkpoint or the LLM no chat template, `output_dir` holds something else or another run is
-            writing there, or the disk is too small; nothing is written then. Also when the disk fails on the way.
+            writing there, or the disk is too small; nothing is written then. Also when the disk fails on the way, or a
+            number turns out to be infinite in `dtype`.
     """
     vision_dir, llm_dir = local_folder(vision, "vision"), local_folder(llm, "llm")
     adapter_dir = None if adapter is None else local_folder(adapter, "adapter")
@@ -133,9 +141,9 @@ def compose_vlm(
 
     vision_config, vision_tensors = read_vision(vision_dir, cast)
     kind = read_config(llm_dir).get("model_type")
-    if kind not in CONFIG_MAPPING:
+    text_config = AutoConfig.from_pretrained(llm_dir) if kind in CONFIG_MAPPING else None
+    if text_config is None or "vocab_size" not in text_config.to_dict():  # a VLM's is its language model's
         raise CheckpointError(f"llm: {llm_dir} is a {kind!r} checkpoint; give a Qwen2, Qwen3 or Llama causal LM.")
-    text_config = AutoConfig.from_pretrained(llm_dir)
     if text_config.to_dict().get("quantization_config") is not None:
         raise CheckpointError(
             f"{llm_dir} is quantised: its bytes cannot be composed. Give the unquantised checkpoint."
@@ -150,8 +158,9 @@ def compose_vlm(
         adapter_tensors = fresh_adapter(config, seed, llm_dtype)
     else:
         adapter_tensors = read_adapter(adapter_dir, config, cast)
+    statistics = ImageStatistics.from_folder(vision_dir)
     processor = build_processor(
-        tokenizer, template, vision_config, downsample_ratio, vision_dir, min_patches, max_patches
+        tokenizer, template, vision_config, downsample_ratio, statistics, min_patches, max_patches
     )
     settings = {
         "vision": str(vision_dir), "llm": str(llm_dir), "adapter": None if adapter_dir is None else str(adapter_dir),
@@ -159,8 +168,8 @@ def compose_vlm(
         "min_patches": min_patches, "max_patches": max_patches, "chat_template": chat_template,
     }  # fmt: skip
     return write_native_checkpoint(
-        Path(output_dir), config, vision_tensors + adapter_tensors + llm_tensors, processor, llm_dir, settings,
-        added, dropped, progress,
+        Path(output_dir), config, vision_tensors + adapter_tensors + llm_tensors, processor, statistics, llm_dir,
+        settings, added, dropped, progress,
     )  # fmt: skip
 
 
@@ -194,7 +203,8 @@ def write_native_checkpoint(
     output_dir: Path,
     config: InternVLConfig,
     tensors: list[OutputTensor],
-    processor,
+    processor: InternVLProcessor,
+    statistics: ImageStatistics,
     generation_from: Path,
     settings: dict,
     added: list[str],
@@ -223,6 +233,7 @@ def write_native_checkpoint(
         vocab_size=config.text_config.vocab_size,
         added_tokens=added,
         dropped_tensors=dropped,
+        image_statistics=statistics,
         shards=result,
     )
 
@@ -280,7 +291,7 @@ def generation_settings(folder: Path, config: InternVLConfig, tokenizer: PreTrai
     and the next forward over it would raise.
     """
     path = folder / "generation_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    settings = read_json_object(path) if path.is_file() else {}
     settings.pop("_from_model_config", None)
     for name, value in (
         ("bos_token_id", config.text_config.bos_token_id),
@@ -307,9 +318,13 @@ def chat_template_of(folder: Path, tokenizer: PreTrainedTokenizerBase, path: str
     if path is not None:
         if not Path(path).is_file():
             raise CheckpointError(f"chat_template: there is no file {path}.")
-        return image_chat_template(Path(path).read_text(encoding="utf-8"), tokenizer.video_token)
-    if tokenizer.chat_template is None:
+        own = Path(path).read_text(encoding="utf-8")
+    elif tokenizer.chat_template is None:
         raise CheckpointError(
             f"{folder}: the tokenizer has no chat template. Pass chat_template=<path of a Jinja file>."
         )
-    return image_chat_template(tokenizer.chat_template, tokenizer.video_token)
+    else:
+        own = tokenizer.chat_template
+    template = image_chat_template(own, tokenizer.video_token)
+    check_chat_template(template, tokenizer, path or folder)
+    return template

@@ -27,12 +27,19 @@ from trl_r1v2.vlm.compose import (
 from trl_r1v2.vlm.errors import CheckpointError
 from trl_r1v2.vlm.output_folder import write_text_atomically
 from trl_r1v2.vlm.parts import local_folder, read_config, same_bytes
-from trl_r1v2.vlm.processor_setup import build_processor, image_token_ids, load_tokenizer
+from trl_r1v2.vlm.processor_setup import (
+    ImageStatistics,
+    build_processor,
+    image_processor_settings,
+    image_token_ids,
+    load_tokenizer,
+)
 from trl_r1v2.vlm.published_config import (
     PUBLISHED_CHAT_TYPES,
     chat_config_to_published,
     check_chat_config,
     check_sections,
+    image_settings_to_published,
     text_config_to_native,
     vision_config_to_native,
 )
@@ -127,19 +134,20 @@ def to_native(
         )
     ratio = published.get("downsample_ratio", 0.5)
     config = native_config(vision_config, text_config, tokenizer, ratio, embedding_dtype(tensors, folder))
+    statistics = ImageStatistics.from_folder(folder)
     tiles = published.get("max_dynamic_patch", 6) if published.get("dynamic_image_size", False) else 1
     processor = build_processor(
         tokenizer,
         chat_template_of(folder, tokenizer, chat_template),
         vision_config,
         ratio,
-        folder,
+        statistics,
         min_patches=min(published.get("min_dynamic_patch", 1), tiles),
         max_patches=tiles,
     )
     settings = {"checkpoint": str(folder), "max_shard_size": max_shard_size, "chat_template": chat_template}
     return write_native_checkpoint(
-        Path(output_dir), config, tensors, processor, folder, settings, added, dropped, progress
+        Path(output_dir), config, tensors, processor, statistics, folder, settings, added, dropped, progress
     )
 
 
@@ -158,7 +166,7 @@ def to_published(
         checkpoint (`str`): Folder of a native InternVL checkpoint.
         output_dir (`str`): Folder to write. An interrupted run is resumed there.
         reference (`str`, *optional*): Folder of the published checkpoint it came from; settings that the native
-            config does not hold (`auto_map`, `template`, tiling) are taken from its `config.json`.
+            folder does not hold (`auto_map`, `template`) are taken from its `config.json`.
         max_shard_size (`str`, *optional*, defaults to `"5GB"`): Size above which a new shard begins.
         progress (`bool`, *optional*, defaults to `True`): Show a progress bar in bytes.
 
@@ -183,7 +191,9 @@ def to_published(
             )
         check_sections(base, Path(reference), "vision_config", "llm_config")
     native = InternVLConfig.from_pretrained(folder)
-    config = chat_config_to_published(native, base)
+    images, _ = image_processor_settings(folder)
+    tiling, preprocessor = image_settings_to_published(images) if images else ({}, None)
+    config = {**chat_config_to_published(native, base), **tiling}
     stored = keys.by_module_name(read_checkpoint(folder), folder)
     if _tied_head(folder, native.tie_word_embeddings, stored.get(keys.LM_HEAD), stored.get(keys.EMBEDDING)):
         del stored[keys.LM_HEAD]
@@ -196,6 +206,9 @@ def to_published(
     with ShardWriter(output, plan_shards(tensors, parse_size(max_shard_size)), settings) as writer:
         result = writer.write(progress)
         write_text_atomically(output / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+        if preprocessor is not None:
+            text = json.dumps(preprocessor, indent=2, sort_keys=True) + "\n"
+            write_text_atomically(output / "preprocessor_config.json", text)
         for name in TOKENIZER_FILES:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, output / name)

@@ -4,13 +4,13 @@ Reads the parts of a composed model from their folders: tower, language model an
 names that still lie in the parts' files. Nothing is loaded; whether the parts fit together is judged in `compose.py`.
 """
 
-import json
 from pathlib import Path
 
 from transformers import InternVLConfig, InternVLVisionConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from trl_r1v2.vlm import checkpoint_keys as keys
 from trl_r1v2.vlm.errors import CheckpointError
+from trl_r1v2.vlm.json_file import read_json_object
 from trl_r1v2.vlm.published_config import (
     PUBLISHED_CHAT_TYPES,
     PUBLISHED_VISION_TYPE,
@@ -44,13 +44,7 @@ def local_folder(path: str, what: str) -> Path:
 
 def read_config(folder: Path) -> dict:
     """Contents of a checkpoint's `config.json`."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no UTF-8
-        raise CheckpointError(f"{folder}/config.json is no JSON ({error}). Fetch or copy it again.") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{folder}/config.json is no JSON object. Fetch or copy it again.")
-    return config
+    return read_json_object(folder / "config.json")
 
 
 def read_vision(folder: Path, cast: str | None) -> tuple[InternVLVisionConfig, list[OutputTensor]]:

@@ -7,14 +7,14 @@ The processor's own work (tiling, normalising, expanding placeholders) is not re
 used. Building a processor is `processor_setup.py`.
 """
 
+import contextlib
 import io
-import struct
 import warnings
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import TemplateError
 from PIL import Image, ImageOps
 from transformers import InternVLProcessor
@@ -24,8 +24,6 @@ from transformers import InternVLProcessor
 MAX_PIXELS = 89_478_485
 
 ImageSource = Image.Image | str | Path | bytes | dict
-
-_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 class RowError(ValueError):
@@ -59,6 +57,22 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
             image.close()
 
 
+@contextlib.contextmanager
+def _decoding(where: str, message: str) -> Iterator[None]:
+    """
+    Turn an error over an image's bytes into a `RowError`: `where` and `message`, with the error in place of `{}`.
+
+    This is the one place where untrusted bytes are decoded, by dozens of decoders whose errors are of any type: all are
+    caught. Too little memory is no fault of the bytes, whose size was checked.
+    """
+    try:
+        yield
+    except (RowError, MemoryError):
+        raise
+    except Exception as error:
+        raise RowError(f"{where} {message.format(error)}") from error
+
+
 def _decode(image: Image.Image, where: str, max_pixels: int) -> Image.Image:
     width, height = image.size
     if width == 0 or height == 0:
@@ -68,13 +82,9 @@ def _decode(image: Image.Image, where: str, max_pixels: int) -> Image.Image:
             f"{where} has {width}x{height} = {width * height:,} pixels; at most {max_pixels:,} are decoded. Scale it "
             "down, or raise max_pixels if the file can be trusted."
         )
-    try:
+    with _decoding(where, "cannot be decoded ({}). Fetch it again or remove the row."):
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image), where)
-    except RowError:
-        raise
-    except _DECODING_ERRORS as error:
-        raise RowError(f"{where} cannot be decoded ({error}). Fetch it again or remove the row.") from error
 
 
 def _open(source: ImageSource) -> tuple[str, Image.Image]:
@@ -91,14 +101,12 @@ def _open(source: ImageSource) -> tuple[str, Image.Image]:
             "file's path, encoded bytes, or a dict of `bytes` and `path`."
         )
     where = f"the image of {len(source):,} bytes" if isinstance(source, bytes) else f"image {str(source)!r}"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is max_pixels
+    with _decoding(where, "is no image that Pillow reads, or too large ({})."), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is max_pixels
+        try:
             return where, Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except FileNotFoundError as error:
-        raise RowError(f"{where} does not exist. Fetch it or remove the row.") from error
-    except _DECODING_ERRORS as error:
-        raise RowError(f"{where} is no image that Pillow reads, or too large ({error}).") from error
+        except FileNotFoundError as error:
+            raise RowError(f"{where} does not exist. Fetch it or remove the row.") from error
 
 
 def _to_rgb(image: Image.Image, where: str) -> Image.Image:
@@ -107,7 +115,7 @@ def _to_rgb(image: Image.Image, where: str) -> Image.Image:
             f"{where} has mode {image.mode!r}, whose range is unknown. Save it with 8 or 16 bits a channel."
         )
     if image.mode.startswith("I;16"):
-        return image.point(lambda value: value / 257, mode="L").convert("RGB")
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layers = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layers).convert("RGB")
@@ -144,7 +152,10 @@ def count_prompt_tokens(
     text = prompt if isinstance(prompt, str) else _render(prompt, len(sizes), processor)
     # Each image: its opening and closing token, and the placeholder once for every image token of every tile.
     per_image = [2 + processor.image_seq_length * count_tiles(size, processor) for size in sizes]
-    return len(processor.tokenizer(text)["input_ids"]) - len(sizes) + sum(per_image), sum(per_image)
+    # A chat template that writes the beginning of the sequence is not begun by the tokenizer once more.
+    begun = text is not prompt and processor.tokenizer.bos_token and text.startswith(processor.tokenizer.bos_token)
+    ids = processor.tokenizer(text, add_special_tokens=not begun)["input_ids"]
+    return len(ids) - len(sizes) + sum(per_image), sum(per_image)
 
 
 def check_row(

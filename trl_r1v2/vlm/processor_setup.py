@@ -4,9 +4,11 @@ The processor of a composed checkpoint: image tokens in the LLM's tokenizer, a c
 image settings that fit the tower. Checks on rows of data are `processing.py`.
 """
 
-import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
+from jinja2 import TemplateError
 from transformers import (
     AutoTokenizer,
     GotOcr2ImageProcessor,
@@ -18,6 +20,7 @@ from transformers import (
 )
 
 from trl_r1v2.vlm.errors import CheckpointError
+from trl_r1v2.vlm.json_file import read_json_object
 from trl_r1v2.vlm.published_config import image_seq_length, square
 
 
@@ -30,6 +33,9 @@ IMAGE_TOKENS = {
 
 QWEN_VIDEO_TOKEN = "<|video_pad|>"
 
+# A tokenizer is in one of the first, and the others are read beside it.
+VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 GENERIC_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 PROBE_TEXTS = (
     "Let f(x) = 3x^2 - 4.5;  what is f'(2)?\n\n\tAnswer: \\boxed{12}",
@@ -71,17 +77,32 @@ def load_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, list[str]]:
     """
     The tokenizer of `folder` with the image tokens registered; tokens it does not know are added at the end.
 
-    Qwen2.5's vocabulary has a video token of its own, which is taken rather than adding `<video>`.
+    Qwen2.5's vocabulary has a video token of its own, which is taken rather than adding `<video>`. A tokenizer without a
+    padding token pads with its end of sequence, as TRL's trainers do.
 
     Returns:
         `tuple`: the tokenizer, and the tokens that were added, in the order of their ids.
+
+    Raises:
+        [`~vlm.errors.CheckpointError`]: when there is no tokenizer, a file of it is broken, it knows neither padding nor
+            an end, or the image tokens cannot be registered.
     """
-    loader = _tokenizer_loader(folder)
-    vocabulary = loader.from_pretrained(folder).get_vocab()
+    if not any((folder / name).is_file() for name in VOCABULARY_FILES):
+        raise CheckpointError(
+            f"{folder} has no tokenizer: none of {', '.join(VOCABULARY_FILES)}. Copy the LLM's tokenizer files there."
+        )
+    vocabulary = _load(folder).get_vocab()
     tokens = dict(IMAGE_TOKENS)
     if tokens["video_token"] not in vocabulary and QWEN_VIDEO_TOKEN in vocabulary:
         tokens["video_token"] = QWEN_VIDEO_TOKEN
-    tokenizer = loader.from_pretrained(folder, **tokens)
+    tokenizer = _load(folder, **tokens)
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise CheckpointError(
+                f"{folder}: the tokenizer has neither a padding token nor an end of sequence. Set `eos_token` in its "
+                "tokenizer_config.json."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
     added = sorted(set(tokenizer.get_vocab()) - set(vocabulary), key=tokenizer.convert_tokens_to_ids)
     unexpected = [token for token in added if token not in tokens.values()]
     missing = [token for token in tokens.values() if token not in tokenizer.get_vocab()]
@@ -90,14 +111,24 @@ def load_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, list[str]]:
     return tokenizer, added
 
 
-def _tokenizer_loader(folder: Path) -> type:
+def _load(folder: Path, **tokens: str) -> PreTrainedTokenizerBase:
     """
+    The tokenizer of a folder that has one.
+
     A folder that names a generic class means its `tokenizer.json` literally. `AutoTokenizer` would rebuild it as the
     class registered for the model type, with another pre-tokenizer and, for a model that is not BPE, another vocabulary.
     """
-    path = folder / "tokenizer_config.json"
-    named = json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class") if path.is_file() else None
-    return PreTrainedTokenizerFast if named in GENERIC_TOKENIZERS else AutoTokenizer
+    paths = {name: folder / name for name in (VOCABULARY_FILES[0], *TOKENIZER_SETTINGS)}
+    settings = {name: read_json_object(path) for name, path in paths.items() if path.is_file()}
+    named = settings.get("tokenizer_config.json", {}).get("tokenizer_class")
+    loader = PreTrainedTokenizerFast if named in GENERIC_TOKENIZERS else AutoTokenizer
+    try:
+        return loader.from_pretrained(folder, **tokens)
+    except Exception as error:  # that very class, from the tokenizers library
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise CheckpointError(
+            f"{folder}: the tokenizer cannot be loaded ({reason}). Fetch or copy its files again."
+        ) from error
 
 
 def check_saved_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -133,19 +164,115 @@ def image_chat_template(template: str | dict[str, str], video_token: str = IMAGE
     return CHAT_PRELUDE.replace("VIDEO_TOKEN", video_token) + template
 
 
+def check_chat_template(template: str, tokenizer: PreTrainedTokenizerBase, source: str | Path) -> None:
+    """
+    Try a template of [`image_chat_template`] on a question, without and with an image.
+
+    Raises:
+        [`~vlm.errors.CheckpointError`]: when it cannot be rendered, or text or image do not appear; `source` is named.
+    """
+    text = {"type": "text", "text": "What is it?"}
+    for content, shown in (
+        (text["text"], (text["text"],)),
+        ([{"type": "image"}, text], (tokenizer.context_image_token, text["text"])),
+    ):
+        question = [{"role": "user", "content": content}]
+        try:
+            rendered = tokenizer.apply_chat_template(
+                question, chat_template=template, tokenize=False, add_generation_prompt=True
+            )
+        except (TemplateError, TypeError) as error:  # templates add strings; Python refuses to add other things
+            raise CheckpointError(
+                f"{source}: the chat template cannot render a user's question ({error}). Correct it, or pass another as "
+                "chat_template=<path of a Jinja file>."
+            ) from error
+        missing = [part for part in shown if part not in rendered]
+        if missing:
+            raise CheckpointError(
+                f"{source}: the chat template leaves out {missing} of a user's question. Pass one that prints "
+                "message['content'] as text: chat_template=<path of a Jinja file>."
+            )
+
+
+@dataclass(frozen=True)
+class ImageStatistics:
+    """
+    What images are normalised with.
+
+    Args:
+        mean (`list[float]`): Mean by colour, of values from 0 to 1.
+        std (`list[float]`): Standard deviation by colour.
+        source (`str`): Where they come from.
+    """
+
+    mean: list[float]
+    std: list[float]
+    source: str
+
+    def __str__(self) -> str:
+        return f"images normalised with mean {self.mean} and deviation {self.std} ({self.source})"
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "ImageStatistics":
+        """
+        Statistics of the tower in `folder`; what the folder does not give is ImageNet's.
+
+        Raises:
+            [`~vlm.errors.CheckpointError`]: when the folder's cannot be used.
+        """
+        settings, name = image_processor_settings(folder)
+        if settings.get("do_normalize") is False:
+            raise CheckpointError(
+                f"{folder / name}: do_normalize is false, and the composed processor always normalises. Set it to true "
+                "and give image_mean [0, 0, 0] and image_std [1, 1, 1] for a tower that sees plain values."
+            )
+        values = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
+        defaults = [key for key in values if key not in settings]
+        values |= {key: settings[key] for key in values if key in settings}
+        for key, value in values.items():
+            if not _are_colours(value, positive=key == "image_std"):
+                raise CheckpointError(
+                    f"{folder / name}: {key} is {value}; it must be three finite numbers"
+                    f"{' above 0' if key == 'image_std' else ''}. Give those that the tower was trained with."
+                )
+        source = f"from {name} of {folder}"
+        if defaults:
+            partly = f"{defaults[0]} is ImageNet's, the rest {source}"
+            source = partly if len(defaults) == 1 else f"ImageNet's, none in {folder}"
+        return cls(values["image_mean"], values["image_std"], source)
+
+
+def _are_colours(value: object, positive: bool) -> bool:
+    numbers = isinstance(value, list) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)
+    return numbers and all(math.isfinite(v) and (v > 0 or not positive) for v in value)
+
+
+def image_processor_settings(folder: Path) -> tuple[dict, str]:
+    """
+    Settings of a folder's image processor and the name of their file, as transformers looks for them: inside
+    `processor_config.json`, which it writes itself, then `preprocessor_config.json`. Empty where there are none.
+    """
+    name = "processor_config.json"
+    if (folder / name).is_file():
+        nested = read_json_object(folder / name).get("image_processor")
+        if isinstance(nested, dict):
+            return nested, name
+    name = "preprocessor_config.json"
+    return (read_json_object(folder / name) if (folder / name).is_file() else {}), name
+
+
 def build_processor(
     tokenizer: PreTrainedTokenizerBase,
     chat_template: str,
     vision_config: InternVLVisionConfig,
     downsample_ratio: float,
-    vision_folder: Path,
+    statistics: ImageStatistics,
     min_patches: int = 1,
     max_patches: int = 12,
 ) -> InternVLProcessor:
     """
-    An `InternVLProcessor` for the tower: `GotOcr2ImageProcessor` at the tower's image size, with the mean and standard
-    deviation of the vision folder's `preprocessor_config.json`, or ImageNet's when there is none.
-    `InternVLProcessor` always asks for tiles, so `max_patches=1` is what "no tiling" means.
+    An `InternVLProcessor` for the tower: `GotOcr2ImageProcessor` at the tower's image size. `InternVLProcessor` always
+    asks for tiles, so `max_patches=1` is what "no tiling" means.
     """
     if not 1 <= min_patches <= max_patches:
         raise CheckpointError(
@@ -153,12 +280,7 @@ def build_processor(
             "larger than the second."
         )
     side = square(vision_config.image_size, "vision image_size")
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
-    own = vision_folder / "preprocessor_config.json"
-    if own.is_file():
-        settings = json.loads(own.read_text(encoding="utf-8"))
-        mean, std = settings.get("image_mean", mean), settings.get("image_std", std)
-    common = dict(size={"height": side, "width": side}, image_mean=mean, image_std=std)
+    common = dict(size={"height": side, "width": side}, image_mean=statistics.mean, image_std=statistics.std)
     return InternVLProcessor(
         image_processor=GotOcr2ImageProcessor(
             **common, crop_to_patches=True, min_patches=min_patches, max_patches=max_patches

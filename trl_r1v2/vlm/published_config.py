@@ -7,7 +7,7 @@ native counterpart (`drop_path_rate`, `use_flash_attn`) are dropped. Names of te
 
 from pathlib import Path
 
-from transformers import AutoConfig, InternVLConfig, InternVLVisionConfig, PreTrainedConfig
+from transformers import AutoConfig, GotOcr2ImageProcessor, InternVLConfig, InternVLVisionConfig, PreTrainedConfig
 
 from trl_r1v2.vlm.errors import CheckpointError
 
@@ -158,6 +158,39 @@ def chat_config_to_published(config: InternVLConfig, reference: dict | None) -> 
         "tie_word_embeddings": config.tie_word_embeddings,
         "vision_config": {**base["vision_config"], **vision_config_to_published(config.vision_config)},
     }
+
+
+def image_settings_to_published(settings: dict) -> tuple[dict, dict]:
+    """
+    Settings of a native image processor in the published layout.
+
+    Args:
+        settings (`dict`): Settings of a `GotOcr2ImageProcessor` in an `InternVLProcessor`, which always cuts tiles and
+            adds a thumbnail where there are several.
+
+    Returns:
+        `tuple[dict, dict]`: Entries of `config.json`, and the whole `preprocessor_config.json`, which describes one tile.
+    """
+    native = GotOcr2ImageProcessor.from_dict(settings)
+    side = square((native.size.height, native.size.width), "image processor size")
+    tiling = {
+        "dynamic_image_size": native.max_patches > 1,
+        "min_dynamic_patch": native.min_patches,
+        "max_dynamic_patch": native.max_patches,
+        "use_thumbnail": True,
+    }
+    preprocessor = {
+        "crop_size": side,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "image_mean": list(native.image_mean),
+        "image_std": list(native.image_std),
+        "resample": int(native.resample),
+        "size": side,
+    }
+    return tiling, preprocessor
 
 
 def _text_config_to_published(native: PreTrainedConfig) -> dict:

@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from trl_r1v2.vlm.errors import CheckpointError
+from trl_r1v2.vlm.json_file import read_json_object
 
 
 # Small enough to be hashed and written while it is still in the processor's cache.
@@ -95,17 +96,11 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         header = json.loads(file.read(header_bytes))
     header.pop("__metadata__", None)
     start = 8 + header_bytes
-    return {
-        name: TensorInfo(
-            name=name,
-            dtype=entry["dtype"],
-            shape=tuple(entry["shape"]),
-            path=path,
-            offset=start + entry["data_offsets"][0],
-            nbytes=entry["data_offsets"][1] - entry["data_offsets"][0],
-        )
-        for name, entry in header.items()
-    }
+    tensors = {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        tensors[name] = TensorInfo(name, entry["dtype"], tuple(entry["shape"]), path, start + begin, end - begin)
+    return tensors
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
@@ -138,13 +133,10 @@ def checkpoint_files(folder: Path) -> list[Path]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     """Which file holds which tensor, as an index says."""
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no UTF-8
-        raise CheckpointError(f"{index} is no JSON ({error}). Fetch or copy it again.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("weight_map"), dict):
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict):
         raise CheckpointError(f"{index} has no weight_map. Fetch or copy it again.")
-    return content["weight_map"]
+    return weight_map
 
 
 def read_checkpoint(folder: Path) -> dict[str, TensorInfo]:
@@ -152,8 +144,8 @@ def read_checkpoint(folder: Path) -> dict[str, TensorInfo]:
     Every tensor of a checkpoint folder by name.
 
     Raises:
-        [`~vlm.errors.CheckpointError`]: when the folder holds no safetensors checkpoint or a shard is missing.
-        [`~vlm.errors.CheckpointError`]: when a name occurs in two shards, or the index and the shards disagree.
+        [`~vlm.errors.CheckpointError`]: when the folder holds no safetensors checkpoint, a shard is missing, a name occurs
+            in two shards, or the index and the shards disagree.
     """
     tensors: dict[str, TensorInfo] = {}
     for path in checkpoint_files(folder):
@@ -218,11 +210,12 @@ class FileRange:
 
 @dataclass(frozen=True)
 class Cast:
-    """Bytes of another piece, converted from one dtype to another chunk by chunk."""
+    """Bytes of the tensor `name` in another piece, converted from one dtype to another chunk by chunk."""
 
     source: FileRange
     source_dtype: str
     dtype: str
+    name: str
 
     @property
     def nbytes(self) -> int:
@@ -231,7 +224,23 @@ class Cast:
     def chunks(self) -> Iterator[bytes]:
         for chunk in self.source.chunks():
             values = torch.frombuffer(chunk, dtype=TORCH_DTYPES[self.source_dtype])
-            yield tensor_bytes(values.to(TORCH_DTYPES[self.dtype]))
+            cast = values.to(TORCH_DTYPES[self.dtype])
+            self._check_finite(values, cast)
+            yield tensor_bytes(cast)
+
+    def _check_finite(self, values: torch.Tensor, cast: torch.Tensor) -> None:
+        """Refuse a number that is too large for the dtype; what was infinite or no number stays so."""
+        # Bits without their sign are ordered as the numbers, infinity last but for NaN; integers are quick to compare.
+        integer = {2: torch.int16, 4: torch.int32}[cast.itemsize]
+        infinity = torch.tensor(math.inf, dtype=cast.dtype).view(integer).item()
+        if (cast.view(integer).numpy() & torch.iinfo(integer).max).max() < infinity:
+            return
+        lost = values[values.isfinite() & cast.isinf()].tolist()
+        if lost:
+            raise CheckpointError(
+                f"{self.source.path}: {self.name} holds {lost[0]}, which is infinite in {cast.dtype}. Leave out `dtype` or "
+                "choose one of a larger range, and delete the unfinished output_dir."
+            )
 
     def identity(self) -> list:
         return ["cast", self.source_dtype, self.dtype, self.source.identity()]
@@ -375,11 +384,12 @@ def rows_of(
 
 def row_piece(info: TensorInfo, start: int, stop: int, dtype: str | None = None) -> tuple[Piece, str]:
     """The bytes of rows `start:stop` of `info`, and their dtype."""
+    dtype_size(info.dtype)  # refuses those that are not supported
     row_bytes = info.nbytes // (info.shape[0] or 1) if info.shape else info.nbytes
     piece = FileRange(info.path, info.offset + start * row_bytes, (stop - start) * row_bytes)
     if dtype is None or dtype == info.dtype or not TORCH_DTYPES[info.dtype].is_floating_point:
         return piece, info.dtype
-    return Cast(piece, info.dtype, dtype), dtype
+    return Cast(piece, info.dtype, dtype, info.name), dtype
 
 
 def joined(infos: Iterable[TensorInfo], name: str) -> OutputTensor:
