@@ -191,6 +191,32 @@ def fail(kind): raise {'key': KeyError('k'), 'own': type('Own', (Exception,), {}
 
 
 @needs_bwrap
+def test_exit_and_quit_are_those_of_an_interactive_python(reward):
+    """They end a program as `sys.exit` does, and are as little a way to pass a test."""
+    program = "if int(input()) % 2:\n    print('NO')\n    {}()\nprint('YES')"
+    tests = {"inputs": ["3\n", "4\n"], "outputs": ["NO\n", "YES\n"]}
+    ends = ["exit", "quit", "__import__('sys').exit"]
+    assert reward(completions=[block(program.format(end)) for end in ends], tests=[tests] * 3) == [1.0] * 3
+    failing = [
+        block("print('NO')\nexit(1)"),
+        block("print('NO')\nquit('no')"),
+        block("exit()"),
+        block("help\nprint('NO')"),
+    ]
+    one = {"inputs": [""], "outputs": ["NO\n"]}
+    assert reward(completions=failing, tests=[one] * 4) == [0.0, 0.0, 0.0, 1.0]
+    functions = [
+        "def f(x):\n    exit()",
+        "def f(x):\n    quit(0)",
+        "exit()",
+        "import builtins\nbuiltins.exit = print\ndef f(x):\n    exit()\n    return 0",
+        "def f(x):\n    try:\n        exit()\n    except SystemExit:\n        return x + 1",
+    ]
+    rewards = reward(completions=list(map(block, functions)), tests=[["assert f(1) == 2"]] * 5)
+    assert rewards == [0.0, 0.0, 0.0, 0.0, 1.0]
+
+
+@needs_bwrap
 def test_forms_of_tests(reward):
     double = block("def double(x):\n    return x * 2")
     check = "def check(candidate):\n    for value in range(3):\n        assert candidate(value) == 2 * value\n"
@@ -277,6 +303,10 @@ def test_last_python_block():
     assert last_python_block("```python\nunclosed") is None
     assert last_python_block("```\nnot marked\n```") is None
     assert last_python_block("```text\na\n```") is None
+    assert last_python_block("  ```Python3 \na\n\n```python\nb\n\t``` \nc") == "a\n\n```python\nb\n"
+    assert last_python_block("```python\na\n```\n```python\nunclosed") == "a\n"
+    assert last_python_block("```python\na ```\n``` b\n````\n```\n```") == "a ```\n``` b\n````\n"
+    assert last_python_block("```python\n```") == ""
 
 
 def test_free_names():

@@ -128,7 +128,7 @@ def test_a_resumed_run_continues_the_calibration(run, tmp_path):
     full = fresh()
     run(full, max_steps=4, save_steps=2, gradient_accumulation_steps=1)
     state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
-    saved = state["stateful_callbacks"]["hybrid_reward"]["components"]["theta"]
+    saved = state["stateful_callbacks"]["hybrid_reward/hybrid"]["components"]["theta"]
     assert saved["count"] == 16
 
     resumed = fresh()

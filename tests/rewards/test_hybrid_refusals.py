@@ -46,6 +46,39 @@ def test_a_misspelt_reward_model_is_said_with_file_and_place(tmp_path, monkeypat
         load_reward_func("trl_r1v2.rewards.recipe_reward", entry="reward_funcs[0]")
 
 
+def test_length_is_judged_as_accuracy_beside_it():
+    """A completion whose reasoning is not closed has no right answer, so it must not be paid for being short."""
+    options = {"think_open": True, "solution_column": "gold"}
+    components = {"accuracy": options, "cosine_length": {"max_length": 100, "right": [0.5, 2], **options}}
+    reward = HybridReward.from_config({"components": components})
+    columns = {}
+    reward(
+        completions=[r"so \boxed{5}", r"so</think> \boxed{5}"],
+        completion_ids=[[0] * 100] * 2,
+        gold=["5", "5"],
+        log_extra=columns.__setitem__,
+    )
+    assert columns["hybrid/accuracy"] == [0.0, 1.0]
+    assert columns["hybrid/cosine_length"] == [-0.5, 0.5]
+    assert reward.required_columns == ("gold",)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "cosine_length: max_length must be given"),
+        ({"max_length": 9, "accuracy": {"think_open": True}}, "accuracy is .*; it must be a reward function"),
+        ({"max_length": 9, "right": 1.0}, "right is 1.0; it must be two numbers"),
+        ({"max_length": 9, "think_open": "yes"}, "think_open is 'yes'; it must be true or false or null"),
+        ({"max_length": 9, "verifier": {"timeout": -1}}, "verifier: timeout is -1"),
+        ({"max_lenght": 9}, "unknown 'max_lenght'. Did you mean 'max_length'"),
+    ],
+)
+def test_options_of_cosine_length_are_checked_when_it_is_built(options, message):
+    with pytest.raises(ValueError, match=f"reward.components.cosine_length.*{message}"):
+        HybridReward.from_config({"components": {"cosine_length": options}})
+
+
 @pytest.mark.parametrize("calibration", [Raw, RunningZScore, RunningQuantile, Sigmoid])
 @pytest.mark.parametrize("score", [math.inf, -math.inf])
 def test_an_infinite_score_is_an_error_that_leaves_the_calibration_as_it_was(calibration, score):

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from PIL import Image
 from pooling_requests import request
 from pooling_server import serving
 from reward_tiny import build_reward_model, picture
@@ -72,6 +73,17 @@ def test_served_scores_are_the_local_ones_bit_for_bit(model, server):
         model.batch_size = 8
     assert RewardModelReward(HTTPRewardModel(url_of(server)))(**ROWS) == alone == pytest.approx(local, abs=1e-4)
     assert (server.scorer.num_batches, server.num_scored) == (6, 10)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "RGB", "L"])
+def test_a_picture_that_is_scored_without_the_reward_function_is_the_same(mode, model, server):
+    """Black lines on nothing are black on white, on both sides."""
+    image = Image.new("RGBA", (28, 28))
+    image.paste("black", (4, 4, 24, 8))
+    image = image.convert("LA").convert(mode)
+    content = [{"type": "image", "image": image}, {"type": "text", "text": "what is it?"}]
+    conversation = [{"role": "user", "content": content}, {"role": "assistant", "content": "a line"}]
+    assert HTTPRewardModel(url_of(server)).score([conversation]) == model.score([conversation])
 
 
 def test_conversations_of_many_clients_share_batches_and_are_not_mixed(model, server):

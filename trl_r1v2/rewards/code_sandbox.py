@@ -24,18 +24,22 @@ from .code_tests import RowTests, row_tests
 from .sandbox import Sandbox, SandboxError
 
 
-_BLOCK_RE = re.compile(
-    r"^[ \t]*```(?:python3?|py)[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE
-)
+_OPENING_RE = re.compile(r"[ \t]*```(?:python3?|py)[ \t]*", re.IGNORECASE)
 
 
 def last_python_block(text: str) -> str | None:
     """
     Content of the last closed ```` ```python ```` block of the answer part; blocks of the reasoning do not count.
     """
-    answer = split_reasoning(text)[1]
-    blocks = _BLOCK_RE.findall(answer) if answer else []
-    return blocks[-1] if blocks else None
+    block, opened = None, None
+    for line in (split_reasoning(text)[1] or "").split("\n"):
+        if opened is None:
+            opened = [] if _OPENING_RE.fullmatch(line) else None
+        elif line.strip(" \t") == "```":
+            block, opened = "".join(opened), None
+        else:
+            opened.append(f"{line}\n")
+    return block
 
 
 def same_output(given: str, wanted: str) -> bool:

@@ -9,6 +9,7 @@ The unweighted sum is the paper's, gates and calibrations are ours. Does not cov
 
 import inspect
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from .columns import reward_columns
 
 STATE_VERSION = 1
 GATES = ("always", "unverified", "right")
+_INSTANCES = weakref.WeakSet()
 
 
 @dataclass
@@ -81,8 +83,8 @@ class HybridReward:
 
     With several processes every rank must call it the same number of times (TRL does): moving calibrations see the
     scores of all ranks, so their state is the same everywhere. That state is kept in the trainer's
-    `TrainerState.stateful_callbacks`, hence in every checkpoint, and is taken from there on resume. Scores of an
-    evaluation move it too, unless `update_calibration` is set to `False` meanwhile.
+    `TrainerState.stateful_callbacks` under `{name}/{prefix}`, hence in every checkpoint, and is taken from there on
+    resume. Scores of an evaluation move it too, unless `update_calibration` is set to `False` meanwhile.
 
     Args:
         components (`dict[str, Component | Callable]`):
@@ -95,7 +97,8 @@ class HybridReward:
             Name under which TRL logs the sum.
 
     Raises:
-        `ValueError`: For no components, a name with `/`, a gate without its rule, or a rule that is itself gated.
+        `ValueError`: For no components, a name with `/`, a gate without its rule, or a rule that is itself gated. When
+            called beside another instance of the same name and prefix, if calibrations move.
 
     Example:
     ```python
@@ -118,7 +121,10 @@ class HybridReward:
         self.__name__ = name
         self.update_calibration = True
         self._trainer_state = None
+        self._published = None
+        self._columns: dict[str, set[str]] = {key: set() for key in self.components}
         self._check_gates()
+        _INSTANCES.add(self)
 
     @classmethod
     def from_config(cls, config: dict) -> "HybridReward":
@@ -199,15 +205,24 @@ class HybridReward:
         Raw scores for all rows, `None` where the component was not asked; it sees only the rows it is asked about.
         """
         scores: list[float | None] = [None] * num_rows
-        if not rows:
-            return scores
+        log_extra, logged = extras["log_extra"], set()
+        if log_extra is not None:
+            logger = _column_logger(log_extra, f"{self.prefix}/{key}", rows, num_rows, logged)
+            extras = {**extras, "log_extra": logger}
+        if rows:
+            self._ask(key, component, rows, scores, columns, extras)
+        if log_extra is not None:
+            for label in sorted(self._columns[key] - logged):
+                log_extra(label, [None] * num_rows)  # TRL's table would keep the values of an earlier batch
+            self._columns[key] |= logged
+        return scores
+
+    def _ask(self, key: str, component: Component, rows: list[int], scores: list, columns: dict, extras: dict):
+        """Fills in the scores of the rows."""
         selected = {
-            name: [value[row] for row in rows] if isinstance(value, list) and len(value) == num_rows else value
+            name: [value[row] for row in rows] if isinstance(value, list) and len(value) == len(scores) else value
             for name, value in columns.items()
         }
-        log_extra = extras["log_extra"]
-        if log_extra is not None:
-            extras = {**extras, "log_extra": _column_logger(log_extra, f"{self.prefix}/{key}", rows, num_rows)}
         returned = component.reward(**selected, **{name: value for name, value in extras.items() if value is not None})
         if len(returned) != len(rows):
             raise ValueError(
@@ -220,7 +235,6 @@ class HybridReward:
                     f"Component {key!r} returned {scores[row]} for row {row}: return a finite number, or None for what "
                     "cannot be scored."
                 )
-        return scores
 
     def _value(self, component: Component, scores: list[float | None]) -> list[float | None]:
         present = [score for score in scores if score is not None]
@@ -258,17 +272,27 @@ class HybridReward:
     def _moving(self) -> bool:
         return any(component.calibration.moving for component in self.components.values())
 
+    @property
+    def _state_key(self) -> str:
+        return f"{self.__name__}/{self.prefix}"
+
     def _follow(self, trainer_state):
         """A `TrainerState` not seen before that carries our state is a resumed run: take the state over."""
-        if trainer_state is None or trainer_state is self._trainer_state or not self._moving():
+        if trainer_state is None or not self._moving():
             return
+        saved = trainer_state.stateful_callbacks.get(self._state_key)
+        if saved is not None and any(saved is other._published for other in _INSTANCES if other is not self):
+            raise ValueError(
+                f"Two HybridRewards of this trainer have the name {self.__name__!r} and the prefix {self.prefix!r}, so "
+                "each would take over the calibration of the other; give one of them another `prefix`."
+            )
+        if trainer_state is not self._trainer_state and saved is not None:
+            self.load_state_dict(saved)
         self._trainer_state = trainer_state
-        if self.__name__ in trainer_state.stateful_callbacks:
-            self.load_state_dict(trainer_state.stateful_callbacks[self.__name__])
 
     def _publish(self, trainer_state):
         if trainer_state is not None and self._moving():
-            trainer_state.stateful_callbacks[self.__name__] = self.state_dict()
+            self._published = trainer_state.stateful_callbacks[self._state_key] = self.state_dict()
 
     def state_dict(self) -> dict:
         """JSON-able state of every calibration."""
@@ -299,17 +323,19 @@ def _is_finite(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _column_logger(log_extra, label: str, rows: list[int], num_rows: int):
+def _column_logger(log_extra, label: str, rows: list[int], num_rows: int, logged: set[str]):
     """
     The `log_extra` of a component: puts its columns under its own name, since the same reward may also run outside of
-    this one and TRL appends to equal columns, and gives each local row a value, as TRL wants.
+    this one and TRL appends to equal columns, and gives each local row a value, as TRL wants. Adds them to `logged`.
     """
 
     def log(column: str, values: list):
         full = [None] * num_rows
         for row, value in zip(rows, values, strict=True):
             full[row] = value
-        log_extra(f"{label}/{column.rpartition('/')[2]}", full)
+        name = f"{label}/{column.rpartition('/')[2]}"
+        logged.add(name)
+        log_extra(name, full)
 
     return log
 

@@ -10,7 +10,7 @@ import difflib
 import importlib
 import inspect
 import typing
-from types import NoneType
+from types import NoneType, UnionType
 
 from .calibration import CALIBRATIONS
 from .hybrid import Component, HybridReward
@@ -39,6 +39,13 @@ _COMPONENT_KEYS = ("type", "weight", "when", "min_score", "calibration")
 def _accuracy(solution_column: str = "solution", think_open: bool | None = None, verifier: dict | None = None):
     pool = None if verifier is None else _call(VerifierPool, verifier, "verifier")
     return AccuracyReward(solution_column=solution_column, think_open=think_open, pool=pool)
+
+
+def _cosine_length(
+    solution_column: str = "solution", think_open: bool | None = None, verifier: dict | None = None, **options
+):
+    accuracy = _accuracy(solution_column, think_open, verifier)
+    return _call(CosineLengthReward, {"accuracy": accuracy, **options}, "cosine_length")
 
 
 def _repetition(ngram_size: int = 3, max_penalty: float = -1.0):
@@ -83,7 +90,7 @@ _FACTORIES = {
     "word_repetition": WordRepetitionReward,
     "repetition": _repetition,
     "soft_overlong": _soft_overlong,
-    "cosine_length": CosineLengthReward,
+    "cosine_length": _cosine_length,
     "language_consistency": LanguageConsistencyReward,
     "think_answer_consistency": ThinkAnswerConsistencyReward,
     "code": _code,
@@ -103,7 +110,7 @@ def _typed(value, annotation, place: str):
     The value, if it is of a kind that the annotation allows. YAML reads `1e-1` as text, so text that is a number becomes one
     where a number is wanted. Annotations other than numbers, truth values, text and mappings are not checked.
     """
-    kinds = typing.get_args(annotation) or (annotation,)
+    kinds = typing.get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
     if not set(kinds) <= set(_KINDS):
         return value
     if isinstance(value, str) and str not in kinds:
@@ -200,9 +207,9 @@ def build_hybrid_reward(config: dict) -> HybridReward:
             `components`: mapping from name to options; optional `rule`, `prefix`, `name`. Options of a component are
             `type` (by default its name: `accuracy`, `format`, `step_completeness`, `word_repetition`, `repetition`,
             `soft_overlong`, `cosine_length`, `language_consistency`, `think_answer_consistency`, `code`,
-            `reward_model`, `http_reward_model`, or a dotted path), `weight`, `when`, `min_score`, `calibration` (a name, or a mapping with
-            `type` and its options), and those of the reward itself. `accuracy` takes `verifier`, the options of its
-            own [`VerifierPool`].
+            `reward_model`, `http_reward_model`, or a dotted path), `weight`, `when`, `min_score`, `calibration` (a
+            name, or a mapping with `type` and its options), and those of the reward itself. `accuracy` takes
+            `verifier`, the options of its own [`VerifierPool`]; `cosine_length` takes the options of `accuracy` too.
 
     Raises:
         `ValueError`: For an unknown or missing key or a value out of bounds, with the place in the mapping.

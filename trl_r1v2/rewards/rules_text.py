@@ -17,12 +17,26 @@ from .comparison import Verdict, compare
 from .rules import AccuracyReward, think_is_open
 
 
+# A completion may repeat any part of a pattern for ever: no pattern may look from each of its starts to the end of the
+# text. So white space ends with the line, and what is opened again begins anew.
 _STEP_RE = re.compile(
-    r"^\s*(?:step\s+\d+\b|\d+[.)]\s|[-*]\s|(?:first|second|third|next|then|finally|lastly)(?:ly)?\s*,)",
+    r"^[^\S\n]*(?:[-*]\s|(?:\#{1,6}[^\S\n]+)?[*_]{0,3}(?:step[^\S\n]+\d+\b|\d+[.)]\s"
+    r"|(?:first|second|third|next|then|finally|lastly)(?:ly)?[*_]{0,3}[^\S\n]*,))",
     re.IGNORECASE | re.MULTILINE,
 )
-_MATH_RE = re.compile(r"\$\$.*?\$\$|\$[^$\n]*\$|\\\[.*?\\\]|\\\(.*?\\\)|```.*?```|\\[A-Za-z]+|</?[a-z_]+>", re.DOTALL)
-_VALUE_RE = re.compile(r"(?<![\w.])[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?(?!\w)")
+_MATH_RE = re.compile(
+    r"\$\$.*?\$\$|\$[^$\n]*\$|\\\[(?:(?!\\\[).)*?\\\]|\\\((?:(?!\\\().)*?\\\)|```.*?```|\\[A-Za-z]+|</?[a-z_]+>",
+    re.DOTALL,
+)
+# A formula with a digit (`\frac{1}{2}`, `-25\pi`, `7cm`), or a number by itself, also with a power of a unit (`5 cm^2`).
+_RUN = r"(?:(?!\\[()\[\]])[^\s=$,;:])"
+_VALUE_RE = re.compile(
+    rf"(?:(?<![^\s=$,;:])|(?<=\\[(\[]))(?={_RUN}*(?:\\[A-Za-z]|[\^_{{]|[A-Za-z]\d|\d[A-Za-z]))(?={_RUN}*\d){_RUN}+"
+    r"|(?<![\w.\\])[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s{0,3}/\s{0,3}\d+)?"
+    r"(?: ?[A-Za-z]{1,20}\^\{?\d\}?)?(?![\w^{]|\\[A-Za-z])"
+)
+# Before the first character of a value that is but a part of an expression: `10 - 5`, `2 \sqrt{3}`.
+_OPERAND_RE = re.compile(r"(?:[\w})]\s?[-+/]|\\(?:cdot|times|div|pm))\s?.\Z|[\d})]\s?\\\Z")
 
 # First word of a letter's Unicode name → languages written with it.
 _SCRIPTS = {
@@ -43,7 +57,7 @@ _SYLLABIC = frozenset(("CJK", "HIRAGANA", "KATAKANA"))  # written without spaces
 class StepCompletenessReward:
     r"""
     Reward function: `min(1, steps / target_steps)`, where steps are lines that open with "Step n", "1.", "-", "First,"
-    and the like.
+    and the like, also in bold or as a heading.
 
     Source: Open-R1's `reasoning_steps_reward`, which also takes three steps as complete; the markers counted here are
     ours. A marker counts at the start of a line only, and in the reasoning only where there is one.
@@ -125,7 +139,8 @@ class CosineLengthReward:
         wrong (`tuple[float, float]`, *optional*, defaults to `(-1.0, -0.5)`):
             Reward of a wrong answer at length 0 and at `max_length`.
         accuracy ([`AccuracyReward`], *optional*):
-            Judge of correctness.
+            Judge of correctness. In a recipe its options (`solution_column`, `think_open`, `verifier`) are options of
+            `cosine_length`.
         name (`str`, *optional*, defaults to `"cosine_length_reward"`):
             Name under which TRL logs it.
     """
@@ -140,6 +155,12 @@ class CosineLengthReward:
     ):
         if max_length < 1:
             raise ValueError(f"max_length is {max_length}; it must be at least 1 token.")
+        for label, bounds in (("right", right), ("wrong", wrong)):
+            is_pair = isinstance(bounds, list | tuple) and len(bounds) == 2
+            if not (is_pair and all(isinstance(bound, int | float) for bound in bounds)):
+                raise ValueError(f"{label} is {bounds!r}; it must be two numbers.")
+        if not (accuracy is None or callable(accuracy)):
+            raise ValueError(f"accuracy is {accuracy!r}; it must be a reward function such as AccuracyReward().")
         self.max_length = max_length
         self.right = right
         self.wrong = wrong
@@ -222,14 +243,22 @@ class LanguageConsistencyReward:
         return sum(_script(letter) in _SCRIPTS[self.language] for letter in first_letters) / len(first_letters)
 
 
+def _last_value(text: str) -> str | None:
+    """The last value of a text; `None` if there is none, or if it is but a part of an expression."""
+    matches = list(_VALUE_RE.finditer(text))
+    if not matches or _OPERAND_RE.search(text[max(0, matches[-1].start() - 10) : matches[-1].start() + 1]):
+        return None
+    return matches[-1].group(0).strip("*`").rstrip(".!?*`")
+
+
 class ThinkAnswerConsistencyReward:
     r"""
     Reward function: 1.0 if the last value stated in the reasoning equals the answer given after it, else 0.0. Ours.
 
-    The last value is the last `\boxed{}` of the reasoning, else its last number. Equality is the cheap comparison of
-    [`~trl_r1v2.rewards.comparison.compare`]; a pair that would need algebra counts as equal only if the strings agree.
-    `None` where there is no reasoning, no value in it, no answer, or an answer in words while the reasoning boxes
-    nothing.
+    The last value is the last `\boxed{}` of the reasoning, else its last number, or the last formula with a digit in it
+    (`\frac{1}{2}`, `25\pi`), unless that is an operand (`10 - 5`). Equality is the cheap comparison of
+    [`~trl_r1v2.rewards.comparison.compare`]. `None` where there is no reasoning, no value in it, no answer, an answer in
+    words while the reasoning boxes nothing, or a pair that would need algebra.
 
     Args:
         think_open (`bool`, *optional*):
@@ -256,8 +285,7 @@ class ThinkAnswerConsistencyReward:
         if not reasoning or answer is None:
             return None
         boxed = last_boxed(reasoning)
-        values = [boxed[1]] if boxed else _VALUE_RE.findall(reasoning)
-        if not values or (boxed is None and not re.search(r"\d", answer.text)):
+        value = boxed[1] if boxed else _last_value(reasoning)
+        if value is None or (boxed is None and not re.search(r"\d", answer.text)):
             return None  # nothing stated, or an answer in words, which a number neither supports nor contradicts
-        verdict = compare(answer, values[-1])
-        return None if verdict is Verdict.UNVERIFIABLE else float(verdict is Verdict.RIGHT)
+        return {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0}.get(compare(answer, value))

@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import resource
+import site
 import socket
 import struct
 import sys
@@ -296,6 +297,8 @@ def main():
     hand_out_tmp(int(supervisor))
     limit(json.loads(limits))
     sys.argv = ["solution.py"]
+    site.setquit()  # `exit`, `quit` and `help`, which Python defines unless it is started with -S
+    site.sethelper()
     if mode == "program":
         solution_namespace("__main__")
     elif mode == "serve":

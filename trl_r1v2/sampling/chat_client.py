@@ -3,7 +3,7 @@
 Client of an OpenAI-style chat server (`POST <url>/chat/completions`): retries, back-off, many requests at once.
 
 A reply that is no chat completion counts as a failure of the server and is asked for again; what the server refuses (4xx
-other than 429) is reported at once. Standard library only. Does not cover streaming, tools, nor the meaning of a reply.
+other than 429) is reported at once. Does not cover streaming, tools, nor the meaning of a reply.
 """
 
 import base64
@@ -153,7 +153,8 @@ def read_reply(body: bytes) -> ChatReply:
 
 def encode_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
-    Write messages as the API takes them: images as PNG data addresses, which keep every pixel.
+    Write messages as the API takes them: images as PNG data addresses, which keep every pixel of the picture that
+    [`~trl_r1v2.vlm.processing.load_image`] makes.
 
     Args:
         messages (`list[dict]`):
@@ -178,8 +179,10 @@ def _encode_part(part: dict[str, Any]) -> dict[str, Any]:
     if part["type"] == "text":
         return {"type": "text", "text": part["text"]}
     if part["type"] == "image" and isinstance(part.get("image"), Image.Image):
+        from ..vlm.processing import load_image  # imports transformers
+
         buffer = io.BytesIO()
-        part["image"].convert("RGB").save(buffer, format="PNG")
+        load_image(part["image"]).save(buffer, format="PNG")
         url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
         return {"type": "image_url", "image_url": {"url": url}}
     raise ValueError(f"a message part of type {part['type']!r} cannot be sent; text and PIL images can")
@@ -189,8 +192,8 @@ def run_bounded(work: Callable[[Job], Result], jobs: Iterable[Job], concurrency:
     """
     Do jobs in threads, a bounded number at a time, and yield each as it is done.
 
-    Jobs are taken from `jobs` only as places become free, at most `2 * concurrency` ahead. The first error ends it; jobs
-    that have not begun are dropped.
+    Jobs are taken from `jobs` only as places become free, at most `2 * concurrency` ahead. The first error ends it, after
+    what was done beside it; jobs that have not begun are dropped.
 
     Args:
         work (`Callable`):
@@ -212,7 +215,8 @@ def run_bounded(work: Callable[[Job], Result], jobs: Iterable[Job], concurrency:
                 waiting[pool.submit(work, job)] = job
             if not waiting:
                 return
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            done = wait(waiting, return_when=FIRST_COMPLETED).done
+            for future in sorted(done, key=lambda future: future.exception() is not None):
                 job = waiting.pop(future)
                 yield job, future.result()
     finally:
