@@ -1,6 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """A served reward model gives the scores of the local one, to many clients, and outlives what they send."""
 
+import io
 import json
 import os
 import signal
@@ -84,6 +85,37 @@ def test_a_picture_that_is_scored_without_the_reward_function_is_the_same(mode, 
     content = [{"type": "image", "image": image}, {"type": "text", "text": "what is it?"}]
     conversation = [{"role": "user", "content": content}, {"role": "assistant", "content": "a line"}]
     assert HTTPRewardModel(url_of(server)).score([conversation]) == model.score([conversation])
+
+
+def test_a_picture_is_scored_upright_and_with_all_its_grey(model, server):
+    """As the trainers see it: turned by EXIF, and 16-bit grey scaled, with and without the server."""
+    upright = Image.new("RGB", (56, 28), "white")
+    upright.paste("black", (4, 4, 24, 8))
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6  # turn back
+    file = io.BytesIO()
+    turned.save(file, format="PNG", exif=turned.getexif())
+    deep = Image.frombytes(
+        "I;16", (28, 28), b"".join((257 * (value % 256)).to_bytes(2, "little") for value in range(784))
+    )
+    shallow = Image.frombytes("L", (28, 28), bytes(value % 256 for value in range(784))).convert("RGB")
+    for given, same in ((Image.open(file), upright), (deep, shallow)):
+        scores = [
+            scorer.score(
+                [
+                    [
+                        {
+                            "role": "user",
+                            "content": [{"type": "image", "image": image}, {"type": "text", "text": "?"}],
+                        },
+                        {"role": "assistant", "content": "a line"},
+                    ]
+                ]
+            )
+            for scorer in (model, HTTPRewardModel(url_of(server)))
+            for image in (given, same)
+        ]
+        assert len({score for (score,) in scores}) == 1
 
 
 def test_conversations_of_many_clients_share_batches_and_are_not_mixed(model, server):

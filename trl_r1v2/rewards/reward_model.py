@@ -30,7 +30,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-from trl_r1v2.vlm.collator import with_image_list
+from trl_r1v2.vlm.collator import with_image_list, with_rgb_images
 from trl_r1v2.vlm.peft_folder import is_peft_folder, load_merged
 
 from .answers import completion_text, message_text, prompt_opens_think, split_reasoning
@@ -161,14 +161,17 @@ class RewardModel:
         Args:
             conversations (`list[list[dict]]`):
                 Messages with `role` and `content`, the last one the response; images as parts `{"type": "image",
-                "image": image}`.
+                "image": image}`, in any mode.
 
         Returns:
             `list[float | None]`: A score for each, `None` where it exceeds `max_tokens`.
 
         Raises:
             `RuntimeError`: A score is NaN or infinite.
+            `ValueError`: An image cannot be read.
         """
+        if self.sees_images:
+            conversations = [with_rgb_images({"prompt": messages})["prompt"] for messages in conversations]
         fits = [row for row in range(len(conversations)) if self._may_fit(conversations[row])]
         order = sorted(fits, key=lambda row: _length_estimate(conversations[row]))
         scores: list[float | None] = [None] * len(conversations)
