@@ -305,6 +305,16 @@ def test_generate_returns_images_last_but_one(internvl_path):
     assert "images.append(prompt_images if prompt_images else None)" in source
 
 
+def test_images_are_logged_last_and_by_the_processes_alone_that_have_some():
+    """So the trainer switches this off and gathers them itself, after the prompts that they lie beside."""
+    source = inspect.getsource(inspect.unwrap(GRPOTrainer._generate_and_score_completions))
+    statement = 'if images is not None and self.log_multimodal:\n            self._logs["images"].extend(gather_object(images))'
+    assert source.count("log_multimodal") == source.count(statement) == 1
+    assert source.index('self._logs["prompt"].extend(') < source.index(statement)
+    assert "if images is not None and all(img_list == [] for img_list in images):" in source
+    assert inspect.getsource(GRPOTrainer).count('"images": deque(maxlen=args.generation_batch_size)') == 1
+
+
 def test_vision_towers_fail_on_zero_tiles(internvl_path):
     """A text-only micro-batch of a mixed batch arrives with zero tiles, which the trainer takes away."""
     model = AutoModelForImageTextToText.from_pretrained(internvl_path)

@@ -3,7 +3,7 @@
 GRPO with the Selective Sample Buffer: the wiring.
 
 What is kept and drawn is `sample_buffer.py`, which groups are dead `judge.py`, batch surgery `rows.py`, images
-`pixels.py`, checkpoints `checkpoints.py`, figures `metrics.py`.
+`pixels.py`, text rows among image rows `text_among_images.py`, checkpoints `checkpoints.py`, figures `metrics.py`.
 """
 
 import textwrap
@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from datasets import Dataset
 from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
-from trl_r1v2.vlm.collator import images_of, with_image_column
-from trl_r1v2.vlm.lockstep import check_step_without_images
+from trl_r1v2.vlm.collator import with_image_column
 from trl_r1v2.vlm.native_checkpoint import NativeCheckpointMixin
 
 from .checkpoints import BufferCheckpointMixin
@@ -40,6 +38,7 @@ from .rows import (
 )
 from .sample_buffer import BEHAVIOUR_LOGPS, EVICTION_REASONS, Sample, SelectiveSampleBuffer
 from .ssb_grpo_config import SSBGRPOConfig
+from .text_among_images import TextAmongImagesMixin
 
 
 # What float32 makes of the advantage of a reward that is exactly its group's mean.
@@ -70,7 +69,7 @@ class _Rollout:
         return self.is_informative & _loss_mask(self.batch).any(dim=1).cpu()
 
 
-class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
+class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, TextAmongImagesMixin, GRPOTrainer):
     """
     Trainer for Group Relative Policy Optimization with the Selective Sample Buffer (SSB).
 
@@ -115,10 +114,6 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
                 "`from trl_r1v2 import SSBGRPOConfig`."
             )
         super().__init__(model, reward_funcs, args, *other_args, **kwargs)
-        if self._is_vlm:
-            for forwarded in (self.model, self.ref_model):
-                if forwarded is not None:
-                    forwarded.register_forward_pre_hook(self._drop_empty_pixels, with_kwargs=True)
         self._loss_inputs: dict[str, Any] | None = None
         self._judged_rewards: torch.Tensor | None = None
         self.buffer: SelectiveSampleBuffer | None = None
@@ -190,36 +185,6 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
         if ROW_NUMBER not in self._signature_columns:
             self._signature_columns.append(ROW_NUMBER)
 
-    def _generate(self, prompts):
-        *output, images, tool_images = super()._generate(prompts)
-        # Upstream marks a text row among image rows by `None`, which transformers' image processors refuse.
-        images = None if images is None else [row_images or [] for row_images in images]
-        self._generated_images = images
-        return *output, images, tool_images
-
-    def _generate_and_score(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """TRL's, but its log of images is gathered by every process: a process without images would leave it out."""
-        log_multimodal, self.log_multimodal = self.log_multimodal, False
-        try:
-            batch = super()._generate_and_score_completions(inputs)
-        finally:
-            self.log_multimodal = log_multimodal
-        if log_multimodal and self._is_vlm:
-            logged = self._logs["images"]
-            images = gather_object(self._generated_images or [images_of(example) for example in inputs])
-            if logged or any(images):
-                logged.extend([[]] * (len(self._logs["prompt"]) - len(logged) - len(images)))
-                logged.extend(images)
-        return batch
-
-    def _drop_empty_pixels(self, module, args, kwargs):
-        """In a batch of text and images a micro-batch can hold text only; vision towers fail on zero tiles."""
-        pixels = kwargs.get("pixel_values")
-        if pixels is None or pixels.size(0) > 0:
-            return args, kwargs
-        check_step_without_images(self)
-        return args, {name: value for name, value in kwargs.items() if name not in VISUAL_FIELDS}
-
     # ---- Judging ----
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
@@ -262,10 +227,8 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
     # ---- Keeping, drawing, putting back ----
 
     def _generate_and_score_completions(self, inputs):
-        # Before TRL reads them, so that rewards and a vLLM server see the same pictures as the model.
-        inputs = [with_image_column(example) for example in inputs]
         if self.buffer is None or not self.model.training:
-            return self._generate_and_score(inputs)
+            return super()._generate_and_score_completions(inputs)
         step, batch_size = self.state.global_step, len(inputs)
         evicted_before = dict(self.buffer.num_evicted)
         num_left_out = self._num_left_out(batch_size, step)
@@ -322,7 +285,7 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, GRPOTrainer):
         """Generate and score with TRL, and tell live rows from dead ones."""
         sources = [example.get(ROW_NUMBER) for example in inputs]
         inputs = [{key: value for key, value in example.items() if key != ROW_NUMBER} for example in inputs]
-        batch = split_pixel_values_by_grid(self._generate_and_score(inputs))
+        batch = split_pixel_values_by_grid(super()._generate_and_score_completions(inputs))
         # Upstream sets `num_images=None` when tool images were cut off and it drops all pixels.
         batch = {name: value for name, value in batch.items() if value is not None}
         check_fields(batch)
