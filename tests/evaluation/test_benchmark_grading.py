@@ -9,7 +9,9 @@ from public_rows import AIME_ROWS, MATHVISION_ROWS, MATHVISTA_ROWS, MMMU_PRO_STA
 from trl_r1v2.evaluation.benchmarks import ADAPTERS
 from trl_r1v2.evaluation.benchmarks.grading import BenchmarkGrader, can_pair
 from trl_r1v2.evaluation.benchmarks.loading import as_row
-from trl_r1v2.evaluation.benchmarks.numbers import parse_list, pieces, read_number, same_unit, split_unit
+from trl_r1v2.evaluation.benchmarks.numbers import parse_list, pieces, read_number, split_unit
+from trl_r1v2.evaluation.records import counted_answer
+from trl_r1v2.rewards.quantities import read_unit
 
 
 def row(name: str, public: dict) -> dict:
@@ -155,6 +157,80 @@ CASES += [
     (CIRCLE | {"accepted": [r"x \ge 2"]}, r"\boxed{[2, \infty)}", 1.0, False),
 ]  # fmt: skip
 
+MATH = {"kind": "math", "accepted": ["7"], "choices": [], "unit": ""}
+LENGTHS = {"kind": "choice", "accepted": ["B"], "choices": ["3 cm", "4 cm", "5 cm", "6 cm"], "unit": ""}
+PRICES = LENGTHS | {"choices": ["$1 million", "$1.5 million", "$2 million", "$1.5 billion"]}
+PLANCK, TINY = MATH | {"accepted": [r"6.63 \times 10^{-34}"]}, MATH | {"accepted": [r"\frac{1}{10000000}"]}
+SMALL = OPEN_NO | {"accepted": ["0.0012"], "decimals": 2}
+NAMED = MATH | {"kind": "several", "accepted": ["x=1,y=2"]}
+UNITS = [
+    "nm", r"\mu m", r"\mu\mathrm{m}", "kJ", "eV", "kW", "mV", "mA", "C", "F", r"\mu F", "H", "T", "Wb", r"\Omega", "K", r"^{\circ} C",
+    "rad/s", "J/K", "N s", "kg m/s", "dB", r"\AA", "pc", "AU", r"\pi", r"h\nu", "light years", r"\mathrm{m} / \mathrm{s}^{2}", r"\%",
+]  # fmt: skip
+CASES += [
+    # small numbers are not alike, a decimal may stand for a fraction
+    (PLANCK, r"\boxed{9.11 \times 10^{-31}}", 0.0, False),
+    (PLANCK, r"\boxed{6.63\cdot10^{-34}\,\mathrm{J\cdot s}}", 1.0, False),
+    (MATH | {"accepted": ["5e-7"]}, r"\boxed{3e-7}", 0.0, False),
+    (TINY, r"\boxed{\frac{1}{9000000}}", 0.0, False),
+    (TINY, r"\boxed{10^{-7}}", 1.0, False),
+    (MATH | {"accepted": [r"\frac{1}{3}"]}, r"\boxed{0.333333}", 1.0, False),
+    (SMALL, r"\boxed{0.0021}", 0.0, False),
+    (SMALL, r"\boxed{0.00120}", 1.0, False),
+    # the unit that the row declares, however it is written, with and without a tolerance
+    *((MATH | {"unit": unit, "tolerances": tolerances}, text, score, False)
+        for unit in UNITS for tolerances in ([], [0.1])
+        for form, score in ((r"7\,\mathrm{%s}", 1.0), (r"7 \text{ %s}", 1.0), ("7 %s", 1.0), ("7", 1.0), ("8 %s", 0.0))
+        for text in [rf"\boxed{{{form.replace('%s', unit)}}}"]),
+    (MATH | {"unit": r"\Omega"}, r"\boxed{R = 7\text{ ohms}}", 1.0, False),
+    (MATH | {"unit": r"$\mathrm{m} / \mathrm{s}^{2}$"}, r"\boxed{7\ \text{m}\cdot\text{s}^{-2}}", 1.0, False),
+    (CIRCLE | {"unit": "nm"}, r"\boxed{9\pi\,\mathrm{nm}}", 1.0, False),
+    *((MATH | {"unit": unit}, rf"\boxed{{{text}}}", 0.0, True) for unit, text in (
+        ("m", "7 km"), ("m", r"7\,\mu m"), ("K", "7 J/K"), ("s", "7 N s"), ("nm", "7 m"), ("C", r"7^\circ\mathrm{C}"), ("m", "7 zorkmid"),
+    )),
+    (MATH, r"\boxed{7\text{ zork}}", 1.0, False),
+    (MATH, r"\boxed{7kT}", 0.0, True),
+    (MATH, r"\boxed{7\pi}", 0.0, False),
+    (MATH, r"\boxed{7\text{ dozen}}", 0.0, True),
+    (MATH, r"\boxed{7 \text{ squared}}", 0.0, True),
+    (MATH, r"\boxed{\geq 7}", 0.0, False),
+    (MATH | {"accepted": ["$(1,2)$"]}, r"\boxed{\{1,2\}}", 0.0, False),
+    # nothing is dropped behind a currency
+    *((MATH | {"kind": kind}, rf"\boxed{{{text}}}", 0.0, True) for kind in ("integer", "open") for text in (
+        r"\$7 + 5", r"\$7 \times 5", r"\$7\text{ billion}", r"\$7x+1", r"\$7 - \$5 = \$2", r"\$7 \text{ to } \$9",
+    )),
+    (MATH | {"kind": "integer"}, r"\boxed{\$7.00}", 1.0, False),
+    (MATH | {"kind": "integer"}, r"\boxed{\$7\text{ dollars}}", 1.0, False),
+    (OPEN_NO | {"accepted": ["$1.5 million"]}, r"\boxed{\$1.5\text{ billion}}", 0.0, False),
+    (OPEN_NO | {"accepted": ["$1.5 million"]}, r"\boxed{1500000}", 1.0, False),
+    (PRICES, r"\boxed{1.5\text{ million}}", 1.0, False),
+    (PRICES, r"\boxed{\$1.5\text{ thousand}}", 0.0, True),
+    # several letters, or one that is rejected: for a judge
+    *((LENGTHS | {"accepted": [gold]}, text, 0.0, True) for gold in "ABCD" for text in (
+        r"\boxed{A, B, C, D}", r"\boxed{B, C}", r"\boxed{A \text{ or } D}", r"\boxed{(A), (B)}", r"\boxed{A: 3 cm, B: 4 cm}", "Not (A).",
+        "The answer is A, B and C.", "Answer: A) or B)", "The answer is not option A.", "The answer is anything but (D).", "We can rule out (A).",
+        "It cannot be option A, so it is the third one.", "The answer is not (A) but the second one.", "Everything except **D** is possible.",
+        "The choice that fits best is C, since option A is too short.", "**C** is right, and option B is wrong.",
+    )),
+    *((LENGTHS, text, 1.0, False) for text in (
+        r"\boxed{\textbf{(B)}\ 4 cm}", "The answer is (B) because 3+1=4.", "Option B is correct.", "The length is 4 cm, so (B).", "**B** is right.",
+        "The answer is B since the side is not too long.", "It is neither (A) nor (C); the answer is (B).",
+    )),
+    (LENGTHS | {"accepted": ["C"]}, "**C** is right because option B is wrong.", 1.0, False),
+    # names hold answers apart
+    (NAMED, r"\boxed{x=1,y=2}", 1.0, False),
+    (NAMED, r"\boxed{y=2,x=1}", 1.0, False),
+    (NAMED, r"\boxed{1,2}", 1.0, False),
+    (NAMED, r"\boxed{x=2,y=1}", 0.0, True),
+    (NAMED, r"\boxed{2,1}", 0.0, True),
+    (NAMED | {"tolerances": [0.1]}, r"\boxed{x=2.0,y=1.0}", 0.0, True),
+    (NAMED | {"tolerances": [0.1]}, r"\boxed{y=2.05,x=1}", 1.0, False),
+    (NAMED | {"accepted": ["1,2"]}, r"\boxed{x_1=2, x_2=1}", 1.0, False),
+    # a list in a sentence
+    (LIST, "The years are 2007 and 2008.", 0.0, True),
+    (LIST, r"\boxed{2007–2008}", 0.0, True),
+]  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def grades():
@@ -175,6 +251,32 @@ def test_answers_are_counted_alike_and_a_judge_sees_the_statement(grades):
     assert by_text["Of both, I would pick the second picture."].statement.endswith("second picture.")
     assert by_text[r"\boxed{m+n}"].statement == "m+n"
     assert by_text[r"\boxed{7.0}"].answer == "7" and by_text[r"\boxed{0.5}"].answer == "1/2"
+    assert (
+        by_text[r"\boxed{x=1,y=2}"].answer == by_text[r"\boxed{y=2,x=1}"].answer != by_text[r"\boxed{x=2,y=1}"].answer
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "alike", "other"),
+    [
+        ({"unit": "cm"}, ["7", r"7\text{ cm}", "x = 7.0 cm"], "7 m"),
+        ({}, ["7", "7 cm", r"\frac{14}{2}"], "8"),
+        ({"unit": "pc"}, ["7", "7 pc"], "7 AU"),
+        ({"kind": "several", "accepted": ["1,2"]}, ["1,2", "2, 1", r"1 \text{ and } 2", "x=2, x=1"], "1, 3"),
+        ({"kind": "decimal", "accepted": ["1.4"], "decimals": 1}, ["1.4", "1.41", "1.40"], "1.5"),
+    ],
+)
+def test_equal_answers_have_one_vote(changes, alike, other):
+    texts = [rf"\boxed{{{text}}}" for text in (*alike, other)]
+    counted = [grade.answer for grade in BenchmarkGrader()(texts, [MATH | changes] * len(texts))]
+    assert len(set(counted[:-1])) == 1 and counted[-1] != counted[0]
+
+
+def test_equal_answers_to_own_data_have_one_vote():
+    assert {counted_answer(text) for text in ("B", "(B)", "b", "B. 4 cm", r"\text{Option B}")} == {"B"}
+    assert {counted_answer(text) for text in ("5", "5 cm", "x=5", r"\$5", r"5\text{ cm}", r"\frac{10}{2}")} == {"5"}
+    assert {counted_answer(text) for text in ("1/2", "0.5", r"50\%")} == {"1/2"}
+    assert counted_answer("-x") != counted_answer("x") and counted_answer("5") != counted_answer("6 cm")
 
 
 def test_a_template_that_opens_the_reasoning():
@@ -194,7 +296,7 @@ def test_a_template_that_opens_the_reasoning():
 )  # fmt: skip
 def test_numbers_are_read_exactly(text, value, unit):
     number = read_number(text)
-    assert number is not None and (number.value, number.unit) == (value, unit)
+    assert number is not None and (number.value, number.unit.name) == (value, unit)
 
 
 @pytest.mark.parametrize("text", ["", "x", "12 + x", "2, 3", "between 1 and 2", r"3\pi", "1/0", "9" * 200, "10^{999}"])
@@ -203,7 +305,15 @@ def test_what_is_no_number_is_not_read_as_one(text):
 
 
 def test_units_lists_and_pieces():
-    assert same_unit("metres", "m") and same_unit("", "kg") and not same_unit("km", "m") and same_unit("dollars", "$")
+    assert (
+        read_unit("metres") == read_unit("m")
+        and read_unit("").agrees(read_unit("kg"))
+        and read_unit("dollars").name == "$"
+    )
+    assert (
+        not read_unit("km").agrees(read_unit("m"))
+        and read_unit(r"m\cdot s^{-2}").name == read_unit("m/s²").name == "m/s2"
+    )
     assert parse_list("[1.50, 'a']") == [Fraction(3, 2), "a"] and parse_list("2007 and 2008") == [2007, 2008]
     assert parse_list("") is None
     assert pieces(r"$(1,2)$, $f(x,y)$; 1 \pm \sqrt{2}") == ["(1,2)", "f(x,y)", r"1 +\sqrt{2}", r"1 -\sqrt{2}"]

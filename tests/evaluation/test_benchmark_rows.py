@@ -1,6 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """Rows in each public schema become prompts, images and answers, and every other schema is refused by name."""
 
+import math
+
 import pytest
 from datasets import Dataset, Features, Value
 from public_rows import (
@@ -117,6 +119,22 @@ def test_mathvista_turns_a_choice_into_its_letter(loaded):
     assert parts(rows[0])[1].startswith("Hint: Please answer the question.\nQuestion: How much?\n\n")
 
 
+def test_mathvista_reads_a_precision_in_either_type():
+    rows = [mathvista_row(1, answer_type="float", answer="1.5", precision=precision) for precision in (1.0, "1.0", 1)]
+    assert [ADAPTERS["mathvista"].read(row, "row").decimals for row in rows] == [1, 1, 1]
+
+
+def test_a_split_without_rows_is_named(tmp_path):
+    data = tmp_path / "empty" / "data"
+    data.mkdir(parents=True)
+    Dataset.from_dict({name: [] for name in AIME}, features=AIME).to_parquet(data / "train-00000-of-00001.parquet")
+    with pytest.raises(BenchmarkError, match=r"empty \[default, train\] has no rows: choose another split"):
+        load_rows(find_adapter("aime_2024"), str(tmp_path / "empty"))
+    # rows that are there, and none of them taken
+    with pytest.raises(BenchmarkError, match="has no rows"):
+        load_rows(find_adapter("aime_2024"), write(tmp_path / "full", AIME, AIME_ROWS, "train"), max_rows=0)
+
+
 def test_mathvision_lists_options_only_when_they_say_something(loaded):
     rows = loaded["mathvision"]
     assert list(rows["kind"]) == ["math", "choice", "choice"]
@@ -176,6 +194,14 @@ def test_images_of_another_type_are_refused():
         ("mathvista", mathvista_row(1, answer_type="date"), "'answer_type' is 'date', but this adapter knows"),
         ("mathvista", mathvista_row(1, answer=""), "no public answers, `testmini` has"),
         ("mathvista", mathvista_row(1, answer_type="float", answer="1.5"), "'precision' is empty"),
+        *(
+            (
+                "mathvista",
+                mathvista_row(1, answer_type="float", answer="1.5", precision=precision),
+                f"'precision' is {precision!r}",
+            )
+            for precision in (math.nan, "one", 1.5, -1.0)
+        ),
         ("mathvista", mathvista_row(1, question_type="multi_choice", choices=["1"]), "not one of the choices ['1']"),
         ("mathvision", mathvision_row(1, decoded_image=None), "'decoded_image' is empty"),
         ("mathvision", mathvision_row(1, options=["1", "2"], answer="3"), "options have the letters 'AB'"),

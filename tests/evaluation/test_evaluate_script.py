@@ -14,6 +14,7 @@ from PIL import Image as PILImage
 
 from trl_r1v2.cli.main import main
 from trl_r1v2.evaluation.records import Record, row_scores, summarize
+from trl_r1v2.evaluation.terminal import print_metrics
 
 
 FEATURES = Features(
@@ -110,6 +111,25 @@ def test_figures_equal_a_recount_of_the_texts(recipe, tmp_path, capsys):
     assert metrics["seconds"]["sampled"] > 0
     assert "could not be judged" in capsys.readouterr().out
     assert 0 < right[sampled].mean() < 1 and 0 < claims[sampled & with_image].mean() < 1
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_no_figure_is_cut_where_the_terminal_is_narrow(columns, tmp_path, monkeypatch, capsys):
+    estimate = {"value": 0.333, "low": 0.276, "high": 0.392}
+    mode = dict.fromkeys(("accuracy", "format_rate", "hallucination_rate"), estimate) | {
+        "num_rows": 8952,
+        "mean_tokens": 11234.0,
+    }
+    mode |= {"num_unjudged": 0}
+    tasks = {
+        "all": {"greedy": mode, "sampled": mode},
+        "OE_MM_physics_en_COMP, Physics": {"greedy": mode, "sampled": mode},
+    }
+    monkeypatch.setenv("COLUMNS", str(columns))
+    print_metrics({"label": "GRPO", "num_rows": 8952, "settings": {"dataset_split": "test"}, "tasks": tasks}, tmp_path)
+    printed = capsys.readouterr().out
+    assert "…" not in printed and printed.count("33.3 %") == 8 and printed.count("27.6–39.2") == 2
+    assert printed.count("11234") == 2
 
 
 def test_greedy_answers_equal_generate(recipe, tmp_path, internvl_path):

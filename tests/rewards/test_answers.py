@@ -5,6 +5,7 @@ on numbers.
 """
 
 import math
+import struct
 
 import pytest
 from hypothesis import given, settings
@@ -42,6 +43,15 @@ RIGHT, WRONG, ASK, UNVERIFIABLE = Verdict.RIGHT, Verdict.WRONG, Verdict.ASK, Ver
         ("<think>x</think>  ", None),
         ("", None),
         (r"\boxed{" + "1" * 1001 + "}", None),
+        # the answer stands behind bold headings and between delimiters on lines of their own
+        ("**Answer:**\n\n204", "204"),
+        ("**Final Answer:**\n204\n", "204"),
+        ("**Answer:**\n\n**B**", "B"),
+        ("**Answer**: B", "B"),
+        ("The answer is\n$$\n204\n$$", "204"),
+        ("So\n\\[\n204\n\\]", "204"),
+        ("Thus\n$$\n204\n$$\n", "204"),
+        ("**C** is right because option B is wrong.", "**C** is right because option B is wrong."),
     ],
 )
 def test_final_answer(text, expected):
@@ -93,6 +103,11 @@ def test_prompt_opens_think():
     [
         (12, "12"),
         (12.5, "12.5"),
+        # 0.1 and 1/3 of a column of 32-bit floats, and of 64-bit ones
+        (struct.unpack("f", struct.pack("f", 0.1))[0], "0.1"),
+        (struct.unpack("f", struct.pack("f", 1 / 3))[0], "0.33333334"),
+        (1 / 3, "0.3333333333333333"),
+        (1e-05, "1e-05"),
         (r"Thus \boxed{x^2}.", "x^2"),
         ("work #### 42", "42"),
         ("<answer>C</answer>", "C"),
@@ -127,6 +142,25 @@ def test_gold_text(gold, expected):
         ("0.333", "1/3", WRONG),
         ("1000001", "1000000", WRONG),
         ("0", "1/9999999", WRONG),
+        ("0.083333", "1/12", RIGHT),
+        ("0.001667", "1/600", RIGHT),
+        (r"\frac{1}{9000000}", r"\frac{1}{10000000}", WRONG),
+        ("0.0000003", "1/3000000", WRONG),
+        (r"9.11 \times 10^{-31}", r"6.63 \times 10^{-34}", WRONG),
+        (r"6.63 \cdot 10^{-34}", "6.63e-34", RIGHT),
+        (r"10^{-5}", "1e-05", RIGHT),
+        (r"10^{-6}", "1e-05", WRONG),
+        (r"10^{12}", r"10^{9}", WRONG),
+        ("1 1/2", "3/2", RIGHT),
+        ("1 1/2", "11/2", WRONG),
+        ("\u20135", "-5", RIGHT),
+        (r"\lambda = 500", "500", RIGHT),
+        (r"\geq 3", "3", WRONG),
+        (r"\neq 3", "3", WRONG),
+        ("x > 5", "5", WRONG),
+        (r"x > 5", r"(5, \infty)", ASK),
+        (r"\{1,2\}", "(1,2)", WRONG),
+        (r"\{1,2\}", "1,2", ASK),
         ("x = 5", "5", RIGHT),
         ("seven", "7", RIGHT),
         ("banana", "7", WRONG),
@@ -149,7 +183,42 @@ def test_gold_text(gold, expected):
         ("5 m^2", "5 square meters", RIGHT),
         ("5 m^2", "5 m", WRONG),
         ("12 apples", "12 apple", RIGHT),
-        ("12 million", "12", ASK),
+        ("12 million", "12", WRONG),
+        (r"\$1.5\text{ million}", "1500000", RIGHT),
+        ("$1.5 billion", "$1.5 million", WRONG),
+        ("5 dozen", "5", WRONG),
+        ("$12 + 5", "12", ASK),
+        *((f"5 {word}", "5", WRONG) for word in ("squared", "factorial", "thirds", "halves")),
+        # symbols are a unit where they are set off from the number, and may be algebra where they are not
+        *(
+            (f"20.5 {unit}", "20.5", RIGHT)
+            for unit in (
+                r"\Omega",
+                r"\mathrm{k\Omega}",
+                "mA",
+                "K",
+                "eV",
+                "rad/s",
+                "nm",
+                "kW",
+                "dB",
+                "mol/L",
+                r"\mu m",
+                "s^{-1}",
+                "€",
+                r"\text{J/(kg K)}",
+                r"\mathrm{N\cdot m}",
+            )
+        ),
+        (r"20.5\mathrm{K}", "20.5", RIGHT),
+        ("3kT", "3", ASK),
+        ("3 m g", "3", ASK),
+        ("12m-1", "12", ASK),
+        ("7 nm", "7 mm", WRONG),
+        ("25 degrees Celsius", r"25^\circ C", RIGHT),
+        ("20 mph", "20 miles per hour", RIGHT),
+        ("9.8 m/s/s", r"9.8\,\mathrm{m\cdot s^{-2}}", RIGHT),
+        ("3 ohms", r"3\,\Omega", RIGHT),
         # choices
         ("(B)", "B", RIGHT),
         ("B.", "B", RIGHT),
@@ -161,6 +230,29 @@ def test_gold_text(gold, expected):
         ("a red car", "(B) a red car", RIGHT),
         ("C", "B", WRONG),
         ("Because it is", "B", WRONG),
+        ("B because A is wrong.", "B", RIGHT),
+        ("Therefore, option B is correct.", "B", RIGHT),
+        ("B - two cars", "B", RIGHT),
+        ("C. The graph is not symmetric", "C", RIGHT),
+        ("(D) cannot be determined", "D", RIGHT),
+        ("(D) Both A and B", "D", RIGHT),
+        # several letters and rejected ones
+        *(
+            (text, "A", WRONG)
+            for text in (
+                "A, B",
+                r"A \text{ and } B",
+                "A, B, C, D",
+                "(A), (B)",
+                "A) or B)",
+                "A: 3 cm, B: 4 cm",
+                "option A or B",
+                "A - B",
+                "(A) is too short",
+                "Option A is not correct",
+                "The answer is a square",
+            )
+        ),
         # words
         ("Yes, there is one.", "yes", RIGHT),
         ("No", "yes", WRONG),
@@ -171,9 +263,42 @@ def test_gold_text(gold, expected):
         ("Yes, but I cannot see the image", "yes", WRONG),
         ("No line passes through the origin.", "no", RIGHT),
         ("blue car", "blue", WRONG),
+        ("Yes or no", "yes", WRONG),
+        ("Yes, No", "yes", WRONG),
+        ("No. No line passes through it", "no", RIGHT),
+        ("Yes, true for all x", "yes", RIGHT),
+        ("No positive root exists.", "no", RIGHT),
+        ("Yes!", "yes", RIGHT),
+        ("(Cat)", "cat", RIGHT),
+        ("Blue-Green", "blue-green", RIGHT),
+        ("False negative", "False positive", WRONG),
+        ("False Positive", "false positive", RIGHT),
+        ("No reaction", "No change", WRONG),
+        ("no solution", "No solutions", RIGHT),
+        ("True north", "true", RIGHT),
+        ("True negative", "true", WRONG),
         # algebra and prose
         ("1+x", "x+1", ASK),
         ("x", "y", ASK),
+        *(
+            (given_text, wanted, ASK)
+            for given_text, wanted in (
+                ("-x", "x"),
+                ("n", "n!"),
+                ("b-a", "a-b"),
+                ("x", "x-a"),
+                ("(-x,y)", "(x,-y)"),
+                (r"\infty", r"-\infty"),
+                ("sin(x)", "-sin(x)"),
+                ("x ≤ y", "x ≥ y"),
+                ("A∩B", "A∪B"),
+                ("b→a", "a→b"),
+                ("x", "√x"),
+                ("Rmg", "mgR"),
+                ("hgm", "mgh"),
+            )
+        ),
+        ("f(x)", "f'(x)", WRONG),
         ("cat", "The picture shows a cat that sits on a mat near the window", UNVERIFIABLE),
     ],
 )

@@ -102,6 +102,33 @@ def test_open_intervals_are_compared_by_math_verify():
     assert accuracy_reward(completions=completions, solution=[r"(-\infty, 3)"] * 2) == [1.0, 0.0]
 
 
+def test_small_numbers_are_not_alike():
+    """math-verify alone rounds to six decimals."""
+    completions = [r"\boxed{9.11\times10^{-31}}", r"\boxed{\frac{9.11}{10^{31}}}", r"\boxed{\frac{6.63}{10^{34}}}"]
+    assert accuracy_reward(completions=completions, solution=[r"6.63 \times 10^{-34}"] * 3) == [0.0, 0.0, 1.0]
+    assert accuracy_reward(completions=[r"\boxed{\frac{1}{10^5}}", r"\boxed{2^{-10}}"], solution=[1e-05] * 2) == [
+        1.0,
+        0.0,
+    ]
+
+
+def test_signs_and_operators_are_not_words():
+    wrong = {
+        "x": "-x",
+        "n!": "n",
+        "f(x)": "f'(x)",
+        "a-b": "b-a",
+        "x-a": "x",
+        r"-\infty": r"\infty",
+        "(x,-y)": "(-x,y)",
+    }
+    completions = [rf"\boxed{{{answer}}}" for answer in wrong.values()]
+    assert accuracy_reward(completions=completions, solution=list(wrong)) == [0.0] * len(wrong)
+    right = [rf"\boxed{{{gold}}}" for gold in wrong]
+    assert accuracy_reward(completions=right, solution=list(wrong)) == [1.0] * len(wrong)
+    assert accuracy_reward(completions=[r"\boxed{Rmg}"], solution=["mgR"]) == [1.0]
+
+
 def test_accuracy_names_the_missing_column():
     with pytest.raises(ValueError, match=r"needs the dataset column 'gold'.*\['solution'\]"):
         AccuracyReward(solution_column="gold")(completions=["1"], solution=["1"])

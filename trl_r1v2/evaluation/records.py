@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..rewards.answers import final_answer, gold_text, prompt_opens_think, split_reasoning
-from ..rewards.comparison import plain_number, strip_latex
+from ..rewards.comparison import choice_letter
+from .benchmarks import numbers
 from .benchmarks.grading import BenchmarkGrader, Grade
 from .judge import Case, Judge
 from .metrics import estimate_rate, majority_score, pass_at_k
@@ -204,10 +205,8 @@ def grade_batch(
 
 
 def counted_answer(text: str) -> str:
-    """An answer in the form in which equal ones are counted: numbers by value, else the text without its looks."""
-    clean = strip_latex(text)
-    number = plain_number(clean)
-    return str(number[0]) if number is not None else clean.replace(" ", "").casefold()
+    """An answer in the form in which equal ones are counted: the letter of a choice, a number by value, else the text."""
+    return choice_letter(text) or numbers.counted_answer(text)
 
 
 def judge_batch(

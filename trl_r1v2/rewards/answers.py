@@ -8,6 +8,7 @@ cover: whether an answer is right (`comparison.py`).
 
 import math
 import re
+import struct
 from dataclasses import dataclass
 
 
@@ -16,7 +17,13 @@ MAX_ANSWER_CHARS = 1000
 # A text that repeats an unclosed box for ever must not cost the square of its length. Ours.
 MAX_BOXES = 64
 
-_STATED_RE = re.compile(r"\b(?:answer|option|choice)\b\s*(?:is|are|:|=)\s*:?\s*([^\n]+)", re.IGNORECASE)
+# What opens or closes a formula on a line of its own.
+_DELIMITER = r"(?:\$\$|\\\[|\\\]|\\\(|\\\))"
+_STATED_RE = re.compile(
+    rf"\b(?:answer|option|choice)\b\**\s*(?:is\b|are\b|:|=)(?:[\s:*]|{_DELIMITER}[ \t]*\n)*([^\s*:][^\n]*)",
+    re.IGNORECASE,
+)
+_EMPTY_LINE_RE = re.compile(rf"[\s*]*+{_DELIMITER}?[\s*.]*")
 _TAG_RE = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 
 
@@ -130,6 +137,12 @@ def last_boxed(text: str) -> tuple[int, str] | None:
     return None
 
 
+def strip_bold(text: str) -> str:
+    """Remove markdown's bold around a text, also half of it; of "**C** is right" nothing, where it marks a part."""
+    inner = text.strip().strip("*").strip()
+    return text.strip() if "**" in inner else inner
+
+
 def final_answer(text: str, think_open: bool = False) -> Answer | None:
     r"""
     The final answer of a completion: whichever of `\boxed{}` and `<answer>` comes last, else what follows "answer is"
@@ -151,9 +164,24 @@ def final_answer(text: str, think_open: bool = False) -> Answer | None:
         found = Answer(boxed[1], anchored=True)
     else:
         stated = _STATED_RE.findall(part)
-        line = stated[-1] if stated else part.splitlines()[-1]
-        found = Answer(line.strip().strip("*").strip(), anchored=bool(stated))
+        lines = [line for line in part.splitlines() if not _EMPTY_LINE_RE.fullmatch(line)]
+        found = Answer(strip_bold((stated or lines or [""])[-1]), anchored=bool(stated))
     return found if 0 < len(found.text) <= MAX_ANSWER_CHARS else None
+
+
+def _shortest(value: float) -> str:
+    """A float as it was meant: a column of 32-bit floats turns 0.1 into 0.10000000149011612."""
+    text = repr(value)
+    if len(text) < 13 or not 1e-37 < abs(value) < 1e38:
+        return text
+    single = struct.Struct("f")
+    if single.unpack(single.pack(value))[0] != value:
+        return text
+    return next(
+        short
+        for short in (f"{value:.{digits}g}" for digits in range(6, 10))
+        if single.unpack(single.pack(float(short)))[0] == value
+    )
 
 
 def gold_text(value) -> str | None:
@@ -163,7 +191,7 @@ def gold_text(value) -> str | None:
     """
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
-    text = str(value).strip()
+    text = (_shortest(value) if isinstance(value, float) else str(value)).strip()
     boxed = last_boxed(text)
     if boxed is not None:
         return boxed[1] or None

@@ -10,76 +10,57 @@ conversion (`1 m` is not `100 cm` here), judging of free prose.
 
 import enum
 import re
-from fractions import Fraction
+from dataclasses import replace
 
-from .answers import Answer
+from .answers import Answer, strip_bold
 from .declining import declines
+from .quantities import LOOSE_NUMBER_RE, MATH_WORDS, Quantity, leading_number, read_quantity, same_number
 
 
 # A gold of more words than this is prose: no rule can verify it. Ours.
 MAX_GOLD_WORDS = 8
 
-_NUMBER_WORDS = {
-    word: str(value)
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
-    )
-}
-_MATH_WORDS = frozenset(
-    "pi sqrt sin cos tan cot sec csc arcsin arccos arctan log ln exp mod inf infinity max min".split()
-)
 _YES_NO = frozenset(("yes", "no", "true", "false"))
-_UNIT_ALIASES = {
-    alias: unit
-    for unit, aliases in {
-        "m": "m meter meters metre metres",
-        "cm": "cm centimeter centimeters centimetre centimetres",
-        "mm": "mm millimeter millimeters millimetre millimetres",
-        "km": "km kilometer kilometers kilometre kilometres",
-        "in": "in inch inches",
-        "ft": "ft foot feet",
-        "mi": "mi mile miles",
-        "g": "g gram grams",
-        "kg": "kg kilogram kilograms",
-        "mg": "mg milligram milligrams",
-        "lb": "lb lbs pound pounds",
-        "s": "s sec secs second seconds",
-        "min": "min mins minute minutes",
-        "h": "h hr hrs hour hours",
-        "L": "L l liter liters litre litres",
-        "mL": "mL ml milliliter milliliters millilitre millilitres",
-        "°": "° degree degrees deg",
-        "°C": "°C celsius",
-        "°F": "°F fahrenheit",
-        "%": "% percent pct percentage",
-        "$": "dollar dollars usd",
-        "N": "N newton newtons",
-        "J": "J joule joules",
-        "W": "W watt watts",
-        "V": "V volt volts",
-        "A": "A amp amps ampere amperes",
-        "Hz": "Hz hertz",
-        "Pa": "Pa pascal pascals",
-    }.items()
-    for alias in aliases.split()
-}
-_NOT_UNITS = _MATH_WORDS | frozenset(
-    "and or to plus minus times over hundred thousand million billion trillion".split()
+# The first word of a sentence, unless the other one is offered as well ("yes or no", "Yes, No"), or it is a term.
+_OR = r"(?![\w'’-])(?!\W*(?:(?:and|or)\W+)?"
+_YES_NO_RE = re.compile(
+    rf"\W*(?:(?:yes|true(?!\s+(?:posi|nega)tive)){_OR}(?:no|false)\b)|(?:no|false(?!\s+(?:posi|nega)tive)){_OR}(?:yes|true)\b))",
+    re.IGNORECASE,
 )
-
-_DECIMAL = r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][+-]?\d{1,2})?"
-_DECIMAL_RE = re.compile(rf"(?=[+-]?\.?\d){_DECIMAL}")
-_RATIO_RE = re.compile(r"([+-]?)\\frac\{([+-]?\d{1,50})\}\{(\d{1,50})\}|([+-]?\d{1,50})\s*/\s*(\d{1,50})")
-_LOOSE_NUMBER_RE = re.compile(rf"(?<![\w.])(?=[+-]?\.?\d){_DECIMAL}")
+_WORDS_RE = re.compile(
+    r"""[\s("']*[^\W\d_]+(?:(?:['’-]|[\s,.;"()][\s,.;"'()]*|'[\s,.;][\s,.;"'()]*)[^\W\d_]+)*(?:[\s,.;"')]|(?<=\w{2})[!?])*"""
+)
+# Words behind a number that calculate with it: `5 squared` is not 5. math-verify does not see them.
+_ARITHMETIC_RE = re.compile(
+    r"\s*(?:and\s+a\s+)?(?:squared|cubed|factorial|hal(?:f|ves)|(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth"
+    r"|hundredth|thousandth|millionth)s?)\b"
+)
 _WRAPPER_RE = re.compile(
-    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|boxed|operatorname)\s*\{([^{}]*)\}"
+    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|boxed|operatorname)\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}"
 )
 _CHOICE_ALONE_RE = re.compile(r"\(?([A-Ja-j])\)?[.):]?")
-_CHOICE_LEADING_RE = re.compile(r"(?:\(([A-J])\)|([A-J])[.):])\s*(\S.*)", re.DOTALL)
-_CHOICE_NAMED_RE = re.compile(
-    r"(?:the\s+)?(?:correct\s+)?(?:option|choice|answer)\s*(?:is|:)?\s*\(?([A-J])\)?(?![\w])", re.IGNORECASE
+_CHOICE_LEADING_RE = re.compile(r"(?:\(([A-J])\)|([A-J])(?:[.):]|\s+[-–—](?=\s+\S{3}|\s+\S+\s)))\s*(\S.*)", re.DOTALL)
+# What follows "because" is about the other letters; "option B is correct".
+_CHOICE_REASONED_RE = re.compile(r"(?:[Oo]ption\s+)?\(?([A-J])\)?,?\s+(?:because|since)\b.*", re.DOTALL)
+_CHOICE_CALLED_RE = re.compile(
+    r"(?:[A-Za-z]+,?\s+)?(?:[Tt]he\s+)?(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?\(?([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right)"
+    r"(?:\s+(?:option|choice|answer|one))?\W*(?:(?:because|since)\b.*)?",
+    re.DOTALL,
 )
+_CHOICE_NAMED_RE = re.compile(
+    r"(?:the\s+)?(?:correct\s+)?(?:option|choice|answer)\s*(?:is|:)?\s*\(?([A-J])\)?(?![\w])(.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+# Behind a letter: another one joined to it or marked as a choice, or a verdict on the letter itself ("is too short").
+_CHOICE_JOINED_RE = re.compile(r"[^\w,;/&+]*(?:[,;/&+]|(?:and|or)\b)(?:\W|(?:and|or|option|choice)\b)*[A-J](?![\w'])")
+_CHOICE_MARKED_RE = re.compile(r"(?<!\w)\(([A-J])\)|(?<![\w(])([A-J])[.):](?=\s|$)|\b[Oo]ption\s+([A-J])\b")
+_CHOICE_REJECTED_RE = re.compile(
+    r"\W*(?:(?:is|was|seems?|looks|does|do|has|would|could|should|must|may|can|will)(?:\s.*?\b(?:not|no|never|wrong|incorrect|false"
+    r"|too|ruled|eliminated|excluded|impossible|rejected)|n't)|can(?:no|')t\s+be\s+(?:right|correct|true|the|it))\b"
+)
+_BOUND_RE = re.compile(r"[A-Za-z]?\s*(?:\\(?:[gl]e(?:q|qslant)?|[gl]t|neq?)(?![A-Za-z])|!=|[<>≤≥≠])")
+_SET_RE, _PAIR_RE = re.compile(r"\\\{.*,.*\\\}"), re.compile(r"[\[(][^{}]*,.*[\])]")
+_BLANK = r"(?<!\d) | (?!\d)| (?=\d{3}(?!\d))"
 
 
 class Verdict(enum.Enum):
@@ -104,7 +85,7 @@ def strip_latex(text: str) -> str:
     Remove what changes the look of an answer but not its value: math delimiters, text wrappers, spacing, markdown
     bold.
     """
-    text = strip_delimiters(text.strip().strip("*").strip())
+    text = strip_delimiters(strip_bold(text))
     text = re.sub(r"\\(?:left|right)(?![A-Za-z])", "", text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac"))
     text = (
         text.replace(r"\%", "%")
@@ -113,6 +94,9 @@ def strip_latex(text: str) -> str:
         .replace("\u2212", "-")
         .replace(r"\infty", "infinity")
     )
+    text = re.sub(r"^[–—](?=\s*[\d.\\])", "-", text)
+    # `20.5\text{K}`: a unit does not stick to its number, as a variable may
+    text = re.sub(r"(?<=[\d}])(?=\\(?:text|textrm|mathrm|mbox)\s*\{)", " ", text)
     text = re.sub(r"\^\{?\\circ\}?|\\degree", "°", text)
     text = re.sub(r"\\[,;:! ]|~", " ", text)
     text = re.sub(r"\\frac(\d)(\d)(?!\d)", r"\\frac{\1}{\2}", text)
@@ -123,118 +107,44 @@ def strip_latex(text: str) -> str:
     return text.rstrip(".").rstrip() if text.endswith(".") else text
 
 
-def plain_number(text: str) -> tuple[Fraction, bool] | None:
-    r"""
-    Value of a plain decimal or integer fraction, and whether it was written as a fraction; `None` for anything else.
-    """
-    if len(text) > 100:
-        return None
-    ratio = _RATIO_RE.fullmatch(text)
-    if ratio is not None:
-        sign, top, bottom, plain_top, plain_bottom = ratio.groups()
-        denominator = int(bottom or plain_bottom)
-        if denominator == 0:
-            return None
-        value = Fraction(int(top or plain_top), denominator)
-        return (-value if sign == "-" else value), True
-    if _DECIMAL_RE.fullmatch(text):
-        return Fraction(text.replace(",", "")), False
-    return None
-
-
-def _same_number(left: tuple[Fraction, bool], right: tuple[Fraction, bool]) -> bool:
-    """
-    Exact, except that a decimal may stand for a fraction when they agree to six decimals (math-verify's rounding).
-    """
-    if left[0] == right[0]:
-        return True
-    one_is_ratio = left[1] != right[1]
-    return one_is_ratio and bool(left[0]) and bool(right[0]) and abs(left[0] - right[0]) <= Fraction(1, 2_000_000)
-
-
-def _canonical_unit(text: str) -> str | None:
-    """Unit in canonical spelling, `""` for none, `None` where the text is not a unit."""
-    text = text.strip()
-    if not text:
-        return ""
-    text = text.replace("²", "2").replace("³", "3").replace(" per ", "/")
-    parts = []
-    for part in re.sub(r"[{}^]", "", text).split("/"):
-        match = re.fullmatch(r"(?:(square|cubic) )?([A-Za-z°%$]+)([23]?)", part.strip())
-        if match is None or match.group(2) not in _UNIT_ALIASES:
-            break
-        power = {"square": "2", "cubic": "3"}.get(match.group(1), match.group(3))
-        parts.append(_UNIT_ALIASES[match.group(2)] + power)
-    else:
-        return "/".join(parts)
-    words = text.casefold().split()
-    if len(words) <= 3 and all(re.fullmatch(r"[a-z]{3,}", word) and word not in _NOT_UNITS for word in words):
-        return " ".join(word[:-1] if word.endswith("s") else word for word in words)
-    return None
-
-
-def _quantity(text: str) -> tuple[tuple[Fraction, bool], str] | None:
-    """Number and canonical unit of `12`, `12 cm`, `$12`, `50%`, `1/2 kg`, `x = 12`; `None` for anything else."""
-    text = _NUMBER_WORDS.get(text.casefold(), text)
-    text = re.sub(r"^[A-Za-z]\s*=\s*", "", text)
-    currency = re.match(r"[+-]?([$€£¥])\s*(?=[\d.])", text)
-    if currency:
-        text = text.replace(currency.group(1), "", 1).replace(" ", "")
-    match = _RATIO_RE.match(text) or _DECIMAL_RE.match(text)
-    if match is None:
-        return None
-    number = plain_number(match.group(0))
-    rest = text[match.end() :]
-    if number is None or (rest[:1].isalpha() and len(rest) > 1 and rest not in _UNIT_ALIASES and "/" not in rest):
-        return None
-    unit = _canonical_unit(rest)
-    if unit is None:
-        return None
-    return number, (currency.group(1) if currency else unit)
-
-
-def _same_quantity(left, right) -> bool:
-    """Equal numbers, and equal units where both are given; `%` also matches the hundredth."""
-    (left_number, left_unit), (right_number, right_unit) = left, right
-    if left_unit and right_unit and left_unit != right_unit:
-        return False
-    if _same_number(left_number, right_number):
-        return True
-    if left_unit == right_unit:
-        return False
-    if left_unit == "%":
-        left_number = (left_number[0] / 100, left_number[1])
-    elif right_unit == "%":
-        right_number = (right_number[0] / 100, right_number[1])
-    return _same_number(left_number, right_number)
-
-
 def choice_letter(text: str) -> str | None:
-    """Letter A-J that an answer chooses: `B`, `(B)`, `B.`, `B) text`, `option B`; `None` if it chooses none."""
-    text = strip_latex(text)
+    """
+    Letter A-J that an answer chooses: `B`, `(B)`, `B.`, `B) text`, `option B`; `None` if it chooses none, several ("B, C")
+    or rejects the letter ("(B) is too short").
+    """
+    text = strip_latex(text).replace("**", "")
     alone = _CHOICE_ALONE_RE.fullmatch(text)
+    alone = alone or _CHOICE_REASONED_RE.fullmatch(text) or _CHOICE_CALLED_RE.fullmatch(text)
     if alone:
         return alone.group(1).upper()
-    leading = _CHOICE_LEADING_RE.fullmatch(text)
+    leading, named = _CHOICE_LEADING_RE.fullmatch(text), _CHOICE_NAMED_RE.fullmatch(text)
     if leading:
-        return leading.group(1) or leading.group(2)
-    named = _CHOICE_NAMED_RE.match(text)
-    return named.group(1).upper() if named else None
+        letter, rest = leading.group(1) or leading.group(2), leading.group(3)
+    elif named and (named.group(1).isupper() or not named.group(2).strip(" .")):
+        letter, rest = named.group(1).upper(), named.group(2)
+    else:
+        return None
+    others = {next(filter(None, groups)) for groups in _CHOICE_MARKED_RE.findall(rest)} - {letter}
+    return None if others or _CHOICE_JOINED_RE.match(rest) or _CHOICE_REJECTED_RE.match(rest) else letter
 
 
 def _words(text: str) -> list[str] | None:
     """
-    Lower-case words of a text without digits, symbols or LaTeX; articles dropped. `None` if it is not plain words.
+    Lower-case words of a text; articles dropped. `None` where there is anything else in it, as a sign or a root, that
+    changes what the letters mean.
     """
-    if re.search(r"[\d\\^_={}$<>+*/|]", text):
+    if _WORDS_RE.fullmatch(text) is None:
         return None
     words = [word for word in re.findall(r"[^\W\d_]+", text.casefold()) if word not in ("a", "an", "the")]
     return words or None
 
 
-def _is_word_gold(words: list[str]) -> bool:
-    """Whether words are an answer in words rather than letters of algebra (`x`, `ab`, `sin x`)."""
-    return " ".join(words) in _YES_NO or (any(len(word) > 2 for word in words) and not _MATH_WORDS.intersection(words))
+def _is_word_gold(text: str, words: list[str]) -> bool:
+    """Whether words are an answer in words rather than letters of algebra (`x`, `ab`, `sin x`, `mgR`, `mgh`)."""
+    if " ".join(words) in _YES_NO:
+        return True
+    is_product = re.fullmatch(r"(?=.*[a-z])(?=.+[A-Z])[A-Za-z]{3,4}|[bcdfghj-np-tv-z]{3,4}", text)
+    return any(len(word) > 2 for word in words) and not MATH_WORDS.intersection(words) and not is_product
 
 
 def compare(answer: Answer, gold: str) -> Verdict:
@@ -259,33 +169,63 @@ def compare(answer: Answer, gold: str) -> Verdict:
         len(wanted.split()) > MAX_GOLD_WORDS and wanted_words and len(wanted_words) > MAX_GOLD_WORDS // 2
     ):
         return Verdict.UNVERIFIABLE
-    if given.replace(" ", "") == wanted.replace(" ", ""):
+    # the blank of `1 1/2` counts, that of `1 000` does not
+    if re.sub(_BLANK, "", given) == re.sub(_BLANK, "", wanted):
         return Verdict.RIGHT
-    wanted_quantity = _quantity(wanted)
+    # math-verify sees neither the relation of `\geq 3` nor that the set `\{1,2\}` is no interval `(1,2)`
+    bounds = _BOUND_RE.match(given) and "," not in wanted and not re.search(r"\\[gln]e|\\[gl]t|[<>≤≥≠]", wanted)
+    if bounds or (_SET_RE.fullmatch(given) and _PAIR_RE.fullmatch(wanted)):
+        return Verdict.WRONG
+    wanted_quantity = read_quantity(wanted)
     if wanted_quantity is not None:
         return _compare_with_number(answer, given, wanted_quantity)
     verdict = _compare_with_choice(given, wanted)
     if verdict is not None:
         return verdict
-    given_words = _words(given)
-    if wanted_words and given_words == wanted_words:
-        return Verdict.RIGHT
-    if wanted_words and _is_word_gold(wanted_words):
-        leads = wanted_words[0] in _YES_NO and bool(given_words) and given_words[0] == wanted_words[0]
-        return Verdict.RIGHT if leads and not declines(given) else Verdict.WRONG
-    return Verdict.ASK
+    if wanted_words and _is_word_gold(wanted, wanted_words):
+        leads = len(wanted_words) == 1 and _YES_NO_RE.match(given)
+        given_words = _words(given) or []
+        same = given_words == wanted_words or (
+            leads and re.sub(r"\W", "", leads.group(0)).casefold() == wanted_words[0] and not declines(given)
+        )
+        # "no solutions" is "no solution"
+        if wanted_words[0] == "no" and not same:
+            same = [word.removesuffix("s") for word in given_words] == [
+                word.removesuffix("s") for word in wanted_words
+            ]
+        return Verdict.RIGHT if same else Verdict.WRONG
+    # math-verify drops the prime of a derivative
+    primes = [text.replace(r"\prime", "'").count("'") for text in (given, wanted)]
+    return Verdict.ASK if primes[0] == primes[1] else Verdict.WRONG
 
 
-def _compare_with_number(answer: Answer, given: str, wanted) -> Verdict:
-    quantity = _quantity(given)
+def _compare_quantities(given: Quantity, wanted: Quantity) -> Verdict:
+    """Equal numbers, and equal units where both are given; `%` also matches the hundredth."""
+    units = {given.unit.name, wanted.unit.name}
+    if len(units) == 2 and "" not in units:
+        return Verdict.WRONG
+    right = same_number(given, wanted)
+    if not right and units == {"%", ""}:
+        left, other = (replace(side, value=side.value / 100) if side.unit.name else side for side in (given, wanted))
+        right = same_number(left, other)
+    if not right:
+        return Verdict.WRONG
+    return Verdict.RIGHT if given.unit.agrees(wanted.unit) else Verdict.ASK
+
+
+def _compare_with_number(answer: Answer, given: str, wanted: Quantity) -> Verdict:
+    quantity = read_quantity(given)
     if quantity is not None:
-        return Verdict.RIGHT if _same_quantity(quantity, wanted) else Verdict.WRONG
-    if re.fullmatch(r"[A-Za-z ,.;:!?'\"-]*", given) and not _MATH_WORDS.intersection(given.casefold().split()):
+        return _compare_quantities(quantity, wanted)
+    begun = leading_number(given)
+    if begun is not None and _ARITHMETIC_RE.match(begun[1]):
+        return Verdict.WRONG
+    if re.fullmatch(r"[A-Za-z ,.;:!?'\"-]*", given) and not MATH_WORDS.intersection(given.casefold().split()):
         return Verdict.WRONG  # words cannot equal a number
     if not answer.anchored and not re.search(r"[\\^{}=*/]", given):
-        loose = _LOOSE_NUMBER_RE.findall(given)  # a sentence: its last number, as math-verify would take it
-        last = plain_number(loose[-1]) if loose else None
-        return Verdict.RIGHT if last is not None and _same_number(last, wanted[0]) else Verdict.WRONG
+        loose = LOOSE_NUMBER_RE.findall(given)  # a sentence: its last number, as math-verify would take it
+        last = read_quantity(loose[-1]) if loose else None
+        return Verdict.RIGHT if last is not None and same_number(last, wanted) else Verdict.WRONG
     return Verdict.ASK
 
 

@@ -29,7 +29,8 @@ def think_is_open(prompts, num_rows: int, setting: bool | None) -> list[bool]:
 
 def _for_math_verify(answer: Answer, gold: str) -> tuple[str, str]:
     """The pair as math-verify reads it; prose goes in unwrapped, so that it looks for an expression inside."""
-    gold = strip_delimiters(gold)
+    # a number that Python printed: math-verify takes the e of `1e-05` for Euler's
+    gold = re.sub(r"^([+-]?[\d.]+)[eE]([+-]?\d+)$", r"\1 \\times 10^{\2}", strip_delimiters(gold))
     wanted = gold if "$" in gold else f"${gold}$"
     if not answer.anchored and _PROSE_RE.search(answer.text):
         return wanted, answer.text
@@ -185,7 +186,7 @@ class FormatReward:
         if self.answer_mark == "boxed":
             return r"\boxed{" in answer
         if self.answer_mark == "answer_tag":
-            return re.search(r"<answer>\s*\S.*</answer>", answer, re.DOTALL) is not None
+            return bool(answer.partition("<answer>")[2].rpartition("</answer>")[0].strip())
         return True
 
 

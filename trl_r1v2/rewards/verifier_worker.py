@@ -38,19 +38,47 @@ def write_frame(stream, message: dict):
     stream.flush()
 
 
-def judge(gold: str, answer: str) -> str:
-    """`"right"`, `"wrong"`, or `"gold"` where the gold answer is no mathematics that math-verify can read."""
-    from math_verify import parse, verify
+def in_units_of_the_larger(gold, answer):
+    """
+    Two small decimals as multiples of the larger: math-verify rounds to six decimals, and by that 9.11e-31 is 6.63e-34.
+    Anything else unchanged.
+    """
+    from sympy import Expr, Float
+
+    pair = (gold, answer)
+    if not all(isinstance(item, Expr) and item.is_number for item in pair) or not any(i.has(Float) for i in pair):
+        return pair
+    size = max(abs(item.evalf()) for item in pair)
+    return (gold / size, answer / size) if 0 < size < 1e-3 else pair
+
+
+def expressions(text: str) -> list:
+    """
+    What math-verify reads in a text. It hides every error and then finds nothing: so that a passing one is not taken for a
+    wrong answer, what was not read is tried once more.
+    """
+    from math_verify import parse
     from sympy import Basic, MatrixBase
 
-    golds = [item for item in parse(gold, parsing_timeout=None) if isinstance(item, (Basic, MatrixBase))]
+    for _ in range(2):
+        found = [item for item in parse(text, parsing_timeout=None) if isinstance(item, (Basic, MatrixBase))]
+        if found:
+            break
+    return found
+
+
+def judge(gold: str, answer: str) -> str:
+    """`"right"`, `"wrong"`, or `"gold"` where the gold answer is no mathematics that math-verify can read."""
+    from math_verify import verify
+
+    golds, answers = expressions(gold), expressions(answer)
     if not golds:
         return "gold"
-    answers = parse(answer, parsing_timeout=None)
     for gold_item in golds:
         for answer_item in answers:
             try:
-                if verify(gold_item, answer_item, timeout_seconds=None, raise_on_error=True):
+                pair = in_units_of_the_larger(gold_item, answer_item)
+                if verify(*pair, timeout_seconds=None, raise_on_error=True):
                     return "right"
             except MemoryError:
                 raise
@@ -67,7 +95,8 @@ def main(memory_bytes: int):
     os.dup2(null, 0)
     os.dup2(null, 1)  # a library that prints must not write into the protocol
     logging.disable(logging.CRITICAL)
-    judge("$1$", "$1$")  # builds math-verify's regular expressions before the first deadline runs
+    # Before the first deadline runs: builds math-verify's regular expressions and the parser of boxed expressions.
+    judge("$x+1$", r"\boxed{1+x}")
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the trainer, which closes the pipe

@@ -9,27 +9,37 @@ Does not cover judging by a model: [`Grade.ask`] marks what a judge should see.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from trl_r1v2.rewards.declining import declines, is_unsure, refuses, says_yes_or_no
 
-from ...rewards.answers import Answer, final_answer, last_boxed, split_reasoning
-from ...rewards.comparison import Verdict, choice_letter, compare
+from ...rewards.answers import MAX_BOXES, Answer, final_answer, last_boxed, split_reasoning
+from ...rewards.comparison import choice_letter
+from ...rewards.quantities import NO_UNIT, Quantity, Unit, read_unit, same_number
 from ...rewards.rules import AccuracyReward
 from ...rewards.verifier import VerifierPool
-from .adapter import LETTERS
-from .numbers import bare, ends_in_words, parse_list, pieces, read_number, same_unit, split_unit
+from .choices import find_letter
+from .numbers import (
+    bare,
+    begins_as,
+    counted_answer,
+    ends_in_words,
+    name_of,
+    parse_list,
+    pieces,
+    read_number,
+    split_unit,
+    strip_declared,
+)
 
 
 # How an answer is compared; a row's `kind`.
 KINDS = ("choice", "integer", "decimal", "list", "open", "math", "several", "prose")
 _MAX_STATEMENT = 2000
-_LEADING_LETTER_RE = re.compile(r"\W{0,3}([A-J])(?=$|[.,;:)*}]|\s+(?:because|since|as|which|with|for)\b)")
 _RELATION_RE = re.compile(r"\\(?:[gl]e(?:q|qslant)?|[gl]t)(?![A-Za-z])|[<>≤≥]")
 _INTERVAL_RE = re.compile(r"[\[(][^\[\]()]*,[^\[\]()]*[\])]")
-_MARKED_LETTER_RE = re.compile(r"\(([A-J])\)|\*\*([A-J])\*\*|\b[Oo]ption\s+([A-J])\b")
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,8 @@ class Grade:
 class _Pending:
     """
     A comparison that needs algebra: parts of the answer against the accepted answers. `doubt`: a judge may know better
-    than a negative outcome. `swapped`: also with the answer in the place of the accepted one.
+    than a negative outcome. `swapped`: also with the answer in the place of the accepted one. `barred`: parts that may not
+    stand for an accepted answer, by their indices, as `x=2` not for `y=2`.
     """
 
     parts: list[str]
@@ -67,6 +78,7 @@ class _Pending:
     doubt: bool
     draft: Grade
     swapped: bool = False
+    barred: frozenset[tuple[int, int]] = frozenset()
 
     def pairs(self) -> list[tuple[str, str]]:
         pairs = [(part, gold) for part in self.parts for gold in self.golds]
@@ -137,10 +149,10 @@ class BenchmarkGrader:
             statement = (split_reasoning(text, self.think_open)[1] or "")[-_MAX_STATEMENT:]
         if kind == "choice":
             return _grade_choice(answer, statement, row["choices"], row["accepted"][0])
-        number = read_number(answer.text)
-        counted = (
-            answer.text.replace(" ", "").casefold() if number is None else f"{number.value} {number.unit}".strip()
-        )
+        without_unit = strip_declared(answer.text, row.get("unit") or "")
+        if without_unit != answer.text:
+            answer, written = Answer(without_unit, answer.anchored), without_unit
+        counted = _count(answer.text, row)
         if kind == "prose":
             return Grade(None, counted, True, statement)
         refusal = _refusal(answer.text, statement, row["accepted"])
@@ -148,7 +160,9 @@ class BenchmarkGrader:
             return refusal
         if kind == "list":
             given, wanted = parse_list(answer.text), parse_list(row["accepted"][0])
-            return Grade(float(given == wanted), counted, given is None, statement)
+            # an entry in words may be a sentence around the list
+            in_words = given is None or (given != wanted and any(isinstance(entry, str) for entry in given))
+            return Grade(float(given == wanted), counted, in_words, statement)
         if kind == "several":
             return _several(text, answer, row, Grade(0.0, counted, True, statement))
         return _single(answer, written, row, Grade(0.0, counted, False, statement))
@@ -176,77 +190,59 @@ def _grade_choice(answer: Answer, statement: str, choices: Sequence[str], gold: 
     return Grade(0.0, None, choice_letter(answer.text) is None, statement)
 
 
-def find_letter(answer: Answer, choices: Sequence[str]) -> str | None:
-    """
-    Letter of the option that an answer chooses.
+def _reference_unit(row: Mapping[str, Any], wanted: Quantity | None) -> Unit | None:
+    """Unit of a right answer: the declared one, else the one that is written; `None` for one that is not known."""
+    declared = bare(row.get("unit") or "")
+    if not declared:
+        return NO_UNIT if wanted is None else wanted.unit
+    known = read_unit(declared)
+    # what a row declares is a unit, so that it may be missing in the answer
+    return known and Unit(known.name)
 
-    In this order: the answer is a letter (`B`, `(B)`, `B. text`); it is the text or the value of exactly one option; a
-    letter leads the sentence or is the only one that is marked in it. `None` if none of these holds, or if the answer
-    declines to answer ("No image was provided.") and no option does.
 
-    Args:
-        answer ([`~trl_r1v2.rewards.answers.Answer`]):
-            Final answer.
-        choices (`Sequence[str]`):
-            Text of the options.
-
-    Returns:
-        `str` or `None`: A letter that the options have.
-    """
-    letters = LETTERS[: len(choices)]
-    declined = declines(answer.text)
-    if declined and not any(map(refuses, choices)):
-        return None
-    named = choice_letter(answer.text)
-    by_text = [
-        letter
-        for letter, choice in zip(letters, choices, strict=True)
-        if bare(choice).casefold() == bare(answer.text).casefold()
-    ]
-    # a lower-case letter is rather the text of an option, as in "x" of "x, a, y"
-    if named is not None and named in letters and not (by_text and answer.text.islower()):
-        return named
-    if len(by_text) == 1:
-        return by_text[0]
-    if named is not None or declined or (says_yes_or_no(answer.text) and is_unsure(answer.text)):
-        return None
-    by_value = [
-        letter
-        for letter, choice in zip(letters, choices, strict=True)
-        if compare(Answer(answer.text, anchored=True), choice) is Verdict.RIGHT
-    ]
-    if len(by_value) == 1:
-        return by_value[0]
-    leading = _LEADING_LETTER_RE.match(answer.text) if answer.anchored else None
-    if leading and leading.group(1) in letters:
-        return leading.group(1)
-    marked = {next(filter(None, groups)) for groups in _MARKED_LETTER_RE.findall(answer.text)} & set(letters)
-    return marked.pop() if len(marked) == 1 else None
+def _count(text: str, row: Mapping[str, Any]) -> str:
+    """The answer in the form in which answers to its row are counted for the majority."""
+    golds = row.get("accepted") or [""]
+    unit = _reference_unit(row, read_number(golds[0])) or NO_UNIT
+    decimals = row.get("decimals") if row["kind"] in ("decimal", "open") else None
+    if row["kind"] != "several":
+        return counted_answer(text, unit, decimals)
+    parts = [strip_declared(piece, row.get("unit") or "") for piece in pieces(text)]
+    names = [name_of(part) for part in parts]
+    keep_names = len(set(map(name_of, pieces(", ".join(golds)))) - {None}) > 1
+    counted = [counted_answer(part, unit) for part in parts]
+    return ", ".join(
+        sorted(f"{name}={part}" if keep_names and name else part for name, part in zip(names, counted, strict=True))
+    )
 
 
 def _single(answer: Answer, written: str, row: Mapping[str, Any], draft: Grade) -> Grade | _Pending:
     """Integer, decimal, open and mathematical answers, of which one is enough. `written`: the answer with its LaTeX."""
-    kind, unit = row["kind"], row.get("unit") or ""
+    kind = row["kind"]
     given = read_number(answer.text)
-    for gold in row["accepted"]:
-        wanted = read_number(gold)
+    wanteds = [read_number(strip_declared(bare(gold), row.get("unit") or "")) for gold in row["accepted"]]
+    for wanted in wanteds:
         if wanted is None or given is None:
             continue
-        if not same_unit(given.unit, unit or wanted.unit):
+        unit = _reference_unit(row, wanted)
+        if (given.unit.name and unit is None) or (unit is not None and not given.unit.agrees(unit)):
             # the same quantity in another unit may be right
             return Grade(0.0, draft.answer, True, draft.statement)
-        wanted_unit = unit or wanted.unit
-        values = {given.value, _without_percent(given.value, given.unit, wanted_unit)}
-        target = _without_percent(wanted.value, wanted_unit, given.unit)
-        if any(_agree(value, accepted, kind, row) for value in values for accepted in (wanted.value, target)):
+        name = unit.name if unit is not None else ""
+        values = {given, _without_percent(given, given.unit.name, name)}
+        targets = {wanted, _without_percent(wanted, name, given.unit.name)}
+        if any(_agree(value, target, kind, row) for value in values for target in targets):
             return Grade(1.0, draft.answer, False, draft.statement)
-    numeric_golds = all(read_number(gold) is not None for gold in row["accepted"])
+    numeric_golds = all(wanted is not None for wanted in wanteds)
+    # the right number, and behind it what is no known unit
+    begun = begins_as(answer.text)
+    begins_right = begun is not None and any(wanted and _agree(begun, wanted, kind, row) for wanted in wanteds)
     if kind in ("integer", "decimal"):
-        return Grade(0.0, draft.answer, given is None, draft.statement)
+        return Grade(0.0, draft.answer, given is None or begins_right, draft.statement)
     if numeric_golds and given is not None:
-        return draft
+        return replace(draft, ask=begins_right)
     # an open answer may be the same in other words, a tolerance does not apply to an expression
-    doubt = kind == "open" or any(row.get("tolerances") or [])
+    doubt = kind == "open" or any(row.get("tolerances") or []) or begins_right
     return _symbolic(written, row, _Pending([answer.text], list(row["accepted"]), False, doubt, draft))
 
 
@@ -258,7 +254,7 @@ def _symbolic(written: str, row: Mapping[str, Any], pending: _Pending) -> Grade 
     given = split_unit(written)
     if given is not None:
         units = [row.get("unit") or (split.unit if split is not None else "") for split in wanted]
-        if parts[0] not in map(bare, golds) and not any(same_unit(given.unit, unit) for unit in units):
+        if parts[0] not in map(bare, golds) and not any(_same_unit(given.unit, unit) for unit in units):
             return Grade(0.0, pending.draft.answer, True, pending.draft.statement)
         parts = [*parts, given.expression]
     elif ends_in_words(written):
@@ -269,14 +265,20 @@ def _symbolic(written: str, row: Mapping[str, Any], pending: _Pending) -> Grade 
     return _Pending(parts, golds, False, doubt or mixed, pending.draft, swapped=mixed)
 
 
+def _same_unit(given: str, wanted: str) -> bool:
+    """Whether two units as they are written agree; a missing one agrees with one that is clear."""
+    units = read_unit(given), read_unit(bare(wanted))
+    return None not in units and units[0].agrees(units[1])
+
+
 def _is_mixed(inequality: str, interval: str) -> bool:
     is_inequality = [_RELATION_RE.search(text) is not None for text in (inequality, interval)]
     return is_inequality == [True, False] and _INTERVAL_RE.search(interval) is not None
 
 
-def _without_percent(value: Fraction, unit: str, other_unit: str) -> Fraction:
-    """The hundredth of a percentage that is compared with a bare number, else the value itself."""
-    return value / 100 if unit == "%" and not other_unit else value
+def _without_percent(number: Quantity, unit: str, other_unit: str) -> Quantity:
+    """The hundredth of a percentage that is compared with a bare number, else the number itself."""
+    return replace(number, value=number.value / 100) if unit == "%" and not other_unit else number
 
 
 def _within(given: Fraction, wanted: Fraction, tolerance: float) -> bool:
@@ -284,27 +286,33 @@ def _within(given: Fraction, wanted: Fraction, tolerance: float) -> bool:
     return abs(given - wanted) <= Fraction(str(tolerance)) * Fraction(101, 100)
 
 
-def _agree(given: Fraction, wanted: Fraction, kind: str, row: Mapping[str, Any]) -> bool:
+def _agree(given: Quantity, wanted: Quantity, kind: str, row: Mapping[str, Any]) -> bool:
     if kind in ("decimal", "open") and row.get("decimals") is not None:
-        return round(given, row["decimals"]) == round(wanted, row["decimals"])
+        rounded = round(wanted.value, row["decimals"])
+        # rounding must not make all small numbers alike
+        if rounded == 0 != wanted.value:
+            return abs(given.value - wanted.value) <= abs(wanted.value) / 100
+        return round(given.value, row["decimals"]) == rounded
     if kind == "math" and row.get("tolerances"):
-        return _within(given, wanted, row["tolerances"][0])
-    # a decimal may stand for a fraction when they agree to six decimals, as in `rewards.comparison`
-    return given == wanted or (
-        kind == "math" and abs(given - wanted) <= Fraction(1, 2_000_000) and given * wanted != 0
-    )
+        return _within(given.value, wanted.value, row["tolerances"][0])
+    return same_number(given, wanted) if kind == "math" else given.value == wanted.value
 
 
 def _several(text: str, answer: Answer, row: Mapping[str, Any], draft: Grade) -> Grade | _Pending:
     """Several answers, each of which has to be given once, in any order."""
+    unit = row.get("unit") or ""
     golds = [piece for gold in row["accepted"] for piece in pieces(gold)]
     given = pieces(answer.text)
     if len(given) != len(golds):
-        boxes = _boxes_of_last_line(text)
-        joined = [piece for box in boxes for piece in pieces(box)]
-        if len(joined) != len(golds):
+        given = [piece for box in _boxes_of_last_line(text) for piece in pieces(box)]
+        if len(given) != len(golds):
             return draft
-        given = joined
+    given = [strip_declared(piece, unit) for piece in given]
+    barred = _barred(given, golds)
+    splits = [split_unit(piece) for piece in given]
+    if not all(split is None or _same_unit(split.unit, unit) for split in splits):
+        return draft
+    given = [piece if split is None else split.expression for piece, split in zip(given, splits, strict=True)]
     tolerances = list(row.get("tolerances") or [])
     if len(tolerances) == 1:
         tolerances *= len(golds)
@@ -312,23 +320,35 @@ def _several(text: str, answer: Answer, row: Mapping[str, Any], draft: Grade) ->
         numbers = [read_number(piece) for piece in given], [read_number(piece) for piece in golds]
         if all(number is not None for side in numbers for number in side):
             allowed = [
-                [_within(g.value, w.value, t) for w, t in zip(numbers[1], tolerances, strict=True)] for g in numbers[0]
+                [(i, j) not in barred and _within(g.value, numbers[1][j].value, t) for j, t in enumerate(tolerances)]
+                for i, g in enumerate(numbers[0])
             ]
-            return Grade(float(can_pair(allowed)), draft.answer, False, draft.statement)
-    splits = [split_unit(piece) for piece in given]
-    units_agree = all(split is None or same_unit(split.unit, row.get("unit") or "") for split in splits)
-    if not units_agree:
-        return draft
-    given = [piece if split is None else split.expression for piece, split in zip(given, splits, strict=True)]
-    # a tolerance that could not be applied leaves doubt
-    return _Pending(given, golds, True, any(tolerances), draft)
+            settled = can_pair(allowed)
+            return Grade(float(settled), draft.answer, bool(barred) and not settled, draft.statement)
+    # a tolerance that could not be applied leaves doubt, and so do other names and words that are no known unit
+    doubt = any(tolerances) or bool(barred) or any(begins_as(piece) is not None for piece in given)
+    return _Pending(given, golds, True, doubt, draft, barred=barred)
+
+
+def _barred(given: Sequence[str], golds: Sequence[str]) -> frozenset[tuple[int, int]]:
+    """Pairs of answers to different variables; none where the right answers do not name at least two."""
+    names, wanted = [name_of(piece) for piece in given], [name_of(piece) for piece in golds]
+    if len(set(wanted) - {None}) < 2:
+        return frozenset()
+    return frozenset(
+        (i, j)
+        for i, name in enumerate(names)
+        for j, other in enumerate(wanted)
+        # answers without names stand in the order of the question
+        if name != other and not (name is None and i == j)
+    )
 
 
 def _boxes_of_last_line(text: str) -> list[str]:
-    r"""Contents of all `\boxed{}` of the last line that has one, in order."""
+    r"""Contents of the last `MAX_BOXES` `\boxed{}` of the last line that has one, in order."""
     found = last_boxed(text)
     boxes: list[str] = []
-    while found is not None:
+    while found is not None and len(boxes) < MAX_BOXES:
         boxes.insert(0, found[1])
         line_start = text.rfind("\n", 0, found[0]) + 1
         previous = last_boxed(text[line_start : found[0]])
@@ -364,7 +384,10 @@ def can_pair(allowed: Sequence[Sequence[bool]]) -> bool:
 def _settle(pending: _Pending, verdicts: Mapping[tuple[str, str], float | None]) -> Grade:
     draft = pending.draft
     if pending.all_of:
-        right = [[verdicts[part, gold] == 1.0 for gold in pending.golds] for part in pending.parts]
+        right = [
+            [verdicts[part, gold] == 1.0 and (i, j) not in pending.barred for j, gold in enumerate(pending.golds)]
+            for i, part in enumerate(pending.parts)
+        ]
         unsure = any(verdicts[part, gold] is None for part in pending.parts for gold in pending.golds)
         settled = can_pair(right)
         return Grade(float(settled), draft.answer, (unsure or pending.doubt) and not settled, draft.statement)

@@ -59,13 +59,18 @@ def load_rows(
         if max_rows is not None:
             part = part.select(range(min(len(part), max_rows - num_rows)))
         num_rows += len(part)
-        parts.append(convert(adapter, part, place))
+        # `datasets` cannot convert what has no rows
+        if len(part):
+            parts.append(convert(adapter, part, place))
         if num_rows == max_rows:
             break
-    rows = concatenate_datasets(parts)
-    if not len(rows):
-        raise BenchmarkError(f"{source} [{split}] has no rows: choose another split, or load the data set again.")
-    return rows
+    if not parts:
+        raise _without_rows(f"{source} [{split}]")
+    return concatenate_datasets(parts)
+
+
+def _without_rows(place: str) -> BenchmarkError:
+    return BenchmarkError(f"{place} has no rows: choose another split, or load the data set again.")
 
 
 def _configs(adapter: Adapter, source: str, config: str | None) -> list[tuple[str, Callable[[str], "Dataset"]]]:
@@ -95,6 +100,8 @@ def _configs(adapter: Adapter, source: str, config: str | None) -> list[tuple[st
             try:
                 return load_dataset(source, name, split=split)
             except ValueError as error:
+                if "corresponds to no data" in str(error):
+                    raise _without_rows(f"{source} [{name}, {split}]") from error
                 if "split" not in str(error).lower():
                     raise
                 raise BenchmarkError(

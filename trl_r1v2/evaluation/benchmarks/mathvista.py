@@ -13,6 +13,7 @@ integer has to be one (the original truncates 3.7 to 3), a choice is never guess
 answer has to agree.
 """
 
+import math
 from typing import Any
 
 from .adapter import BOXED, LETTERS, Adapter, Item, one_of, options_of, schema_error, text_of
@@ -36,9 +37,7 @@ def read(row: dict[str, Any], place: str) -> Item:
             raise schema_error(place, "answer", f"is {answer!r}, which is not one of the choices {choices}")
         kind, answer = "choice", LETTERS[choices.index(answer)]
     elif answer_type == "float":
-        if row["precision"] is None:
-            raise schema_error(place, "precision", "is empty, but the answer is a decimal number")
-        kind, decimals = "decimal", int(row["precision"])
+        kind, decimals = "decimal", _decimals(row["precision"], place)
     else:
         kind = {"integer": "integer", "list": "list", "text": "open"}[answer_type]
     return Item(
@@ -53,6 +52,19 @@ def read(row: dict[str, Any], place: str) -> Item:
         decimals=decimals,
         unit=row["unit"] or "",
     )
+
+
+def _decimals(precision: float | str | None, place: str) -> int:
+    """Number of decimals, which the data set writes as `1.0`."""
+    if precision is None:
+        raise schema_error(place, "precision", "is empty, but the answer is a decimal number")
+    try:
+        decimals = float(precision)
+    except ValueError:
+        decimals = math.nan
+    if not (decimals.is_integer() and 0 <= decimals <= 20):
+        raise schema_error(place, "precision", f"is {precision!r}, but has to be the decimals of the answer, a number")
+    return int(decimals)
 
 
 MATHVISTA = Adapter(

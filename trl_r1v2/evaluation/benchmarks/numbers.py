@@ -1,52 +1,33 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 r"""
-Numbers with units, lists and several answers, read from short texts in the notation of answers and data sets.
+Units behind expressions, lists and several answers, read from short texts in the notation of answers and data sets.
 
-Pure. Does not cover algebra (`trl_r1v2.rewards.verifier`), conversion of units, nor where an answer stands in a response.
+Pure. Does not cover numbers themselves (`trl_r1v2.rewards.quantities`), algebra (`trl_r1v2.rewards.verifier`), nor where an
+answer stands in a response.
 """
 
 import ast
 import re
+import warnings
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ...rewards.answers import MAX_ANSWER_CHARS, Answer
-from ...rewards.comparison import Verdict, compare, plain_number, strip_delimiters, strip_latex
+from ...rewards.answers import MAX_ANSWER_CHARS
+from ...rewards.comparison import strip_delimiters, strip_latex
+from ...rewards.quantities import NO_UNIT, Quantity, Unit, leading_number, read_quantity, read_unit
 
 
-_CURRENCIES = "$€£¥"
-_MAX_EXPONENT = 300
-_NAME_RE = re.compile(r"^(?:[A-Za-z](?:_\{?\w+\}?)?)\s*(?:=|\\approx|≈)\s*")
-_MANTISSA_RE = re.compile(
-    r"[+-]?(?:\\frac\{[+-]?\d{1,50}\}\{\d{1,50}\}|\d{1,50}\s*/\s*\d{1,50}"
-    r"|(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][+-]?\d{1,2})?)"
-)
-_POWER_RE = re.compile(r"\s*(?:\\times|\\cdot|×|\*)\s*10\s*\^\s*\{?\s*([+-]?\d{1,3})\s*\}?")
+_NAME_RE = re.compile(r"^\s*(\\?[A-Za-z]+|[A-Za-z]_\{?\w+\}?)\s*(?:=|\\approx(?![A-Za-z])|≈)\s*")
 # Words behind mathematics: `9\\pi\\,\\mathrm{cm}^2`, `\\text{m}/\\text{s}`.
-_WRAPPER = r"\\(?:text|textrm|mathrm|mbox|operatorname)\s*\{[^{}]*\}"
+_WRAPPER = r"\\(?:text|textrm|mathrm|mbox|operatorname)\s*\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"
 _ENDING_WORDS_RE = re.compile(
     rf"(?P<before>.*?\S)\s*(?P<words>(?:{_WRAPPER})(?:{_WRAPPER}|[\s^{{}}()\d²³/~.$-]|\\[,;: ]|\\cdot)*)"
 )
-_GLUED_RE = re.compile(rf"(?<=[A-Za-z])(?={_WRAPPER})")
+_GLUED_RE = re.compile(rf"(?<=[A-Za-z\d])(?={_WRAPPER})")
 _UNIT_START_RE = re.compile(r"(?<![A-Za-z\\^_{(])[A-Za-z°]")
 _CONSTANTS_RE = re.compile(r"\\(?:pi|sqrt|frac|cdot|times|pm|ln|log)(?![A-Za-z])|\b(?:pi|sqrt)\b")
+_MORE_RE = re.compile(r"\s*(?:[A-Za-zμΩÅ°]|\\(?:mu|Omega|AA)(?![A-Za-z]))")
 _AND_RE = re.compile(r"\s*(?:\band\b|\bor\b|和|或)\s*")
-
-
-@dataclass(frozen=True)
-class Number:
-    """
-    A number as it was written.
-
-    Args:
-        value (`Fraction`):
-            Exact value, without its unit.
-        unit (`str`):
-            What follows it or, for a currency, leads it; may be empty.
-    """
-
-    value: Fraction
-    unit: str
 
 
 @dataclass(frozen=True)
@@ -75,7 +56,7 @@ def bare(text: str) -> str:
     return text
 
 
-def read_number(text: str) -> Number | None:
+def read_number(text: str) -> Quantity | None:
     r"""
     Read `12`, `-1/2`, `\frac{1}{2}`, `3.0 \times 10^{8} m/s`, `$1.45`, `x = 5 cm`, `50\%`.
 
@@ -84,61 +65,69 @@ def read_number(text: str) -> Number | None:
             An answer.
 
     Returns:
-        [`Number`] or `None`: `None` where the text is no single number with at most a unit.
+        [`~trl_r1v2.rewards.quantities.Quantity`] or `None`: `None` where the text is no single number with at most a unit.
     """
-    if len(text) > MAX_ANSWER_CHARS:
-        return None
-    currency = ""
-    text = text.strip()
-    leading = re.match(r"(-?)\\?([$€£¥])\s*(?=[\d.])", text)
-    # an even number of dollars delimits mathematics
-    if leading and text.count("$") % 2 == (leading.group(2) == "$"):
-        currency = leading.group(2)
-        text = leading.group(1) + text[leading.end() :]
-    clean = _NAME_RE.sub("", bare(text))
-    mantissa = _MANTISSA_RE.match(clean)
-    number = plain_number(mantissa.group(0)) if mantissa else None
-    if mantissa is None or number is None:
-        return None
-    value, end = number[0], mantissa.end()
-    power = _POWER_RE.match(clean, end)
-    if power:
-        exponent = int(power.group(1))
-        if abs(exponent) > _MAX_EXPONENT:
-            return None
-        value, end = value * Fraction(10) ** exponent, power.end()
-    unit = currency or clean[end:].strip()
-    if unit and not _is_unit(unit):
-        return None
-    return Number(value, unit)
+    return read_quantity(bare(text)) if len(text) <= MAX_ANSWER_CHARS else None
 
 
-def _is_unit(text: str) -> bool:
-    """Whether a text can stand behind a number as its unit: `12 cm` equals `12`, `12 + x` does not."""
-    return text in _CURRENCIES or compare(Answer(f"1 {text}", anchored=True), "1") is Verdict.RIGHT or text == "%"
+def begins_as(text: str) -> Quantity | None:
+    """The number at the start of an answer behind which a word stands, a unit or not: `7 zorkmid`, `5.8 billion`."""
+    found = leading_number(_NAME_RE.sub("", bare(text)).removeprefix("$")) if len(text) <= MAX_ANSWER_CHARS else None
+    return found[0] if found is not None and _MORE_RE.match(found[1]) else None
 
 
-def same_unit(given: str, wanted: str) -> bool:
+def counted_answer(text: str, unit: Unit = NO_UNIT, decimals: int | None = None) -> str:
     """
-    Whether two units agree; a missing one agrees with every other.
+    An answer in the form in which equal ones are counted: numbers by value, else the text without its looks.
 
     Args:
-        given (`str`):
-            Unit of the answer.
-        wanted (`str`):
-            Unit of the right answer.
+        text (`str`):
+            An answer.
+        unit ([`~trl_r1v2.rewards.quantities.Unit`], *optional*):
+            Unit of the right answer. One that agrees with it is left out.
+        decimals (`int`, *optional*):
+            Decimals to which numbers are compared.
 
     Returns:
-        `bool`
+        `str`
     """
-    wanted = strip_latex(wanted) if wanted not in _CURRENCIES else wanted
-    if not given or not wanted or given == wanted:
-        return True
-    return compare(Answer(_one(given), anchored=True), _one(wanted)) is Verdict.RIGHT
+    number = read_number(text)
+    if number is None:
+        return bare(text).replace(" ", "").casefold()
+    value = number.value / 100 if number.unit.name == "%" and not unit.name else number.value
+    value = value if decimals is None else round(value, decimals)
+    return str(value) if number.unit.agrees(unit) else f"{value} {number.unit.name}"
 
 
-def _one(unit: str) -> str:
-    return f"{unit}1" if unit in _CURRENCIES else f"1 {unit}"
+def name_of(text: str) -> str | None:
+    """The variable that an answer gives a value to, as `x` in `x = 5`; `None` where it names none."""
+    match = _NAME_RE.match(text)
+    return match.group(1).replace("{", "").replace("}", "") if match else None
+
+
+def strip_declared(text: str, unit: str) -> str:
+    r"""
+    Remove from an answer the unit that its row declares, whether or not it is a known one.
+
+    Args:
+        text (`str`):
+            An answer without LaTeX looks.
+        unit (`str`):
+            Unit as the data set writes it; may be empty.
+
+    Returns:
+        `str`: What stands before the unit; the answer as it is where that unit does not end it.
+    """
+    symbols = re.sub(r"[\s{}]", "", bare(unit))
+    match = re.search(r"[\s{}]*".join(map(re.escape, symbols)) + r"[\s{}]*$", text) if symbols else None
+    if match is None or match.group(0).count("{") != match.group(0).count("}"):
+        return text
+    before = text[: match.start()]
+    # the m of `km`, of `J/m` and of `10^m` is not the unit
+    is_whole = re.search(r"[\d\s)}.]$|\\[a-z]+$", before) or (
+        before and not symbols[0].isalpha() and symbols[0] != "\\"
+    )
+    return before.strip() or text if is_whole else text
 
 
 def ends_in_words(text: str) -> bool:
@@ -171,7 +160,7 @@ def split_unit(text: str) -> Measured | None:
     if len(text) > MAX_ANSWER_CHARS:
         return None
     marked = _marked_words(text)
-    if marked is not None and _is_unit(marked.unit):
+    if marked is not None and read_unit(marked.unit) is not None:
         return marked
     clean = _NAME_RE.sub("", bare(text))
     for start in _UNIT_START_RE.finditer(clean):
@@ -179,7 +168,7 @@ def split_unit(text: str) -> Measured | None:
         without_constants = _CONSTANTS_RE.sub("", expression)
         if re.search(r"[A-Za-z\\]", without_constants):
             return None
-        if re.search(r"\d|\\pi|pi", expression) and _is_unit(unit):
+        if re.search(r"\d|\\pi|pi", expression) and read_unit(unit) is not None:
             return Measured(expression, unit)
     return None
 
@@ -188,7 +177,10 @@ def parse_list(text: str) -> list[Fraction | str] | None:
     """Entries of `[2007, 2008]`, `2007, 2008` or `2007 and 2008`, numbers as such; `None` where there are none."""
     clean = strip_latex(text.replace("\\{", "[").replace("\\}", "]"))
     try:
-        value = ast.literal_eval(clean)
+        with warnings.catch_warnings():
+            # Python remarks on `1/or`, which is no list anyway
+            warnings.simplefilter("ignore", SyntaxWarning)
+            value = ast.literal_eval(clean)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = None
     if isinstance(value, list | tuple):
