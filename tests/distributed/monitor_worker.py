@@ -11,6 +11,7 @@ from pathlib import Path
 
 import conftest  # noqa: F401  (environment variables before torch)
 from runs import SSBGRPOTrainer, image_dataset, make_trainer
+from worker_exit import leave
 
 from trl_r1v2.hallucination import HallucinationMonitor, MonitorConfig, RewardThresholdController
 from trl_r1v2.hallucination.probe import ProbeFunctions
@@ -102,4 +103,4 @@ if __name__ == "__main__":
     trainer.train(resume_from_checkpoint=str(folder / "whole" / f"checkpoint-{RESUMED_AT}"))
     found["resumed"] = seen(trainer, monitor, reward)
     (folder / f"rank-{rank}.json").write_text(json.dumps(found))
-    trainer.accelerator.end_training()
+    leave()

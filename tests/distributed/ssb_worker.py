@@ -14,6 +14,7 @@ import torch
 from probes import copied, fated, logged
 from reference import BeforeStep
 from runs import SSBGRPOTrainer, image_dataset, losses, make_trainer, mixed_dataset, text_dataset
+from worker_exit import leave
 
 
 # Twelve rows a generation, six a process: group 1 lies half in each.
@@ -181,8 +182,7 @@ def main(folder: Path, text_model: str, image_model: str, names: list[str]) -> N
         result = SCENARIOS[name](folder / name / "run", models)
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         torch.save(result, folder / name / f"rank-{rank}.pt")
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

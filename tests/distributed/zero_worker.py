@@ -25,6 +25,7 @@ from runs import image_dataset
 from torch.distributed.tensor import DTensor
 from transformers import AutoProcessor, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
+from worker_exit import leave
 
 from trl_r1v2 import MPOConfig, MPOTrainer, SSBGRPOConfig, SSBGRPOTrainer, set_trainable
 from trl_r1v2.hallucination import HallucinationMonitor, MonitorConfig
@@ -296,5 +297,4 @@ if __name__ == "__main__":
         (folder / name).mkdir(parents=True, exist_ok=True)
         found = SCENARIOS[name](folder / name, model, reward_model)
         torch.save(found, folder / name / f"rank-{rank}.pt")
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    leave()

@@ -27,6 +27,7 @@ from mpo_tiny import (
     training_args,
 )
 from torch.distributed.tensor import DTensor
+from worker_exit import leave
 
 from trl_r1v2.mpo.mpo_config import MPOConfig
 from trl_r1v2.mpo.mpo_trainer import MPOTrainer
@@ -215,5 +216,4 @@ if __name__ == "__main__":
         folder.mkdir(parents=True, exist_ok=True)
         found = SCENARIOS[name](folder)
         (folder / f"rank-{rank}.json").write_text(json.dumps(found))
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    leave()

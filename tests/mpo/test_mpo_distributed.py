@@ -56,7 +56,7 @@ def run_two(launcher: list[str], folder: Path, scenarios: list[str]) -> dict[str
     """What each of two processes found, scenario by scenario."""
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(WORKER.parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(WORKER.parent), str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
         "CI": "1",
         "HF_HUB_OFFLINE": "1",

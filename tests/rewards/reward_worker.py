@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-import torch
 from reward_tiny import logged, pairs, settings
+from worker_exit import leave
 
 from trl_r1v2.rewards import VisionRewardConfig, VisionRewardTrainer
 
@@ -49,5 +49,4 @@ if __name__ == "__main__":
     found = run(Path(sys.argv[1]), sys.argv[2])
     rank = os.environ.get("RANK", "0")
     Path(sys.argv[1], f"rank-{rank}.json").write_text(json.dumps(found))
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    leave()
