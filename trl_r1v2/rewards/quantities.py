@@ -85,7 +85,8 @@ _RATIO_RE = re.compile(r"([+-]?)\\frac\{([+-]?\d{1,50})\}\{(\d{1,50})\}|([+-]?\d
 LOOSE_NUMBER_RE = re.compile(rf"(?<![\w.])(?=[+-]?\.?\d){_DECIMAL}")
 _POWER_RE = re.compile(r"\s*(?:\\times|\\cdot|×|\*)\s*10\s*(?:\^\s*\{?|\*\*)\s*([+-]?\d{1,3})\s*\}?")
 _SCALE_RE = re.compile(rf"\s*({'|'.join(_SCALES)})s?(?![A-Za-z])")
-_NAME_RE = re.compile(r"^(?:\\?[A-Za-z]+|[A-Za-z]_\{?\w+\}?)\s*(?:=|\\approx(?![A-Za-z])|≈)\s*")
+# The variable that an answer gives a value to, as `x` in `x = 5`.
+NAME_RE = re.compile(r"^\s*(\\?[A-Za-z]+|[A-Za-z]_\{?\w+\}?)\s*(?:=|\\approx(?![A-Za-z])|≈)\s*")
 _CURRENCY_RE = re.compile(r"([+-]?)([$€£¥])\s*(?=[\d.])")
 _FACTOR_RE = re.compile(r"([A-Za-zμΩÅ°%$€£¥]+)(?:\^?([1-9])|\^(-[1-9]))?")
 _POWER_ALONE_RE = re.compile(r"([+-]?)10\s*\^\s*(?:\{\s*([+-]?\d{1,3})\s*\}|(\d)(?!\d))")
@@ -258,7 +259,7 @@ def read_quantity(text: str) -> Quantity | None:
     Returns:
         [`Quantity`] or `None`: `None` where the text is no single number with at most a unit.
     """
-    text = _NAME_RE.sub("", NUMBER_WORDS.get(text.casefold(), text))
+    text = NAME_RE.sub("", NUMBER_WORDS.get(text.casefold(), text))
     currency = _CURRENCY_RE.match(text)
     if currency:
         text = currency.group(1) + text[currency.end() :]

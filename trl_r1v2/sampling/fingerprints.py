@@ -104,7 +104,7 @@ def reward_fingerprint(name: str, reward_func: Callable) -> str:
         for path in sorted(path for path in Path(name).rglob("*") if path.is_file()):
             _add_file(digest, path, path.relative_to(name).as_posix())
         return digest.hexdigest()[:16]
-    modules = {name.rpartition(".")[0], getattr(reward_func, "__module__", None), type(reward_func).__module__}
+    modules = {name.rpartition(".")[0], reward_func.__module__}  # of an instance: where its class is
     for module in sorted(module for module in modules if module in sys.modules):
         source = getattr(sys.modules[module], "__file__", None)
         if source is not None:

@@ -16,7 +16,6 @@ from datasets import Dataset
 from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
-from trl_r1v2.vlm.collator import with_image_column
 from trl_r1v2.vlm.native_checkpoint import NativeCheckpointMixin
 
 from .checkpoints import BufferCheckpointMixin
@@ -353,7 +352,7 @@ class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, TextAmongImag
         numbers = torch.randint(len(dataset), (num_prompts,), generator=self._prompt_generator).tolist()
         start = self.accelerator.process_index * num_groups
         own = numbers[start : start + num_groups]
-        examples = [{**with_image_column(dataset[number]), ROW_NUMBER: number} for number in own]
+        examples = [{**dataset[number], ROW_NUMBER: number} for number in own]
         return [dict(example) for example in examples for _ in range(self.num_generations)]
 
     def _add_behaviour_logps(self, batch: dict[str, Any]) -> None:

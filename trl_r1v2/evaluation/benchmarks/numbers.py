@@ -14,10 +14,9 @@ from fractions import Fraction
 
 from ...rewards.answers import MAX_ANSWER_CHARS
 from ...rewards.comparison import strip_delimiters, strip_latex
-from ...rewards.quantities import NO_UNIT, Quantity, Unit, leading_number, read_quantity, read_unit
+from ...rewards.quantities import NAME_RE, NO_UNIT, Quantity, Unit, leading_number, read_quantity, read_unit
 
 
-_NAME_RE = re.compile(r"^\s*(\\?[A-Za-z]+|[A-Za-z]_\{?\w+\}?)\s*(?:=|\\approx(?![A-Za-z])|≈)\s*")
 # Words behind mathematics: `9\\pi\\,\\mathrm{cm}^2`, `\\text{m}/\\text{s}`.
 _WRAPPER = r"\\(?:text|textrm|mathrm|mbox|operatorname)\s*\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"
 _ENDING_WORDS_RE = re.compile(
@@ -72,7 +71,7 @@ def read_number(text: str) -> Quantity | None:
 
 def begins_as(text: str) -> Quantity | None:
     """The number at the start of an answer behind which a word stands, a unit or not: `7 zorkmid`, `5.8 billion`."""
-    found = leading_number(_NAME_RE.sub("", bare(text)).removeprefix("$")) if len(text) <= MAX_ANSWER_CHARS else None
+    found = leading_number(NAME_RE.sub("", bare(text)).removeprefix("$")) if len(text) <= MAX_ANSWER_CHARS else None
     return found[0] if found is not None and _MORE_RE.match(found[1]) else None
 
 
@@ -101,7 +100,7 @@ def counted_answer(text: str, unit: Unit = NO_UNIT, decimals: int | None = None)
 
 def name_of(text: str) -> str | None:
     """The variable that an answer gives a value to, as `x` in `x = 5`; `None` where it names none."""
-    match = _NAME_RE.match(text)
+    match = NAME_RE.match(text)
     return match.group(1).replace("{", "").replace("}", "") if match else None
 
 
@@ -162,7 +161,7 @@ def split_unit(text: str) -> Measured | None:
     marked = _marked_words(text)
     if marked is not None and read_unit(marked.unit) is not None:
         return marked
-    clean = _NAME_RE.sub("", bare(text))
+    clean = NAME_RE.sub("", bare(text))
     for start in _UNIT_START_RE.finditer(clean):
         expression, unit = clean[: start.start()].rstrip(), clean[start.start() :]
         without_constants = _CONSTANTS_RE.sub("", expression)
