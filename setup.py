@@ -51,5 +51,5 @@ setup(
         "xxhash>=3.4",
     ],
     extras_require=extras,
-    entry_points={"console_scripts": ["trl-r1v2 = trl_r1v2.cli.main:main"]},
+    entry_points={"console_scripts": ["trl-r1v2 = trl_r1v2.scripts.main:main"]},
 )

@@ -20,7 +20,8 @@ os.environ["HF_DATASETS_CACHE"] = _DATASETS_CACHE
 atexit.register(shutil.rmtree, _DATASETS_CACHE, ignore_errors=True)
 
 import pytest  # noqa: E402
-from tiny_models import build_internvl, build_qwen2  # noqa: E402
+
+from tests.support.tiny_models import build_internvl, build_qwen2  # noqa: E402
 
 
 @pytest.fixture(scope="session")

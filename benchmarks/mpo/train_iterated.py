@@ -19,9 +19,9 @@ from benchmarks.mpo.noisy_reward import NoisyReward
 from benchmarks.mpo.train_one import settings_of
 from trl_r1v2 import MPOConfig, MPOTrainer
 from trl_r1v2.datasets.digits_text import unsupported_digits
-from trl_r1v2.mpo.pairs import Pair, PairRules, Response, build_pairs
 from trl_r1v2.rewards import accuracy_reward
 from trl_r1v2.sampling import sample_responses
+from trl_r1v2.sampling.pairs import Pair, PairRules, Response, build_pairs
 from trl_r1v2.vlm.activation import set_trainable
 
 

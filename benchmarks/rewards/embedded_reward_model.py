@@ -42,7 +42,7 @@ def run(command: list[str], done: Path) -> float | None:
         return None
     began = done.parent.exists()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "trl_r1v2.cli.main", *command], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-m", "trl_r1v2.scripts.main", *command], check=True, cwd=ROOT)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return None if began else after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

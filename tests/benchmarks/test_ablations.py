@@ -5,7 +5,6 @@ import json
 import math
 import re
 import statistics
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from scipy import stats
 
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the installed package
 
 from benchmarks.ablations import page, sections  # noqa: E402
 from benchmarks.ablations.claims import AGREES, OPPOSITE, UNDECIDED, Claim, Estimate, paired, percent, sentence  # noqa: E402

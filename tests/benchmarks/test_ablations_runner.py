@@ -11,7 +11,6 @@ import pytest
 
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the installed package
 
 from benchmarks.ablations import __main__ as command  # noqa: E402
 from benchmarks.ablations import runner  # noqa: E402

@@ -10,7 +10,8 @@ import yaml
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from PIL import Image as PILImage
 
-from trl_r1v2.cli.loading import (
+from trl_r1v2.checks.rows import DatasetError
+from trl_r1v2.scripts.loading import (
     import_by_name,
     load_model,
     load_reward_funcs,
@@ -18,9 +19,8 @@ from trl_r1v2.cli.loading import (
     resolve_checkpoint,
     take_split,
 )
-from trl_r1v2.cli.main import main
-from trl_r1v2.cli.recipe import RecipeError
-from trl_r1v2.datasets.checks import DatasetError
+from trl_r1v2.scripts.main import main
+from trl_r1v2.scripts.recipe import RecipeError
 
 
 FEATURES = Features(
@@ -273,8 +273,8 @@ def test_through_accelerate_launch(recipe, tmp_path):
 def test_model_folder_that_is_not_there_is_refused(tmp_path):
     """In one line, where transformers' own message speaks of repository names."""
 
-    from trl_r1v2.cli.loading import check_model_path
-    from trl_r1v2.cli.recipe import RecipeError
+    from trl_r1v2.scripts.loading import check_model_path
+    from trl_r1v2.scripts.recipe import RecipeError
 
     with pytest.raises(RecipeError, match="no such folder. Build it first, or correct `model_name_or_path`"):
         check_model_path(str(tmp_path / "nowhere"))

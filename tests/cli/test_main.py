@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from trl_r1v2.cli import launch as launcher
-from trl_r1v2.cli.main import COMMANDS, help_text, main, run_command
-from trl_r1v2.cli.recipe import RecipeError
+from trl_r1v2.scripts import launch as launcher
+from trl_r1v2.scripts.main import COMMANDS, help_text, main, run_command
+from trl_r1v2.scripts.recipe import RecipeError
 
 
 def test_help_imports_neither_torch_nor_trl():
     code = (
-        "import sys; from trl_r1v2.cli.main import main; main(['--help']); "
+        "import sys; from trl_r1v2.scripts.main import main; main(['--help']); "
         "print([name for name in ('torch', 'trl', 'transformers', 'accelerate', 'yaml', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -51,7 +51,7 @@ def test_broken_recipe_is_refused_before_the_script_is_imported(tmp_path):
     recipe = tmp_path / "grpo.yaml"
     recipe.write_text("a: [1\n")
     code = (
-        "import sys; from trl_r1v2.cli.main import main; "
+        "import sys; from trl_r1v2.scripts.main import main; "
         f"code = main(['grpo', '--config', {str(recipe)!r}]); print('torch' in sys.modules); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -75,7 +75,7 @@ def test_a_reader_that_leaves_early_is_no_error(command):
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
-        [sys.executable, "-m", "trl_r1v2.cli.main", *command], stdout=writer, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "trl_r1v2.scripts.main", *command], stdout=writer, stderr=subprocess.PIPE, text=True
     )
     os.close(writer)
     assert done.returncode == 141  # 128 + SIGPIPE, as the shell reports of programs that the signal ends

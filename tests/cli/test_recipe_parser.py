@@ -7,8 +7,8 @@ from typing import Literal
 
 import pytest
 
-from trl_r1v2.cli.parser import RecipeParser
-from trl_r1v2.cli.recipe import RecipeError, read_recipe, value_problem
+from trl_r1v2.scripts.parser import RecipeParser
+from trl_r1v2.scripts.recipe import RecipeError, read_recipe, value_problem
 
 
 class Colour(Enum):

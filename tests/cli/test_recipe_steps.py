@@ -17,15 +17,15 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command
 from datasets import Dataset, DatasetDict
 from PIL import Image
-from ssb_grpo.tiny_qwen_vl import build_qwen_vl
 from transformers import AutoProcessor, Trainer
 
-from trl_r1v2.cli import launch as launcher
-from trl_r1v2.cli.loading import import_by_name
-from trl_r1v2.cli.main import run_command
-from trl_r1v2.cli.recipe import read_recipe
+from tests.support.tiny_qwen_vl import build_qwen_vl
 from trl_r1v2.rewards.reward_server import RewardServer
 from trl_r1v2.scripts import align, grpo, mpo
+from trl_r1v2.scripts import launch as launcher
+from trl_r1v2.scripts.loading import import_by_name
+from trl_r1v2.scripts.main import run_command
+from trl_r1v2.scripts.recipe import read_recipe
 from trl_r1v2.vlm.activation import component_of
 
 

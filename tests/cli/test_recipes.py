@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from trl_r1v2.cli.main import COMMANDS
-from trl_r1v2.cli.pipeline import ResolvedStage, resolve_stages
-from trl_r1v2.cli.recipe import read_recipe
+from trl_r1v2.scripts.main import COMMANDS
+from trl_r1v2.scripts.pipeline import ResolvedStage, resolve_stages
+from trl_r1v2.scripts.recipe import read_recipe
 from trl_r1v2.scripts.run import main, make_parser
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trl_r1v2.cli.recipe import RecipeError
-from trl_r1v2.cli.stage_process import clock, describe_exit, folder_lock, log_lines
+from trl_r1v2.scripts.recipe import RecipeError
 from trl_r1v2.scripts.run import main, make_parser
+from trl_r1v2.scripts.stage_process import clock, describe_exit, folder_lock, log_lines
 
 
 # Appends its name to `ran` and writes a file to its own folder.

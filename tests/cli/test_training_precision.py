@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 
-from trl_r1v2.cli.training import precision_warning
+from trl_r1v2.scripts.training import precision_warning
 
 
 def trainer(dtype=torch.bfloat16, kind=DistributedType.MULTI_GPU, mixed_precision="bf16", deepspeed_bf16=None):

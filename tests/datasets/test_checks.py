@@ -10,7 +10,7 @@ import pytest
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 
-from trl_r1v2.datasets.checks import DatasetError, check_dataset, parse_check_images
+from trl_r1v2.checks.rows import DatasetError, check_dataset, parse_check_images
 from trl_r1v2.rewards.columns import reward_columns
 
 
@@ -98,7 +98,7 @@ def test_plain_text_message_takes_all_images():
     dataset = [{"prompt": prompt, "images": [PILImage.new("L", (4, 4))]}]
     from trl import prepare_multimodal_messages
 
-    from trl_r1v2.datasets.checks import check_row
+    from trl_r1v2.checks.rows import check_row
 
     with pytest.raises(ValueError, match="does not match number of image placeholders"):
         prepare_multimodal_messages(prompt, dataset[0]["images"])
@@ -216,7 +216,7 @@ def test_pictures_beyond_the_limit_of_training_are_refused_by_their_header(side)
 
 def test_pictures_without_a_known_range_are_refused():
     dataset = [{"prompt": TEXT, "images": [PILImage.new("F", (4, 4))]}]
-    from trl_r1v2.datasets.checks import check_row, decode_image
+    from trl_r1v2.checks.rows import check_row, decode_image
 
     ((place, image),) = check_row(dataset[0], place="row 0")
     with pytest.raises(DatasetError, match="row 0, column 'images', image 0 cannot be decoded: .*mode 'F'"):

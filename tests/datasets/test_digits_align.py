@@ -11,8 +11,8 @@ import torch
 import yaml
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from trl_r1v2.cli.main import main
 from trl_r1v2.datasets.digits import TASK_FEATURES, align_dataset, task_dataset
+from trl_r1v2.scripts.main import main
 
 
 NUM_ROWS = 10

@@ -11,7 +11,7 @@ from datasets import Dataset
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from trl_r1v2.datasets.checks import DatasetError
+from trl_r1v2.checks.rows import DatasetError
 from trl_r1v2.datasets.digits_parts import (
     classification_accuracy,
     fit,

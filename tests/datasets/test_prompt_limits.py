@@ -6,13 +6,13 @@ import shutil
 import pytest
 from datasets import Dataset
 from PIL import Image
-from ssb_grpo.tiny_qwen_vl import build_qwen_vl
 from transformers import AutoProcessor
 
-from trl_r1v2.cli.main import main
-from trl_r1v2.datasets.checks import DatasetError, check_dataset
-from trl_r1v2.datasets.prompt_limits import PromptLimits
-from trl_r1v2.vlm.processing import count_prompt_tokens
+from tests.support.tiny_qwen_vl import build_qwen_vl
+from trl_r1v2.checks.prompt_limits import PromptLimits
+from trl_r1v2.checks.rows import DatasetError, check_dataset
+from trl_r1v2.images.processing import count_prompt_tokens
+from trl_r1v2.scripts.main import main
 
 
 # Positions of the tiny models.

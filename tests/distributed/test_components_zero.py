@@ -14,18 +14,15 @@ from pathlib import Path
 
 import pytest
 import torch
-
-
-TESTS = Path(__file__).parent.parent
-NEIGHBOURS = [TESTS, *(TESTS / name for name in ("mpo", "rewards", "ssb_grpo"))]
-sys.path += [str(folder) for folder in NEIGHBOURS]
-
-import zero_worker  # noqa: E402
-from launch_configs import FSDP2, MACHINE  # noqa: E402
 from peft import PeftModel  # noqa: E402
-from reward_tiny import build_reward_model, conversation, pair  # noqa: E402
 from transformers import AutoModelForImageTextToText  # noqa: E402
 
+from tests.support import (
+    ROOT,
+    zero_worker,  # noqa: E402
+)
+from tests.support.launch_configs import FSDP2, MACHINE  # noqa: E402
+from tests.support.reward_tiny import build_reward_model, conversation, pair  # noqa: E402
 from trl_r1v2.rewards import RewardModel  # noqa: E402
 
 
@@ -64,9 +61,8 @@ def run_two(folder: Path, config: str, models: list[str], scenarios: list[str]) 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    paths = [*map(str, NEIGHBOURS), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "TORCH_GLOO_TIMEOUT": "120",
     }

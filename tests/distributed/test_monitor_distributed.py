@@ -6,17 +6,15 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-
-TESTS = Path(__file__).parent.parent
-sys.path.append(str(TESTS / "ssb_grpo"))
-
-import monitor_worker  # noqa: E402
+from tests.support import (
+    ROOT,
+    monitor_worker,  # noqa: E402
+)
 
 
 pytestmark = pytest.mark.slow
@@ -28,9 +26,8 @@ def two(tmp_path_factory, internvl_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    paths = [str(TESTS), str(TESTS / "ssb_grpo"), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "TORCH_GLOO_TIMEOUT": "120",
     }

@@ -6,27 +6,24 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-
-TESTS = Path(__file__).parent.parent
-sys.path.append(str(TESTS / "ssb_grpo"))
-
-import ssb_worker  # noqa: E402
-from launch_configs import FSDP2, MACHINE  # noqa: E402
-from row_losses import RefRow, row_logps, step_loss  # noqa: E402
-from runs import SSBGRPOTrainer, make_trainer, text_dataset  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText  # noqa: E402
 
+from tests.support import (
+    ROOT,
+    ssb_worker,  # noqa: E402
+)
+from tests.support.launch_configs import FSDP2, MACHINE  # noqa: E402
+from tests.support.ssb_row_losses import RefRow, row_logps, step_loss  # noqa: E402
+from tests.support.ssb_runs import SSBGRPOTrainer, make_trainer, text_dataset  # noqa: E402
 from trl_r1v2.ssb_grpo.state import BufferStateError  # noqa: E402
 
 
 pytestmark = pytest.mark.slow
 
-WORKER = Path(__file__).with_name("ssb_worker.py")
+WORKER = ROOT / "tests" / "support" / "ssb_worker.py"
 DEEPSPEED = (
     MACHINE
     + """
@@ -50,9 +47,8 @@ def free_port() -> int:
 
 def run_two(launcher, folder, models, scenarios) -> dict[str, list[dict]]:
     """What each of two processes saw, scenario by scenario. A hang ends in the time limit."""
-    paths = [str(TESTS), str(TESTS / "ssb_grpo"), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "TORCH_GLOO_TIMEOUT": "120",
     }

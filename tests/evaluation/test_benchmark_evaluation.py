@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from chat_server import serving
 from PIL import Image as PILImage
-from public_rows import MATHVISION, MATHVISION_ROWS, MMMU, MMMU_ROWS, write
 
-from trl_r1v2.cli.main import main
+from tests.support.chat_server import serving
+from tests.support.public_rows import MATHVISION, MATHVISION_ROWS, MMMU, MMMU_ROWS, write
 from trl_r1v2.evaluation.benchmarks.grading import Grade
 from trl_r1v2.evaluation.judge import Case
 from trl_r1v2.evaluation.records import judge_batch
 from trl_r1v2.sampling.server import request_seed
+from trl_r1v2.scripts.main import main
 
 
 NUM_SAMPLES = 4

@@ -4,8 +4,15 @@
 from fractions import Fraction
 
 import pytest
-from public_rows import AIME_ROWS, MATHVISION_ROWS, MATHVISTA_ROWS, MMMU_PRO_STANDARD_ROWS, MMMU_ROWS, OLYMPIAD_ROWS
 
+from tests.support.public_rows import (
+    AIME_ROWS,
+    MATHVISION_ROWS,
+    MATHVISTA_ROWS,
+    MMMU_PRO_STANDARD_ROWS,
+    MMMU_ROWS,
+    OLYMPIAD_ROWS,
+)
 from trl_r1v2.evaluation.benchmarks import ADAPTERS
 from trl_r1v2.evaluation.benchmarks.grading import BenchmarkGrader, can_pair
 from trl_r1v2.evaluation.benchmarks.loading import as_row

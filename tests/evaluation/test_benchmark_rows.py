@@ -5,7 +5,8 @@ import math
 
 import pytest
 from datasets import Dataset, Features, Value
-from public_rows import (
+
+from tests.support.public_rows import (
     AIME,
     AIME_ROWS,
     MATHVISION,
@@ -26,8 +27,7 @@ from public_rows import (
     olympiad_row,
     write,
 )
-
-from trl_r1v2.datasets.checks import check_dataset
+from trl_r1v2.checks.rows import check_dataset
 from trl_r1v2.evaluation.benchmarks import ADAPTERS, HARNESSES, PAPER_FIGURES, BenchmarkError, find_adapter
 from trl_r1v2.evaluation.benchmarks.grading import KINDS
 from trl_r1v2.evaluation.benchmarks.loading import check_schema, load_rows

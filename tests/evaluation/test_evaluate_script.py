@@ -12,9 +12,9 @@ import yaml
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 
-from trl_r1v2.cli.main import main
 from trl_r1v2.evaluation.records import Record, row_scores, summarize
 from trl_r1v2.evaluation.terminal import print_metrics
+from trl_r1v2.scripts.main import main
 
 
 FEATURES = Features(

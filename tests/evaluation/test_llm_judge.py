@@ -7,8 +7,8 @@ import threading
 import time
 
 import pytest
-from chat_server import DROP, completion, serving
 
+from tests.support.chat_server import DROP, completion, serving
 from trl_r1v2.evaluation import judge as judge_module
 from trl_r1v2.evaluation.judge import Case, Judge, VerdictCache, case_key, read_verdict
 from trl_r1v2.sampling import chat_client

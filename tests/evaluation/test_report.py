@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from PIL import Image as PILImage
 from scipy import stats
 
-from trl_r1v2.cli.main import main
 from trl_r1v2.evaluation import plots
 from trl_r1v2.evaluation.records import Record, summarize, write_records
 from trl_r1v2.evaluation.report import figure
 from trl_r1v2.evaluation.summary import ReportError, build_summary, choose_examples, read_evaluation, read_stages
+from trl_r1v2.scripts.main import main
 
 
 NUM_ROWS, NUM_SAMPLES = 12, 4

@@ -2,24 +2,18 @@
 """From recipes: `calibrate` on what `pairs` keeps, `pairs` by a threshold file, and monitored `grpo` and `mpo`."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
 from datasets import Dataset, load_dataset
 
-
-sys.path.append(str(Path(__file__).parents[1] / "ssb_grpo"))
-
-from seeing import colour_rows  # noqa: E402
-
-from trl_r1v2.cli.main import main  # noqa: E402
-from trl_r1v2.cli.recipe import RecipeError  # noqa: E402
+from tests.support.seeing import colour_rows  # noqa: E402
 from trl_r1v2.hallucination.monitor_config import ControllerConfig, MonitorConfig  # noqa: E402
-from trl_r1v2.hallucination.recipe import load_monitor_parts  # noqa: E402
-from trl_r1v2.hallucination.threshold_files import write_threshold_file  # noqa: E402
 from trl_r1v2.rewards import Component, HybridReward  # noqa: E402
+from trl_r1v2.scripts.main import main  # noqa: E402
+from trl_r1v2.scripts.monitor import load_monitor_parts  # noqa: E402
+from trl_r1v2.scripts.recipe import RecipeError  # noqa: E402
+from trl_r1v2.scripts.threshold_files import write_threshold_file  # noqa: E402
 
 
 def text_of(completion):
@@ -251,7 +245,7 @@ def test_mpo_writes_the_threshold_for_pairs(colours, text_model_path, internvl_p
     ],
 )
 def test_what_a_monitored_recipe_refuses(colours, monitor, controller, message):
-    from trl_r1v2.datasets.checks import DatasetError
+    from trl_r1v2.checks.rows import DatasetError
 
     defaults = {
         "monitor_dataset": colours,

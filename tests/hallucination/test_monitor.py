@@ -2,7 +2,6 @@
 """The monitor through `trainer.train()`: what it leaves alone, what it may cost, what it does, and how it resumes."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,7 @@ from datasets import Dataset, Features, List
 from datasets import Image as ImageFeature
 from transformers import TrainerCallback
 
-
-sys.path.append(str(Path(__file__).parents[1] / "ssb_grpo"))
-
-from runs import (  # noqa: E402
+from tests.support.ssb_runs import (  # noqa: E402
     GRPOTrainer,
     SSBGRPOTrainer,
     assert_identical,
@@ -24,11 +20,10 @@ from runs import (  # noqa: E402
     mixed_reward,
     text_dataset,
 )
-
 from trl_r1v2.hallucination import HallucinationMonitor, MonitorConfig, RewardThresholdController  # noqa: E402
 from trl_r1v2.hallucination.probe import ProbeFunctions  # noqa: E402
-from trl_r1v2.hallucination.threshold_files import read_threshold_file  # noqa: E402
 from trl_r1v2.rewards import Component, HybridReward  # noqa: E402
+from trl_r1v2.scripts.threshold_files import read_threshold_file  # noqa: E402
 
 
 def vowels(text, column):
@@ -273,9 +268,9 @@ def test_images_of_any_mode_are_written(mode, file_format, internvl_path, tmp_pa
     from io import BytesIO
 
     from PIL import Image
-    from runs import image
 
-    from trl_r1v2.vlm.processing import load_image
+    from tests.support.ssb_runs import image
+    from trl_r1v2.images.processing import load_image
 
     rows = []
     for row in range(2):
@@ -299,7 +294,8 @@ def test_images_of_any_mode_are_written(mode, file_format, internvl_path, tmp_pa
 
 def test_a_second_run_into_the_folder_leaves_nothing_of_the_first(internvl_path, tmp_path):
     from PIL import Image
-    from runs import image
+
+    from tests.support.ssb_runs import image
 
     def run(rows, **settings):
         trainer = make_trainer(GRPOTrainer, internvl_path, tmp_path, image_dataset(), max_steps=1)
@@ -322,7 +318,7 @@ def test_a_second_run_into_the_folder_leaves_nothing_of_the_first(internvl_path,
 
 
 def test_a_blind_model_stops_the_run(internvl_path, tmp_path):
-    from seeing import blinded
+    from tests.support.seeing import blinded
 
     trainer = make_trainer(GRPOTrainer, internvl_path, tmp_path, image_dataset(), max_steps=6)
     settings = config(monitor_watch="ungrounded_rate", monitor_stop_above=0.99, monitor_stop_patience=2)

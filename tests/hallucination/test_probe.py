@@ -4,25 +4,19 @@ Forward passes against unpadded ones, and a probe of a model that sees, of the s
 """
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
 
-
-sys.path.append(str(Path(__file__).parents[1] / "ssb_grpo"))
-
-from seeing import blinded, colour_rows, named_colours, train_to_see, unsupported_colours
-
+from tests.support.seeing import blinded, colour_rows, named_colours, train_to_see, unsupported_colours
 from trl_r1v2.hallucination import MonitorConfig
 from trl_r1v2.hallucination.grounding import blank_like, image_partners, prompt_with_other_images, response_statistics
 from trl_r1v2.hallucination.probe import Probe, ProbeFunctions, _pieces
 from trl_r1v2.hallucination.signals import critical_positions
+from trl_r1v2.images.processing import load_image
 from trl_r1v2.sampling.prompts import encode_prompts, images_of, read_prompt
 from trl_r1v2.sampling.rollouts import Rollout
-from trl_r1v2.vlm.processing import load_image
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +148,7 @@ def test_statistics_of_ragged_rows(seeing):
 
 
 def test_partners_have_as_many_images():
-    from runs import image_dataset
+    from tests.support.ssb_runs import image_dataset
 
     dataset = image_dataset(6, layouts=((1,), (), (1, 1), (2,), (1, 1), (1,)))
     assert image_partners(dataset) == {0: 3, 3: 5, 5: 0, 2: 4, 4: 2}

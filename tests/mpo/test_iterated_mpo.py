@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset, Features, Image, List, Value, load_dataset
-from mpo_tiny import make_image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from trl_r1v2.cli.main import COMMANDS
-from trl_r1v2.cli.pipeline import ResolvedStage, resolve_stages
-from trl_r1v2.cli.recipe import read_recipe
+from tests.support.mpo_tiny import make_image
 from trl_r1v2.sampling import model_fingerprint
+from trl_r1v2.scripts.main import COMMANDS
+from trl_r1v2.scripts.pipeline import ResolvedStage, resolve_stages
+from trl_r1v2.scripts.recipe import read_recipe
 from trl_r1v2.scripts.run import make_parser
 
 

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mpo_worker
 import pytest
+
+from tests.support import ROOT, mpo_worker
 
 
 pytestmark = pytest.mark.slow
 
-WORKER = Path(__file__).with_name("mpo_worker.py")
+WORKER = ROOT / "tests" / "support" / "mpo_worker.py"
 FSDP2 = """
 compute_environment: LOCAL_MACHINE
 distributed_type: FSDP
@@ -56,7 +57,7 @@ def run_two(launcher: list[str], folder: Path, scenarios: list[str]) -> dict[str
     """What each of two processes found, scenario by scenario."""
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(WORKER.parent), str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "CI": "1",
         "HF_HUB_OFFLINE": "1",

@@ -8,7 +8,13 @@ import weakref
 import pytest
 import torch
 from datasets import Dataset
-from mpo_tiny import (
+from peft import LoraConfig
+from PIL import Image as PILImage
+from transformers import GotOcr2ImageProcessor
+from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
+
+from tests.support.mpo_tiny import (
     TILE,
     TOKENS_PER_TILE,
     image_pairs,
@@ -22,12 +28,6 @@ from mpo_tiny import (
     text_pairs,
     training_args,
 )
-from peft import LoraConfig
-from PIL import Image as PILImage
-from transformers import GotOcr2ImageProcessor
-from trl import DPOConfig, DPOTrainer
-from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
-
 from trl_r1v2.mpo.collator import MPOVisionDataCollator
 from trl_r1v2.mpo.mpo_config import MPOConfig
 from trl_r1v2.mpo.mpo_trainer import MPOTrainer

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from mpo_reference import PlainMPO
-from mpo_tiny import (
+from safetensors.torch import load_file
+from transformers import InternVLForConditionalGeneration
+from trl import DPOConfig, DPOTrainer
+
+from tests.support.mpo_reference import PlainMPO
+from tests.support.mpo_tiny import (
     image_pairs,
     logged,
     make_moe_model,
@@ -20,10 +24,6 @@ from mpo_tiny import (
     text_pairs,
     training_args,
 )
-from safetensors.torch import load_file
-from transformers import InternVLForConditionalGeneration
-from trl import DPOConfig, DPOTrainer
-
 from trl_r1v2.mpo.mpo_config import MPOConfig
 from trl_r1v2.mpo.mpo_trainer import MPOTrainer
 from trl_r1v2.mpo.reward_shift import STATE_FILE, MPOStateError, RewardShift, save_reward_shift

@@ -6,10 +6,10 @@ import json
 import pytest
 import torch
 import yaml
-from mpo_tiny import image_pairs, make_processor, make_vlm
 from safetensors.torch import load_file
 
-from trl_r1v2.datasets.checks import DatasetError
+from tests.support.mpo_tiny import image_pairs, make_processor, make_vlm
+from trl_r1v2.checks.rows import DatasetError
 from trl_r1v2.scripts.mpo import main, make_parser
 
 

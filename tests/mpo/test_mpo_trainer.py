@@ -7,12 +7,20 @@ import math
 import pytest
 import torch
 from datasets import load_from_disk
-from mpo_reference import PlainMPO
-from mpo_tiny import logged, make_moe_model, make_text_model, make_tokenizer, moved_copy, text_pairs, training_args
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
+from tests.support.mpo_reference import PlainMPO
+from tests.support.mpo_tiny import (
+    logged,
+    make_moe_model,
+    make_text_model,
+    make_tokenizer,
+    moved_copy,
+    text_pairs,
+    training_args,
+)
 from trl_r1v2.mpo.mpo_config import MPOConfig
 from trl_r1v2.mpo.mpo_trainer import MPOTrainer
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trl_r1v2.mpo.pairs import (
+from trl_r1v2.sampling.pairs import (
     NEGATIVES,
     ROLES,
     PairRules,
@@ -336,6 +336,6 @@ def test_roles_cover_all_combinations():
 
 
 def test_the_rules_import_without_torch():
-    code = "import sys, trl_r1v2.mpo.pairs; print('torch' in sys.modules, 'trl' in sys.modules)"
+    code = "import sys, trl_r1v2.sampling.pairs; print('torch' in sys.modules, 'trl' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["False", "False"]

@@ -7,13 +7,13 @@ import pytest
 import torch
 from datasets import Dataset, Value, load_dataset
 from PIL import Image as PILImage
-from tiny_models import build_internvl
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import DPOConfig, DPOTrainer
 
-from trl_r1v2.mpo.pairs import PairRules
-from trl_r1v2.mpo.pairs_dropout_ntp import first_half, without_images
+from tests.support.tiny_models import build_internvl
 from trl_r1v2.sampling import Rollout, RolloutStore, sample_responses
+from trl_r1v2.sampling.pairs import PairRules
+from trl_r1v2.sampling.pairs_dropout_ntp import first_half, without_images
 from trl_r1v2.scripts import filter_prompts, pairs
 from trl_r1v2.scripts.filter_prompts import FilterPromptsArguments
 from trl_r1v2.scripts.pairs import PairsArguments

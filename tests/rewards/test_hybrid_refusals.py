@@ -34,8 +34,8 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
 
 
 def test_a_misspelt_reward_model_is_said_with_file_and_place(tmp_path, monkeypatch):
-    from trl_r1v2.cli.loading import load_reward_func
-    from trl_r1v2.cli.recipe import RecipeError
+    from trl_r1v2.scripts.loading import load_reward_func
+    from trl_r1v2.scripts.recipe import RecipeError
 
     path = tmp_path / "hybrid.yaml"
     path.write_text("components: {theta: {type: reward_model, path: runs/rewrad}}\n")

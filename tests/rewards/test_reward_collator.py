@@ -4,7 +4,9 @@
 import pytest
 import torch
 from datasets import Dataset
-from reward_tiny import (
+from transformers import AutoProcessor
+
+from tests.support.reward_tiny import (
     PlainReward,
     build_reward_model,
     conversation,
@@ -15,9 +17,7 @@ from reward_tiny import (
     settings,
     train,
 )
-from transformers import AutoProcessor
-
-from trl_r1v2.datasets.checks import DatasetError
+from trl_r1v2.checks.rows import DatasetError
 from trl_r1v2.rewards import VisionRewardConfig, VisionRewardDataCollator, VisionRewardTrainer, load_trainable
 from trl_r1v2.rewards.reward_collator import _swapped_rows
 

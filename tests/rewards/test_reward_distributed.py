@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import reward_worker
-from reward_tiny import conversation, pair
 from transformers import AutoProcessor
 
+from tests.support import ROOT, reward_worker
+from tests.support.reward_tiny import conversation, pair
 from trl_r1v2.rewards import RewardModel, load_trainable
 
 
@@ -26,7 +26,7 @@ def test_two_processes_train_as_one(internvl_path, tmp_path):
     (tmp_path / "two").mkdir()
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(WORKER.parent), str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "CI": "1",
         "HF_HUB_OFFLINE": "1",

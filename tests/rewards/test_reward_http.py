@@ -9,9 +9,9 @@ import types
 
 import pytest
 from PIL import Image
-from pooling_server import DROP, TRUNCATE, PoolingServer, pooled, refusal, serving
-from reward_tiny import picture
 
+from tests.support.pooling_server import DROP, TRUNCATE, PoolingServer, pooled, refusal, serving
+from tests.support.reward_tiny import picture
 from trl_r1v2.rewards import HTTPRewardModel, HybridReward, RewardModelReward
 from trl_r1v2.sampling import http_client
 

@@ -6,9 +6,9 @@ import threading
 import pandas
 import pytest
 from datasets import Dataset
-from pooling_server import DROP, PoolingServer, refusal, serving
 from trl import GRPOConfig, GRPOTrainer
 
+from tests.support.pooling_server import DROP, PoolingServer, refusal, serving
 from trl_r1v2.rewards import HTTPRewardModel, HybridReward
 from trl_r1v2.rewards.reward_async import AsyncRewardModelReward
 from trl_r1v2.sampling import http_client

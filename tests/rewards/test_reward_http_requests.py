@@ -4,11 +4,11 @@
 import json
 
 import pytest
-from pooling_requests import encoded, image_part, png_header, request
-from reward_tiny import picture
 
+from tests.support.pooling_requests import encoded, image_part, png_header, request
+from tests.support.reward_tiny import picture
+from trl_r1v2.images.processing import MAX_PIXELS
 from trl_r1v2.rewards.reward_requests import RequestError, read_request
-from trl_r1v2.vlm.processing import MAX_PIXELS
 
 
 def test_images_are_read_pixel_by_pixel():

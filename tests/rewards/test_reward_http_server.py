@@ -14,10 +14,10 @@ import urllib.request
 
 import pytest
 from PIL import Image
-from pooling_requests import request
-from pooling_server import serving
-from reward_tiny import build_reward_model, picture
 
+from tests.support.pooling_requests import request
+from tests.support.pooling_server import serving
+from tests.support.reward_tiny import build_reward_model, picture
 from trl_r1v2.rewards import HTTPRewardModel, RewardModel, RewardModelReward, reward_server
 from trl_r1v2.rewards.reward_requests import RequestError
 from trl_r1v2.rewards.reward_server import RewardServer

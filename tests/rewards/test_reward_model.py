@@ -9,9 +9,7 @@ import torch
 from datasets import Dataset
 from datasets import Image as ImageColumn
 from PIL import Image
-from reward_tiny import build_qwen_vl
 from safetensors.torch import load_file, save_file
-from tiny_models import build_tokenizer, text_config
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -19,6 +17,8 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
+from tests.support.reward_tiny import build_qwen_vl
+from tests.support.tiny_models import build_tokenizer, text_config
 from trl_r1v2.rewards import Component, HybridReward, RewardModel, RewardModelReward, Sigmoid
 from trl_r1v2.rewards.value_head import ValueHead
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from reward_tiny import build_reward_model
 from safetensors.torch import load_file, save_file
-from tiny_models import build_tokenizer, text_config
 from transformers import AutoProcessor, Qwen2ForCausalLM, Qwen2ForSequenceClassification
 
+from tests.support.reward_tiny import build_reward_model
+from tests.support.tiny_models import build_tokenizer, text_config
 from trl_r1v2.rewards import HybridReward, RewardModel, RewardModelReward, load_trainable
 from trl_r1v2.rewards.conversations import ConversationEncoder
 from trl_r1v2.rewards.reward_server import RewardServer

@@ -7,15 +7,15 @@ import pytest
 import torch
 import yaml
 from datasets import load_dataset
-from reward_tiny import PlainReward, conversation, pair, pairs
 from safetensors.torch import load_file
 
-from trl_r1v2.cli.loading import load_reward_func, load_reward_funcs
-from trl_r1v2.datasets.checks import DatasetError
+from tests.support.reward_tiny import PlainReward, conversation, pair, pairs
+from trl_r1v2.checks.rows import DatasetError
 from trl_r1v2.rewards import RewardModelReward
 from trl_r1v2.rewards.from_recipe import VARIABLE, load_recipe_reward
 from trl_r1v2.scripts import grpo as grpo_script
 from trl_r1v2.scripts import pairs as pairs_script
+from trl_r1v2.scripts.loading import load_reward_func, load_reward_funcs
 from trl_r1v2.scripts.reward import main, make_parser
 
 

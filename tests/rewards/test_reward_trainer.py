@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from reward_tiny import (
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from tests.support.reward_tiny import (
     PlainReward,
     build_qwen_vl,
     build_reward_model,
@@ -21,9 +24,6 @@ from reward_tiny import (
     settings,
     train,
 )
-from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, AutoProcessor
-
 from trl_r1v2.rewards import (
     RewardModel,
     VisionRewardConfig,

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from trl_r1v2.cli.loading import load_reward_func
 from trl_r1v2.rewards.from_recipe import VARIABLE
 from trl_r1v2.sampling.fingerprints import reward_fingerprint
+from trl_r1v2.scripts.loading import load_reward_func
 
 
 MODULE = """

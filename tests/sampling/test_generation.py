@@ -6,10 +6,10 @@ import pytest
 import torch
 from datasets import Dataset, Image, List
 from PIL import Image as PILImage
-from tiny_models import build_internvl, build_qwen2
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
+from tests.support.tiny_models import build_internvl, build_qwen2
 from trl_r1v2.sampling import dataset_fingerprint, model_fingerprint, sample_chunks, sample_responses
 from trl_r1v2.sampling.prompts import count_images
 

@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from datasets import Dataset, load_dataset
 
+from tests.support import ROOT
 from trl_r1v2.sampling import RolloutStore
 
 
@@ -21,7 +21,7 @@ def odd_reward(completions, **kwargs):
 def launch(module, *arguments):
     environment = {
         **os.environ,
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
@@ -36,7 +36,7 @@ def test_two_processes_share_the_rows(tmp_path, text_model_path):
     Dataset.from_dict({"prompt": [[{"role": "user", "content": text}] for text in texts]}).to_parquet(prompts)
     shared = ["--dataset_name", str(prompts), "--model_name_or_path", text_model_path, "--use_cpu", "true"]
     shared += ["--num_samples", "4", "--max_new_tokens", "64", "--plots", "false"]
-    shared += ["--reward_funcs", "test_processes.odd_reward"]
+    shared += ["--reward_funcs", "tests.sampling.test_processes.odd_reward"]
 
     pool = tmp_path / "pool"
     run = launch("trl_r1v2.scripts.filter_prompts", *shared, "--output_dir", str(pool), "--prefill", "true")

@@ -4,9 +4,10 @@
 import pytest
 import torch
 from peft import LoraConfig
-from probes import fated, logged, probed
-from reference import grpo_loss
-from runs import (
+
+from tests.support.ssb_probes import fated, logged, probed
+from tests.support.ssb_reference import grpo_loss
+from tests.support.ssb_runs import (
     GRPOTrainer,
     SSBGRPOTrainer,
     image_dataset,

@@ -5,9 +5,9 @@ import math
 
 import pytest
 import torch
-from probes import fated
-from runs import SSBGRPOTrainer, make_trainer, text_dataset
 
+from tests.support.ssb_probes import fated
+from tests.support.ssb_runs import SSBGRPOTrainer, make_trainer, text_dataset
 from trl_r1v2.ssb_grpo.metrics import SUMMED, clip_bounds, ratio_counts, ratio_metrics, replay_metrics
 
 

@@ -4,9 +4,9 @@
 import dataclasses
 
 import pytest
-from runs import SSBGRPOTrainer, image_dataset, make_trainer, text_dataset
 from trl import GRPOConfig, TrlParser
 
+from tests.support.ssb_runs import SSBGRPOTrainer, image_dataset, make_trainer, text_dataset
 from trl_r1v2 import SSBGRPOConfig
 from trl_r1v2.ssb_grpo.refusals import UNSUPPORTED_MODEL_TYPES, refuse_unsupported
 

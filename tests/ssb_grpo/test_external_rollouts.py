@@ -5,8 +5,9 @@ import random
 
 import pytest
 import torch
-from probes import fated, logged, probed
-from runs import GRPOTrainer, SSBGRPOTrainer, text_dataset
+
+from tests.support.ssb_probes import fated, logged, probed
+from tests.support.ssb_runs import GRPOTrainer, SSBGRPOTrainer, text_dataset
 
 
 FATES = {3: 0.0, 4: 1.0, 5: 1.0}

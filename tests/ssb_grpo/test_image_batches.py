@@ -3,9 +3,10 @@
 
 import pytest
 import torch
-from probes import fated, logged, probed
-from runs import assert_identical, image_dataset, mixed_dataset
-from tiny_qwen_vl import build_qwen_vl
+
+from tests.support.ssb_probes import fated, logged, probed
+from tests.support.ssb_runs import assert_identical, image_dataset, mixed_dataset
+from tests.support.tiny_qwen_vl import build_qwen_vl
 
 
 FATES = {3: 0.0, 4: 1.0, 5: 1.0}

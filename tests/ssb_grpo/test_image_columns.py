@@ -3,11 +3,11 @@
 
 import pytest
 from datasets import Dataset
-from probes import fated
-from runs import SSBGRPOTrainer, assert_identical, image, make_trainer
 
-from trl_r1v2.datasets.checks import DatasetError, check_dataset
-from trl_r1v2.vlm.collator import with_image_column
+from tests.support.ssb_probes import fated
+from tests.support.ssb_runs import SSBGRPOTrainer, assert_identical, image, make_trainer
+from trl_r1v2.checks.rows import DatasetError, check_dataset
+from trl_r1v2.images.rows import with_image_column
 
 
 FATES = {2: 0.0, 3: 1.0}

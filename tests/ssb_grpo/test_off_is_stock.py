@@ -3,7 +3,8 @@
 
 import pytest
 from peft import LoraConfig
-from runs import (
+
+from tests.support.ssb_runs import (
     GRPOTrainer,
     SSBGRPOTrainer,
     TextAmongImagesGRPOTrainer,

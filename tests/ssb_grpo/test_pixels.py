@@ -6,10 +6,10 @@ import pytest
 import torch
 from datasets import Dataset
 from hypothesis import given, settings
-from runs import image, image_dataset
 from transformers import AutoProcessor
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
+from tests.support.ssb_runs import image, image_dataset
 from trl_r1v2.ssb_grpo.pixels import PixelStore, content_key, process_row
 
 

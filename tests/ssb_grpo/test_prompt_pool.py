@@ -10,14 +10,14 @@ from datasets import Dataset, load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as PILImage
-from tiny_models import build_internvl
 from transformers import AutoModelForImageTextToText
 
+from tests.support.tiny_models import build_internvl
 from trl_r1v2.sampling import RolloutStore
+from trl_r1v2.sampling.prefill import group_advantages
+from trl_r1v2.sampling.prompt_pool import FATES, PoolRules, PromptOutcome, count_fates, pass_rate_histogram
 from trl_r1v2.scripts import filter_prompts
 from trl_r1v2.scripts.filter_prompts import FilterPromptsArguments
-from trl_r1v2.ssb_grpo.prefill import group_advantages
-from trl_r1v2.ssb_grpo.prompt_pool import FATES, PoolRules, PromptOutcome, count_fates, pass_rate_histogram
 from trl_r1v2.ssb_grpo.ssb_grpo_config import SSBGRPOConfig
 from trl_r1v2.ssb_grpo.ssb_grpo_trainer import SSBGRPOTrainer
 

@@ -4,8 +4,10 @@
 import pytest
 import torch
 from datasets import Dataset
-from reference import BeforeStep, grpo_loss, row_logps
-from runs import (
+from trl import GRPOTrainer
+
+from tests.support.ssb_reference import BeforeStep, grpo_loss, row_logps
+from tests.support.ssb_runs import (
     SSBGRPOTrainer,
     image_dataset,
     make_trainer,
@@ -13,7 +15,6 @@ from runs import (
     spread_reward,
     text_dataset,
 )
-from trl import GRPOTrainer
 
 
 def with_fates(dataset: Dataset, fates: dict[int, str]) -> Dataset:

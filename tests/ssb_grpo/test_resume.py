@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from probes import fated, logged
-from runs import (
+from transformers import TrainerCallback
+
+from tests.support import ROOT
+from tests.support.ssb_probes import fated, logged
+from tests.support.ssb_runs import (
     SSBGRPOTrainer,
     assert_identical,
     image_dataset,
@@ -20,8 +22,6 @@ from runs import (
     mixed_dataset,
     text_dataset,
 )
-from transformers import TrainerCallback
-
 from trl_r1v2.ssb_grpo.state import BufferStateError, Shard, find_shards, load_shard, save_shard
 
 
@@ -333,7 +333,7 @@ def test_no_buffer_is_written(settings, text_model_path, tmp_path):
 @pytest.mark.slow
 def test_kills_at_random_points_of_saving(text_model_path, tmp_path):
     """Twenty SIGKILLs inside saving; the run that goes on after each ends as the one that was never killed."""
-    script = Path(__file__).with_name("kill_while_saving.py")
+    script = ROOT / "tests" / "support" / "kill_while_saving.py"
     output = subprocess.run(
         [sys.executable, str(script), text_model_path, str(tmp_path), "20"],
         env=os.environ | {"OMP_NUM_THREADS": "1"},

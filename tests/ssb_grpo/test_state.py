@@ -9,9 +9,9 @@ import pytest
 import torch
 from datasets import Dataset, Features, Image, List, Value
 from hypothesis import given, settings
-from runs import image
 from safetensors import safe_open
 
+from tests.support.ssb_runs import image
 from trl_r1v2.ssb_grpo import state as state_module
 from trl_r1v2.ssb_grpo.sample_buffer import Sample, SelectiveSampleBuffer
 from trl_r1v2.ssb_grpo.state import (

@@ -2,15 +2,15 @@
 """One optimizer step of a stock TRL trainer changes the chosen components' parameters, all of them and no other."""
 
 import pytest
-import tiny_parts
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from PIL import Image
-from ssb_grpo.tiny_qwen_vl import build_qwen_vl
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
+from tests.support import tiny_parts
+from tests.support.tiny_qwen_vl import build_qwen_vl
 from trl_r1v2.vlm.activation import (
     COMPONENTS,
     TrainableArguments,

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_parts
 import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from trl_r1v2.cli.main import main
+from tests.support import tiny_parts
 from trl_r1v2.datasets.digits import align_dataset
+from trl_r1v2.scripts.main import main
 from trl_r1v2.vlm.activation import component_of
 from trl_r1v2.vlm.checkpoint_keys import module_name
 

@@ -7,13 +7,13 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-import tiny_parts
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast
 
+from tests.support import tiny_parts
 from trl_r1v2.vlm import output_folder, shard_writer, tensor_files
 from trl_r1v2.vlm.compose import compose_vlm
 from trl_r1v2.vlm.errors import CheckpointError

@@ -4,14 +4,14 @@
 import json
 import shutil
 
-import published_reference as published
 import pytest
-import tiny_parts
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from tests.support import published_reference as published
+from tests.support import tiny_parts
 from trl_r1v2.vlm.compose import compose_vlm
 from trl_r1v2.vlm.convert import to_native, to_published
 from trl_r1v2.vlm.errors import CheckpointError

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from trl_r1v2.vlm.lockstep import check_step_without_images, trains_image_side
+from trl_r1v2.patches.lockstep import check_step_without_images, trains_image_side
 
 
 def model(trained: str, parts=("vision_tower", "multi_modal_projector", "language_model", "value_head")) -> nn.Module:

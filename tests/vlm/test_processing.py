@@ -7,7 +7,6 @@ import zlib
 
 import numpy as np
 import pytest
-import tiny_parts
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +15,8 @@ from tokenizers import processors
 from transformers import AutoProcessor
 from trl.data_utils import prepare_multimodal_messages
 
-from trl_r1v2.vlm.compose import compose_vlm
-from trl_r1v2.vlm.processing import (
+from tests.support import tiny_parts
+from trl_r1v2.images.processing import (
     MAX_PIXELS,
     RowError,
     check_row,
@@ -26,6 +25,7 @@ from trl_r1v2.vlm.processing import (
     find_bad_rows,
     load_image,
 )
+from trl_r1v2.vlm.compose import compose_vlm
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny_parts
 import trl
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
+from tests.support import tiny_parts
 from trl_r1v2.vlm.compose import ComposeReport, compose_vlm
 from trl_r1v2.vlm.errors import CheckpointError
 from trl_r1v2.vlm.processor_setup import IMAGENET_MEAN, IMAGENET_STD, image_chat_template

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_parts
 import torch
 from safetensors.torch import load_file
 from transformers import (
@@ -26,6 +25,7 @@ from transformers import (
     InternVLVisionModel,
 )
 
+from tests.support import tiny_parts
 from trl_r1v2.datasets.digits import task_dataset
 from trl_r1v2.scripts import real_parts
 from trl_r1v2.scripts.digits_data import DigitsDataArguments

@@ -12,13 +12,13 @@ from transformers import AutoProcessor, Trainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from trl_r1v2 import SSBGRPOConfig, SSBGRPOTrainer
+from trl_r1v2.images.processing import load_image
+from trl_r1v2.images.rows import RGBImageCollator
 from trl_r1v2.mpo.collator import MPOVisionDataCollator
 from trl_r1v2.rewards import VisionRewardDataCollator
 from trl_r1v2.sampling.prompts import encode_prompts, fill_images
 from trl_r1v2.scripts import align, grpo, mpo, reward
 from trl_r1v2.ssb_grpo.pixels import process_row
-from trl_r1v2.vlm.collator import RGBImageCollator
-from trl_r1v2.vlm.processing import load_image
 
 
 SIZE = 28

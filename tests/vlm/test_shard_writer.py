@@ -9,11 +9,11 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-import tiny_parts
 import torch
 from safetensors.torch import save_file
 
-from trl_r1v2.cli.main import main
+from tests.support import tiny_parts
+from trl_r1v2.scripts.main import main
 from trl_r1v2.vlm import output_folder, shard_writer
 from trl_r1v2.vlm.errors import CheckpointError
 from trl_r1v2.vlm.output_folder import LOCK, folder_lock

@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from trl_r1v2.vlm.tile_hash import TileHasher
+from trl_r1v2.images.tile_hash import TileHasher
 
 
 def tiles(count: int) -> torch.Tensor:

@@ -1,12 +1,12 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """The cache runs the tower on distinct tiles only, changes no result, and steps aside where reuse would be wrong."""
 
+import os
 import subprocess
 import sys
 import textwrap
 
 import pytest
-import tiny_parts
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from tests.support import ROOT, tiny_parts
 from trl_r1v2.vlm.activation import set_trainable
 from trl_r1v2.vlm.compose import compose_vlm
 from trl_r1v2.vlm.vision_cache import VisionCache, find_tower
@@ -346,12 +347,11 @@ def test_sharded_towers_agree_between_ranks(tmp_path):
         textwrap.dedent(
             """
             import sys
-            sys.path.insert(0, sys.argv[1])
             import torch, torch.distributed as dist
             from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard
             from transformers import InternVLVisionConfig, InternVLVisionModel
-            import tiny_parts
+            from tests.support import tiny_parts
             from trl_r1v2.vlm.vision_cache import VisionCache
 
             dist.init_process_group("gloo")
@@ -380,6 +380,6 @@ def test_sharded_towers_agree_between_ranks(tmp_path):
         )
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    result = subprocess.run([*command, str(script), str(__file__).rsplit("/", 1)[0]], capture_output=True, text=True, timeout=300)  # fmt: skip
+    result = subprocess.run([*command, str(script), ], capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout.count("done") == 2

@@ -5,14 +5,14 @@ import dataclasses
 import inspect
 import shutil
 
-import published_reference as published
 import pytest
-import tiny_parts
 import yaml
 from transformers import AutoModelForImageTextToText
 
-from trl_r1v2.cli.main import main
+from tests.support import published_reference as published
+from tests.support import tiny_parts
 from trl_r1v2.scripts import compose, convert
+from trl_r1v2.scripts.main import main
 from trl_r1v2.vlm.compose import compose_vlm
 
 

@@ -7,8 +7,7 @@ The answer itself is judged by `trl_r1v2.rewards.accuracy_reward`. Does not cove
 
 from collections.abc import Sequence
 
-from trl_r1v2.rewards.answers import completion_text
-
+from ..rewards.answers import completion_text
 from .digits_text import named_digits, unsupported_digits
 
 

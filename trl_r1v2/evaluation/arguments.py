@@ -100,7 +100,7 @@ class EvaluateArguments:
     )
 
     def __post_init__(self):
-        from ..datasets.checks import parse_check_images
+        from ..checks.rows import parse_check_images
 
         parse_check_images(self.check_images)
         for name, least in (("num_samples", 0), ("max_new_tokens", 1), ("batch_size", 1)):

@@ -24,7 +24,7 @@ from .metrics import estimate_rate, majority_score, pass_at_k
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from trl_r1v2.sampling import Rollout
+    from ..sampling import Rollout
 
 GREEDY, SAMPLED = "greedy", "sampled"
 ALL_TASKS = "all"

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, List, Value
 
-from trl_r1v2.vlm.processing import ImageSource, load_image
+from ..images.processing import ImageSource, load_image
 
 
 FEATURES = Features(
@@ -62,7 +62,7 @@ def write_image(folder: Path, source: ImageSource) -> str:
 
     Args:
         folder (`Path`): The monitor's folder.
-        source: As for [`~trl_r1v2.vlm.processing.load_image`].
+        source: As for [`~trl_r1v2.images.processing.load_image`].
 
     Returns:
         `str`: Its path in the folder, named by a digest of its pixels.

@@ -16,8 +16,8 @@ from datasets import Dataset
 from PIL import Image, ImageStat
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from trl_r1v2.sampling.prompts import count_images, encode_prompts, fill_images, images_of, read_example
-from trl_r1v2.vlm.processing import load_image
+from ..images.processing import load_image
+from ..sampling.prompts import count_images, encode_prompts, fill_images, images_of, read_example
 
 
 @torch.no_grad()

@@ -20,15 +20,14 @@ from transformers import Trainer, TrainerCallback
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from trl_r1v2.sampling.prompts import images_of, read_example
-from trl_r1v2.vlm.native_checkpoint import NativeCheckpointMixin
-
+from ..patches.native_checkpoint import NativeCheckpointMixin
+from ..sampling.prompts import images_of, read_example
+from ..scripts.threshold_files import write_atomically, write_threshold_file
 from .borrowed_model import borrowed_model
 from .flagged import remove_others, write_image, write_table
 from .monitor_config import MonitorConfig
 from .probe import Probe, ProbeFunctions, ProbeRecord
 from .threshold import RewardThresholdController
-from .threshold_files import write_atomically, write_threshold_file
 
 
 logger = get_logger(__name__)
@@ -150,7 +149,7 @@ class HallucinationMonitor(TrainerCallback):
                 f"transformers does not read the checkpoint's weights back into a {type(model).__name__}: the history goes on "
                 "over the weights that the run was started from. Start a new run from the checkpoint "
                 "(`model_name_or_path`), or train with `class Trainer(NativeCheckpointMixin, "
-                f"{type(self.trainer).__name__})` of trl_r1v2.vlm.native_checkpoint, whose checkpoints resume."
+                f"{type(self.trainer).__name__})` of trl_r1v2.patches.native_checkpoint, whose checkpoints resume."
             )
 
     def _clear_folder(self) -> None:

@@ -15,13 +15,12 @@ import numpy as np
 from datasets import Dataset
 from transformers import ProcessorMixin
 
-from trl_r1v2.rewards.answers import message_text, prompt_opens_think
-from trl_r1v2.rewards.columns import reward_columns
-from trl_r1v2.sampling.generation import sample_responses
-from trl_r1v2.sampling.prompts import count_images, read_prompt
-from trl_r1v2.sampling.rollouts import Rollout
-from trl_r1v2.sampling.scoring import score_rollouts
-
+from ..rewards.answers import message_text, prompt_opens_think
+from ..rewards.columns import reward_columns
+from ..sampling.generation import sample_responses
+from ..sampling.prompts import count_images, read_prompt
+from ..sampling.rollouts import Rollout
+from ..sampling.scoring import score_rollouts
 from .grounding import image_partners, prompt_with_other_images, response_statistics
 from .monitor_config import MonitorConfig
 from .signals import (

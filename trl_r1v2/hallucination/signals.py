@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from trl_r1v2.rewards.answers import final_answer, split_reasoning
-from trl_r1v2.rewards.declining import BLIND_PHRASES, declines, is_unsure, plain
+from ..rewards.answers import final_answer, split_reasoning
+from ..rewards.declining import BLIND_PHRASES, declines, is_unsure, plain
 
 
 # Words at which a chain turns to check or change its course (R1V3 names "Wait" and "Alternatively"; the rest is ours).

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import stats
 
-from trl_r1v2.mpo.pairs import quantile
+from ..sampling.pairs import quantile
 
 
 STATE_VERSION = 1
@@ -97,7 +97,7 @@ def calibrate_threshold(
             Thresholds to try, in units of the score.
         quantiles (`Sequence[float]`, *optional*):
             Thresholds to try as quantiles, in [0, 1], of the scores of right responses, as `chosen_quantile` of
-            [`~trl_r1v2.mpo.pairs.PairRules`]; 0, 0.05, …, 0.95 if neither is given.
+            [`~trl_r1v2.sampling.pairs.PairRules`]; 0, 0.05, …, 0.95 if neither is given.
         min_precision (`float`, *optional*, defaults to `0.9`):
             Wanted precision.
         min_pairs (`int`, *optional*, defaults to `1`):

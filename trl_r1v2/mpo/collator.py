@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DataCollatorForVisionPreference
 
-from trl_r1v2.vlm.collator import with_image_list
+from ..images.rows import with_image_list
 
 
 # Key of a batch: `(2 * B,)`, whether `max_length` cut the response short; chosen rows first.
@@ -77,7 +77,7 @@ class MPOVisionDataCollator(DataCollatorForVisionPreference):
     """
     [`~trl.trainer.dpo_trainer.DataCollatorForVisionPreference`] with the rows' odd cases settled.
 
-    - Images are converted to RGB as [`~trl_r1v2.vlm.processing.load_image`] does it. A row without images has an empty
+    - Images are converted to RGB as [`~trl_r1v2.images.processing.load_image`] does it. A row without images has an empty
       list or `None`, and may share a batch with rows that have some.
     - The prompts and their images are processed once per pair instead of twice.
     - Truncation shortens responses only. Which it shortened is in the batch under `"truncated"`, a boolean tensor of

@@ -20,18 +20,16 @@ from datasets import Dataset, DatasetDict
 from datasets.fingerprint import Hasher
 from transformers import ProcessorMixin
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl import DPOTrainer
 from trl.trainer.utils import get_config_model_id, hash_module
 
-from trl_r1v2.vlm.lockstep import check_step_without_images
-from trl_r1v2.vlm.native_checkpoint import NativeCheckpointMixin
-
+from ..patches.dpo import DPOTrainer
+from ..patches.lockstep import check_step_without_images
+from ..patches.sharded_head import gather_head_with_forward
 from .collator import TRUNCATED, MPODataCollator, MPOVisionDataCollator
 from .image_sharing import PairImageSharing
 from .losses import MPOWeights, PairLogps, mpo_losses
 from .mpo_config import MPOConfig
 from .reward_shift import RewardShift, load_reward_shift, save_reward_shift
-from .sharded_head import gather_head_with_forward
 
 
 logger = get_logger(__name__)
@@ -42,7 +40,7 @@ def _has_images(dataset) -> bool:
     return "image" in row or "images" in row
 
 
-class MPOTrainer(NativeCheckpointMixin, DPOTrainer):
+class MPOTrainer(DPOTrainer):
     """
     Trainer for Mixed Preference Optimization (MPO).
 

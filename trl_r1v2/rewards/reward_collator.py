@@ -16,9 +16,8 @@ from transformers import ProcessorMixin
 from transformers.data.data_collator import DataCollatorMixin
 from trl import prepare_multimodal_messages
 
-from trl_r1v2.datasets.checks import DatasetError, check_columns, check_row
-from trl_r1v2.vlm.collator import with_image_list
-
+from ..checks.rows import DatasetError, check_columns, check_row
+from ..images.rows import with_image_list
 from .answers import completion_text
 from .conversations import ConversationEncoder, judged_conversation
 

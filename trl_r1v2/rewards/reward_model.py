@@ -30,9 +30,8 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-from trl_r1v2.vlm.collator import with_image_list, with_rgb_images
-from trl_r1v2.vlm.peft_folder import is_peft_folder, load_merged
-
+from ..images.rows import with_image_list, with_rgb_images
+from ..vlm.peft_folder import is_peft_folder, load_merged
 from .answers import completion_text, message_text, prompt_opens_think, split_reasoning
 from .conversations import ConversationEncoder, judged_conversation
 from .trainable_model import load_trainable, require_weights

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from ..vlm.processing import MAX_PIXELS, RowError, load_image
+from ..images.processing import MAX_PIXELS, RowError, load_image
 
 
 # Fields of vLLM's request that this server follows at these values alone.

@@ -17,12 +17,10 @@ from datasets import Dataset
 from transformers import AutoProcessor, ProcessorMixin, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import SequenceClassifierOutput
-from trl import RewardTrainer
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
-from trl_r1v2.vlm.lockstep import check_step_without_images
-from trl_r1v2.vlm.native_checkpoint import NativeCheckpointMixin
-
+from ..patches.lockstep import check_step_without_images
+from ..patches.reward import RewardTrainer
 from .reward_collator import (
     SWAPPED_ROWS,
     VisionRewardDataCollator,
@@ -37,7 +35,7 @@ from .trainable_model import HEAD, ScalarHeadMixin, load_trainable, set_reward_t
 logger = get_logger(__name__)
 
 
-class VisionRewardTrainer(NativeCheckpointMixin, RewardTrainer):
+class VisionRewardTrainer(RewardTrainer):
     """
     Trainer for scalar reward models that see the image, as [Skywork-VL
     Reward](https://huggingface.co/papers/2505.07263) is trained: a vision-language model whose language-model head gives

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from trl import RewardConfig
 
-from trl_r1v2.vlm.activation import parse_trainable
+from ..vlm.activation import parse_trainable
 
 
 @dataclass

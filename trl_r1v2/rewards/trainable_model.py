@@ -20,8 +20,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils import ModelOutput, cached_file
 
-from trl_r1v2.vlm.activation import COMPONENTS, ActivationReport, component_of, num_elements, parse_trainable
-
+from ..vlm.activation import COMPONENTS, ActivationReport, component_of, num_elements, parse_trainable
 from .value_head import VALUE_HEAD_FILE, ValueHead, last_token_states
 
 

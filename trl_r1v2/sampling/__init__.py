@@ -4,8 +4,8 @@
 Responses sampled outside a trainer, and the resumable store they are written to.
 
 `rollouts` and `chat_client` are pure (no torch); `generation`, `server` and `fingerprints` need torch and are imported on first
-use. Scoring responses, judging prompts and building preference pairs live in `trl_r1v2.ssb_grpo.prompt_pool` and
-`trl_r1v2.mpo.pairs`.
+use. Scoring responses, judging prompts and building preference pairs live in `trl_r1v2.sampling.prompt_pool` and
+`trl_r1v2.sampling.pairs`.
 """
 
 import importlib

@@ -154,7 +154,7 @@ def read_reply(body: bytes) -> ChatReply:
 def encode_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     Write messages as the API takes them: images as PNG data addresses, which keep every pixel of the picture that
-    [`~trl_r1v2.vlm.processing.load_image`] makes.
+    [`~trl_r1v2.images.processing.load_image`] makes.
 
     Args:
         messages (`list[dict]`):
@@ -179,7 +179,7 @@ def _encode_part(part: dict[str, Any]) -> dict[str, Any]:
     if part["type"] == "text":
         return {"type": "text", "text": part["text"]}
     if part["type"] == "image" and isinstance(part.get("image"), Image.Image):
-        from ..vlm.processing import load_image  # imports transformers
+        from ..images.processing import load_image  # imports transformers
 
         buffer = io.BytesIO()
         load_image(part["image"]).save(buffer, format="PNG")

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 
-from trl_r1v2.rewards import from_recipe
+from ..rewards import from_recipe
 
 
 NUM_PROBES = 64
@@ -90,7 +90,7 @@ def reward_fingerprint(name: str, reward_func: Callable) -> str:
 
     Args:
         name (`str`):
-            Folder of a reward model, or any name that [`~trl_r1v2.cli.loading.load_reward_func`] takes.
+            Folder of a reward model, or any name that [`~trl_r1v2.scripts.loading.load_reward_func`] takes.
         reward_func (`Callable`):
             What the name stands for.
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from trl.data_utils import is_conversational, prepare_multimodal_messages
 from trl.trainer.utils import pad
 
-from trl_r1v2.vlm.collator import images_of, with_rgb_images
+from ..images.rows import images_of, with_rgb_images
 
 
 def count_images(dataset: Dataset, row: int) -> int:

@@ -19,8 +19,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from trl_r1v2.cli.loading import load_model, load_reward_func
-
+from ..scripts.loading import load_model, load_reward_func
 from .dataset_folder import load_prompts
 from .fingerprints import content_fingerprint, dataset_fingerprint, model_fingerprint, reward_fingerprint
 from .generation import sample_to_store

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from trl import ScriptArguments
 
-from ..cli.training import (
+from .training import (
     ImageCheckArguments,
     choose_components,
     load_datasets,
@@ -35,11 +35,11 @@ class AlignScriptArguments(ImageCheckArguments, ScriptArguments):
 def main(script_args, training_args, model_args, dataset_args, trainable_args, cache_args):
     from trl import SFTTrainer, get_peft_config, get_quantization_config
 
-    from ..cli.loading import resolve_checkpoint
-    from ..datasets.checks import check_columns
-    from ..vlm.collator import RGBImageCollator
-    from ..vlm.native_checkpoint import NativeCheckpointMixin
+    from ..checks.rows import check_columns
+    from ..images.rows import RGBImageCollator
+    from ..patches.native_checkpoint import NativeCheckpointMixin
     from ..vlm.vision_cache_callback import add_vision_cache
+    from .loading import resolve_checkpoint
 
     class AlignTrainer(NativeCheckpointMixin, SFTTrainer):
         """
@@ -77,9 +77,9 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, c
 def make_parser(prog: str | None = None):
     from trl import DatasetMixtureConfig, ModelConfig, SFTConfig
 
-    from ..cli.parser import RecipeParser
     from ..vlm.activation import TrainableArguments
     from ..vlm.vision_cache_callback import VisionCacheArguments
+    from .parser import RecipeParser
 
     own = (TrainableArguments, VisionCacheArguments)
     return RecipeParser((AlignScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig, *own), prog=prog)

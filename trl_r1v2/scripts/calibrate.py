@@ -92,8 +92,8 @@ class ScoredResponses:
 
 def main(args: CalibrateArguments) -> None:
     from ..hallucination.threshold import calibrate_threshold
-    from ..hallucination.threshold_files import write_atomically, write_threshold_file
     from ..sampling.histograms import check_plotting
+    from .threshold_files import write_atomically, write_threshold_file
 
     if args.plots:
         check_plotting()
@@ -146,10 +146,10 @@ def read_scored(args: CalibrateArguments) -> ScoredResponses:
     Raises:
         RecipeError: The folder holds no finished result of `pairs` or `filter-prompts`, or a function was not called.
     """
-    from ..cli.recipe import RecipeError
     from ..sampling.rollouts import merge_shards
     from ..sampling.run import ROLLOUT_FOLDER
     from ..sampling.scoring import total_score
+    from .recipe import RecipeError
 
     summary = Path(args.scored_dir) / "summary.json"
     if not summary.is_file():
@@ -235,7 +235,7 @@ def draw(path: Path, calibration, min_precision: float) -> None:
 
 
 def make_parser(prog: str | None = None):
-    from ..cli.parser import RecipeParser
+    from .parser import RecipeParser
 
     return RecipeParser((CalibrateArguments,), prog=prog)
 

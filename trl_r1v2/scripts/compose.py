@@ -12,8 +12,8 @@ continues when it is started again.
 
 from dataclasses import dataclass, field
 
-from trl_r1v2.cli.parser import RecipeParser
-from trl_r1v2.vlm.compose import compose_vlm
+from ..vlm.compose import compose_vlm
+from .parser import RecipeParser
 
 
 @dataclass

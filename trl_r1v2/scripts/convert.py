@@ -10,8 +10,8 @@ trl-r1v2 convert --checkpoint my-run/checkpoint-400 --output_dir published --to 
 
 from dataclasses import dataclass, field
 
-from trl_r1v2.cli.parser import RecipeParser
-from trl_r1v2.vlm.convert import to_native, to_published
+from ..vlm.convert import to_native, to_published
+from .parser import RecipeParser
 
 
 @dataclass

@@ -132,7 +132,7 @@ def write_folder(configs: dict, folder: Path, seed: int) -> None:
 
 
 def make_parser(prog: str | None = None):
-    from ..cli.parser import RecipeParser
+    from .parser import RecipeParser
 
     return RecipeParser((DigitsDataArguments,), prog=prog)
 

@@ -60,7 +60,7 @@ class DigitsPartsArguments:
 
 
 def main(script_args: DigitsPartsArguments):
-    from ..datasets.checks import DatasetError
+    from ..checks.rows import DatasetError
 
     card = Path(script_args.dataset_name) / "README.md"
     if not card.is_file():
@@ -159,7 +159,7 @@ def train_vision(script_args: DigitsPartsArguments, folder: Path) -> dict[str, f
 
 
 def make_parser(prog: str | None = None):
-    from ..cli.parser import RecipeParser
+    from .parser import RecipeParser
 
     return RecipeParser((DigitsPartsArguments,), prog=prog)
 

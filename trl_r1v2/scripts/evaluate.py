@@ -50,8 +50,8 @@ def main(
     server_args: ServerArguments | None = None,
     judge_args: JudgeArguments | None = None,
 ):
-    from ..cli.recipe import RecipeError
     from ..sampling.chat_client import ServerError
+    from .recipe import RecipeError
 
     try:
         measure(eval_args, server_args or ServerArguments(), judge_args or JudgeArguments())
@@ -128,12 +128,12 @@ def make_scorers(eval_args: EvaluateArguments, judge_args: JudgeArguments):
         RecipeError: A name cannot be imported.
         ServerError: The judge's key is not set.
     """
-    from ..cli.loading import import_by_name
     from ..evaluation.benchmarks.grading import BenchmarkGrader
     from ..evaluation.judge import Judge, VerdictCache
     from ..evaluation.records import Scorers
     from ..rewards import AccuracyReward, FormatReward
     from ..sampling.chat_client import ChatClient
+    from .loading import import_by_name
 
     think_open = eval_args.think_open
     if think_open is None:
@@ -183,7 +183,7 @@ def make_source(eval_args: EvaluateArguments, server_args: ServerArguments) -> S
     """
     import functools
 
-    from ..cli.recipe import RecipeError
+    from .recipe import RecipeError
 
     path, revision = eval_args.model_name_or_path, eval_args.model_revision
     if (eval_args.generation == "server") != (server_args.server_url is not None):
@@ -208,8 +208,8 @@ def make_source(eval_args: EvaluateArguments, server_args: ServerArguments) -> S
     import torch
     from transformers import AutoProcessor
 
-    from ..cli.loading import load_model
     from ..sampling import model_fingerprint, sample_chunks
+    from .loading import load_model
 
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     processor = AutoProcessor.from_pretrained(path, revision=revision, padding_side="left")
@@ -241,7 +241,7 @@ def load_rows(eval_args: EvaluateArguments, scorers):
     Raises:
         DatasetError: The dataset cannot be used.
     """
-    from ..datasets.checks import check_dataset
+    from ..checks.rows import check_dataset
     from ..rewards.columns import reward_columns
 
     source, split = eval_args.dataset_name, eval_args.dataset_split
@@ -278,7 +278,7 @@ def read_dataset(settings: dict):
 
         adapter = find_adapter(settings["benchmark"])
         return load_benchmark(adapter, source, config, split, max_rows=settings["max_rows"])
-    from ..cli.loading import load_splits, take_split
+    from .loading import load_splits, take_split
 
     return take_split(load_splits(source, config), split, entry="dataset_split", source=source)
 
@@ -352,7 +352,7 @@ def describe_judge(scorers) -> dict:
 
 
 def make_parser(prog: str | None = None):
-    from ..cli.parser import RecipeParser
+    from .parser import RecipeParser
 
     return RecipeParser((EvaluateArguments, ServerArguments, JudgeArguments), prog=prog)
 

@@ -19,10 +19,11 @@ from accelerate import PartialState
 from datasets import Dataset, load_dataset
 from transformers import ProcessorMixin
 
-from trl_r1v2.cli.parser import RecipeParser
-from trl_r1v2.sampling.dataset_folder import write_dataset_folder
-from trl_r1v2.sampling.histograms import check_plotting, draw_histograms
-from trl_r1v2.sampling.run import (
+from ..sampling.dataset_folder import write_dataset_folder
+from ..sampling.histograms import check_plotting, draw_histograms
+from ..sampling.prefill import group_advantages, write_prefill
+from ..sampling.prompt_pool import PoolRules, PromptOutcome, count_fates, pass_rate_histogram
+from ..sampling.run import (
     SamplingArguments,
     ScoredRollout,
     check_output_dir,
@@ -34,9 +35,8 @@ from trl_r1v2.sampling.run import (
     score_statistics,
     start_processes,
 )
-from trl_r1v2.ssb_grpo.prefill import group_advantages, write_prefill
-from trl_r1v2.ssb_grpo.prompt_pool import PoolRules, PromptOutcome, count_fates, pass_rate_histogram
-from trl_r1v2.ssb_grpo.state import SSB_FOLDER
+from ..ssb_grpo.state import SSB_FOLDER
+from .parser import RecipeParser
 
 
 ADDED_COLUMNS = ("pass_rate", "num_right", "num_scored", "source_row")

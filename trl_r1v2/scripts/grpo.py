@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from trl.scripts.grpo import GRPOScriptArguments
 
-from ..cli.training import (
+from .training import (
     ImageCheckArguments,
     choose_components,
     load_datasets,
@@ -35,13 +35,13 @@ def main(
 ):
     from trl import get_peft_config, get_quantization_config
 
-    from ..cli.loading import load_reward_funcs, resolve_checkpoint
-    from ..cli.recipe import RecipeError
-    from ..hallucination.recipe import add_monitor, load_monitor_parts
     from ..ssb_grpo.ssb_grpo_trainer import SSBGRPOTrainer
     from ..ssb_grpo.state import BufferStateError
     from ..vlm.activation import refuse_frozen_adapter
     from ..vlm.vision_cache_callback import add_vision_cache
+    from .loading import load_reward_funcs, resolve_checkpoint
+    from .monitor import add_monitor, load_monitor_parts
+    from .recipe import RecipeError
 
     reward_funcs = load_reward_funcs(script_args.reward_funcs, script_args.reward_model_name_or_path)
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
@@ -76,11 +76,11 @@ def main(
 def make_parser(prog: str | None = None):
     from trl import DatasetMixtureConfig, ModelConfig
 
-    from ..cli.parser import RecipeParser
     from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
     from ..ssb_grpo.ssb_grpo_config import SSBGRPOConfig
     from ..vlm.activation import TrainableArguments
     from ..vlm.vision_cache_callback import VisionCacheArguments
+    from .parser import RecipeParser
 
     own = (TrainableArguments, VisionCacheArguments, MonitorConfig, ControllerConfig)
     return RecipeParser((SSBGRPOScriptArguments, SSBGRPOConfig, ModelConfig, DatasetMixtureConfig, *own), prog=prog)

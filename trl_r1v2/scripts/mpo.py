@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from trl import ScriptArguments
 
-from ..cli.training import (
+from .training import (
     ImageCheckArguments,
     choose_components,
     load_datasets,
@@ -34,10 +34,10 @@ class MPOScriptArguments(ImageCheckArguments, ScriptArguments):
 def main(script_args, training_args, model_args, dataset_args, trainable_args, monitor_args, controller_args):
     from trl import get_peft_config, get_quantization_config
 
-    from ..cli.loading import resolve_checkpoint
-    from ..datasets.checks import check_columns
-    from ..hallucination.recipe import add_monitor, load_monitor_parts
+    from ..checks.rows import check_columns
     from ..mpo.mpo_trainer import MPOTrainer
+    from .loading import resolve_checkpoint
+    from .monitor import add_monitor, load_monitor_parts
 
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
     limits = prompt_limits(model_args, training_args)
@@ -65,10 +65,10 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, m
 def make_parser(prog: str | None = None):
     from trl import DatasetMixtureConfig, ModelConfig
 
-    from ..cli.parser import RecipeParser
     from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
     from ..mpo.mpo_config import MPOConfig
     from ..vlm.activation import TrainableArguments
+    from .parser import RecipeParser
 
     own = (TrainableArguments, MonitorConfig, ControllerConfig)
     return RecipeParser((MPOScriptArguments, MPOConfig, ModelConfig, DatasetMixtureConfig, *own), prog=prog)

@@ -4,7 +4,7 @@
 `trl-r1v2 pairs`: preference pairs for MPO from scored responses.
 
 Samples responses (or reads those of an earlier command), scores them, and writes pairs in TRL's preference format with
-where they come from. The rules are in `trl_r1v2.mpo.pairs`; training is not covered.
+where they come from. The rules are in `trl_r1v2.sampling.pairs`; training is not covered.
 """
 
 import json
@@ -18,9 +18,12 @@ from accelerate import PartialState
 from datasets import Dataset, Value
 from transformers import ProcessorMixin
 
-from trl_r1v2.cli.parser import RecipeParser
-from trl_r1v2.hallucination.threshold_files import KINDS, read_threshold_file
-from trl_r1v2.mpo.pairs import (
+from ..rewards.answers import final_answer, prompt_opens_think
+from ..sampling.dataset_folder import write_dataset_folder
+from ..sampling.fingerprints import content_fingerprint, dataset_fingerprint, model_fingerprint
+from ..sampling.generation import sample_to_store
+from ..sampling.histograms import check_plotting, draw_histograms, histogram
+from ..sampling.pairs import (
     NEGATIVES,
     Pair,
     PairRules,
@@ -30,15 +33,10 @@ from trl_r1v2.mpo.pairs import (
     dropout_sources,
     pair_with_dropout,
 )
-from trl_r1v2.mpo.pairs_dropout_ntp import blind_prompts, first_half, join_halves
-from trl_r1v2.rewards.answers import final_answer, prompt_opens_think
-from trl_r1v2.sampling.dataset_folder import write_dataset_folder
-from trl_r1v2.sampling.fingerprints import content_fingerprint, dataset_fingerprint, model_fingerprint
-from trl_r1v2.sampling.generation import sample_to_store
-from trl_r1v2.sampling.histograms import check_plotting, draw_histograms, histogram
-from trl_r1v2.sampling.prompts import count_images
-from trl_r1v2.sampling.rollouts import Rollout, RolloutStore
-from trl_r1v2.sampling.run import (
+from ..sampling.pairs_dropout_ntp import blind_prompts, first_half, join_halves
+from ..sampling.prompts import count_images
+from ..sampling.rollouts import Rollout, RolloutStore
+from ..sampling.run import (
     ROLLOUT_FOLDER,
     SamplingArguments,
     ScoredRollout,
@@ -52,7 +50,9 @@ from trl_r1v2.sampling.run import (
     score_statistics,
     start_processes,
 )
-from trl_r1v2.sampling.tables import read_rollouts
+from ..sampling.tables import read_rollouts
+from .parser import RecipeParser
+from .threshold_files import KINDS, read_threshold_file
 
 
 logger = logging.getLogger(__name__)

@@ -157,7 +157,7 @@ def write_vision(source: Path, folder: Path, dtype: str, image_size: int) -> dic
 
 
 def make_parser(prog: str | None = None):
-    from ..cli.parser import RecipeParser
+    from .parser import RecipeParser
 
     return RecipeParser((RealPartsArguments,), prog=prog)
 

@@ -51,10 +51,10 @@ class ReportArguments:
 
 
 def main(report_args: ReportArguments):
-    from ..cli.recipe import RecipeError
     from ..evaluation.plots import check_plotting, draw_plots
     from ..evaluation.report import render_report
     from ..evaluation.summary import ReportError
+    from .recipe import RecipeError
 
     check_plotting()
     try:
@@ -121,7 +121,7 @@ def load_example_rows(summary: dict) -> dict[int, dict]:
 
 
 def make_parser(prog: str | None = None):
-    from ..cli.parser import RecipeParser
+    from .parser import RecipeParser
 
     return RecipeParser((ReportArguments,), prog=prog)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from trl import ScriptArguments
 
-from ..cli.training import ImageCheckArguments, load_datasets, model_init_kwargs, train_and_save
+from .training import ImageCheckArguments, load_datasets, model_init_kwargs, train_and_save
 
 
 @dataclass
@@ -27,8 +27,8 @@ class RewardScriptArguments(ImageCheckArguments, ScriptArguments):
 def main(script_args, training_args, model_args, dataset_args):
     from trl import get_peft_config, get_quantization_config
 
-    from ..cli.loading import check_model_path, resolve_checkpoint
     from ..rewards.reward_trainer import VisionRewardTrainer
+    from .loading import check_model_path, resolve_checkpoint
 
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
     train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, reward_funcs=[])
@@ -49,8 +49,8 @@ def main(script_args, training_args, model_args, dataset_args):
 def make_parser(prog: str | None = None):
     from trl import DatasetMixtureConfig, ModelConfig
 
-    from ..cli.parser import RecipeParser
     from ..rewards.reward_trainer_config import VisionRewardConfig
+    from .parser import RecipeParser
 
     return RecipeParser((RewardScriptArguments, VisionRewardConfig, ModelConfig, DatasetMixtureConfig), prog=prog)
 

@@ -14,9 +14,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trl_r1v2.cli.parser import RecipeParser
-from trl_r1v2.cli.pipeline import Stage, resolve_stages
-from trl_r1v2.cli.recipe import RecipeError
+from .parser import RecipeParser
+from .pipeline import Stage, resolve_stages
+from .recipe import RecipeError
 
 
 @dataclass
@@ -77,8 +77,8 @@ class PipelineParser(RecipeParser):
 
 
 def main(run_args: RunArguments):
-    from trl_r1v2.cli.pipeline_state import check_owner, plan
-    from trl_r1v2.cli.stage_process import Stopped, stop_signals
+    from .pipeline_state import check_owner, plan
+    from .stage_process import Stopped, stop_signals
 
     folder = Path(run_args.output_dir)
     stages = resolve_stages(run_args.stages, run_args.output_dir, run_args.recipe_path.parent, run_args.overrides)
@@ -120,9 +120,9 @@ def carry_out(run_args: RunArguments, steps, folder: Path) -> str | None:
     Raises:
         RecipeError: A stage could not start, or the folder is taken.
     """
-    from trl_r1v2.cli.pipeline_state import claim_folder
-    from trl_r1v2.cli.pipeline_view import PipelineView
-    from trl_r1v2.cli.stage_process import folder_lock
+    from .pipeline_state import claim_folder
+    from .pipeline_view import PipelineView
+    from .stage_process import folder_lock
 
     problems = check_apart([step for step in steps if step.runs])
     if problems:
@@ -183,7 +183,7 @@ def run_steps(steps, folder: Path, view, lock: int) -> str | None:
             Plan.
         folder (`Path`):
             Output folder of the pipeline.
-        view ([`~trl_r1v2.cli.pipeline_view.PipelineView`]):
+        view ([`~trl_r1v2.scripts.pipeline_view.PipelineView`]):
             What the user sees.
         lock (`int`):
             Descriptor of the folder's lock.
@@ -193,8 +193,8 @@ def run_steps(steps, folder: Path, view, lock: int) -> str | None:
     """
     import yaml
 
-    from trl_r1v2.cli.pipeline_state import Marker, read_marker, set_aside
-    from trl_r1v2.cli.stage_process import Timer, describe_exit, log_lines, run_stage
+    from .pipeline_state import Marker, read_marker, set_aside
+    from .stage_process import Timer, describe_exit, log_lines, run_stage
 
     previous_id = None
     for step in steps:

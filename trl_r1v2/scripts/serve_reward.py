@@ -12,7 +12,7 @@ import sys
 import threading
 from dataclasses import dataclass, field
 
-from trl_r1v2.cli.parser import RecipeParser
+from .parser import RecipeParser
 
 
 @dataclass
@@ -66,8 +66,8 @@ class ServeRewardArguments:
 
 
 def main(args: ServeRewardArguments) -> None:
-    from trl_r1v2.rewards.reward_model import RewardModel
-    from trl_r1v2.rewards.reward_server import RewardServer
+    from ..rewards.reward_model import RewardModel
+    from ..rewards.reward_server import RewardServer
 
     model = RewardModel.from_pretrained(
         args.reward_model_name_or_path,

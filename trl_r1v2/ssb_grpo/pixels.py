@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
-from trl_r1v2.vlm.collator import with_image_column
+from ..images.rows import with_image_column
 
 
 def content_key(fields: dict[str, torch.Tensor]) -> str:

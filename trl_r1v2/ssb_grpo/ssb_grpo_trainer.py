@@ -13,11 +13,9 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
-from trl_r1v2.vlm.native_checkpoint import NativeCheckpointMixin
-
+from ..patches.grpo import GRPOTrainer
 from .checkpoints import BufferCheckpointMixin
 from .judge import live_groups
 from .metrics import clip_bounds, ratio_counts, ratio_metrics, replay_metrics
@@ -37,7 +35,6 @@ from .rows import (
 )
 from .sample_buffer import BEHAVIOUR_LOGPS, EVICTION_REASONS, Sample, SelectiveSampleBuffer
 from .ssb_grpo_config import SSBGRPOConfig
-from .text_among_images import TextAmongImagesMixin
 
 
 # What float32 makes of the advantage of a reward that is exactly its group's mean.
@@ -68,7 +65,7 @@ class _Rollout:
         return self.is_informative & _loss_mask(self.batch).any(dim=1).cpu()
 
 
-class SSBGRPOTrainer(BufferCheckpointMixin, NativeCheckpointMixin, TextAmongImagesMixin, GRPOTrainer):
+class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
     """
     Trainer for Group Relative Policy Optimization with the Selective Sample Buffer (SSB).
 

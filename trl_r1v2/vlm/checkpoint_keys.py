@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from trl_r1v2.vlm.errors import CheckpointError
-from trl_r1v2.vlm.tensor_files import OutputTensor, TensorInfo, copied, joined, rows_of
+from .errors import CheckpointError
+from .tensor_files import OutputTensor, TensorInfo, copied, joined, rows_of
 
 
 # published | native, below the tower's root. {n}: layer number, {i}: 1 or 2, {x}: q or k, {p}: weight or bias.

@@ -22,12 +22,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from trl_r1v2.vlm import checkpoint_keys as keys
-from trl_r1v2.vlm.errors import CheckpointError
-from trl_r1v2.vlm.json_file import read_json_object
-from trl_r1v2.vlm.output_folder import write_text_atomically
-from trl_r1v2.vlm.parts import fresh_adapter, local_folder, read_adapter, read_config, read_llm, read_vision
-from trl_r1v2.vlm.processor_setup import (
+from . import checkpoint_keys as keys
+from .errors import CheckpointError
+from .json_file import read_json_object
+from .output_folder import write_text_atomically
+from .parts import fresh_adapter, local_folder, read_adapter, read_config, read_llm, read_vision
+from .processor_setup import (
     ImageStatistics,
     build_processor,
     check_chat_template,
@@ -36,9 +36,9 @@ from trl_r1v2.vlm.processor_setup import (
     image_token_ids,
     load_tokenizer,
 )
-from trl_r1v2.vlm.published_config import image_seq_length
-from trl_r1v2.vlm.shard_writer import ShardWriter, WriteResult, parse_size, plan_shards
-from trl_r1v2.vlm.tensor_files import DTYPE_NAMES, TORCH_DTYPES, OutputTensor
+from .published_config import image_seq_length
+from .shard_writer import ShardWriter, WriteResult, parse_size, plan_shards
+from .tensor_files import DTYPE_NAMES, TORCH_DTYPES, OutputTensor
 
 
 @dataclass

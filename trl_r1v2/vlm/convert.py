@@ -15,8 +15,8 @@ from pathlib import Path
 
 from transformers import InternVLConfig
 
-from trl_r1v2.vlm import checkpoint_keys as keys
-from trl_r1v2.vlm.compose import (
+from . import checkpoint_keys as keys
+from .compose import (
     ComposeReport,
     chat_template_of,
     embedding_dtype,
@@ -24,17 +24,17 @@ from trl_r1v2.vlm.compose import (
     native_config,
     write_native_checkpoint,
 )
-from trl_r1v2.vlm.errors import CheckpointError
-from trl_r1v2.vlm.output_folder import write_text_atomically
-from trl_r1v2.vlm.parts import local_folder, read_config, same_bytes
-from trl_r1v2.vlm.processor_setup import (
+from .errors import CheckpointError
+from .output_folder import write_text_atomically
+from .parts import local_folder, read_config, same_bytes
+from .processor_setup import (
     ImageStatistics,
     build_processor,
     image_processor_settings,
     image_token_ids,
     load_tokenizer,
 )
-from trl_r1v2.vlm.published_config import (
+from .published_config import (
     PUBLISHED_CHAT_TYPES,
     chat_config_to_published,
     check_chat_config,
@@ -43,8 +43,8 @@ from trl_r1v2.vlm.published_config import (
     text_config_to_native,
     vision_config_to_native,
 )
-from trl_r1v2.vlm.shard_writer import ShardWriter, WriteResult, parse_size, plan_shards
-from trl_r1v2.vlm.tensor_files import TensorInfo, copied, read_checkpoint
+from .shard_writer import ShardWriter, WriteResult, parse_size, plan_shards
+from .tensor_files import TensorInfo, copied, read_checkpoint
 
 
 TOKENIZER_FILES = (

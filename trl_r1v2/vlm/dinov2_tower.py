@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from transformers import InternVLVisionConfig, InternVLVisionModel
 
-from trl_r1v2.vlm.errors import CheckpointError
+from .errors import CheckpointError
 
 
 # DINOv2's published name | native name. {n}: layer number, {i}: 1 or 2, {p}: weight or bias.

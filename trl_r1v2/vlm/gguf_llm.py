@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from trl_r1v2.vlm.errors import CheckpointError
+from .errors import CheckpointError
 
 
 def gguf_to_folder(path: str | Path, output_dir: str | Path, dtype: str = "float32") -> int:

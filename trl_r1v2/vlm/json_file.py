@@ -4,7 +4,7 @@
 import json
 from pathlib import Path
 
-from trl_r1v2.vlm.errors import CheckpointError
+from .errors import CheckpointError
 
 
 def read_json_object(path: Path) -> dict:

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from trl_r1v2.vlm.errors import CheckpointError
+from .errors import CheckpointError
 
 
 LOCK = "composition.lock"

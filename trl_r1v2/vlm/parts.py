@@ -8,17 +8,17 @@ from pathlib import Path
 
 from transformers import InternVLConfig, InternVLVisionConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
-from trl_r1v2.vlm import checkpoint_keys as keys
-from trl_r1v2.vlm.errors import CheckpointError
-from trl_r1v2.vlm.json_file import read_json_object
-from trl_r1v2.vlm.published_config import (
+from . import checkpoint_keys as keys
+from .errors import CheckpointError
+from .json_file import read_json_object
+from .published_config import (
     PUBLISHED_CHAT_TYPES,
     PUBLISHED_VISION_TYPE,
     check_chat_config,
     check_sections,
     vision_config_to_native,
 )
-from trl_r1v2.vlm.tensor_files import (
+from .tensor_files import (
     Constant,
     MeanRow,
     Normal,

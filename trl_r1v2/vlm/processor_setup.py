@@ -19,9 +19,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from trl_r1v2.vlm.errors import CheckpointError
-from trl_r1v2.vlm.json_file import read_json_object
-from trl_r1v2.vlm.published_config import image_seq_length, square
+from .errors import CheckpointError
+from .json_file import read_json_object
+from .published_config import image_seq_length, square
 
 
 IMAGE_TOKENS = {

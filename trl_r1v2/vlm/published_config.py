@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import AutoConfig, GotOcr2ImageProcessor, InternVLConfig, InternVLVisionConfig, PreTrainedConfig
 
-from trl_r1v2.vlm.errors import CheckpointError
+from .errors import CheckpointError
 
 
 PUBLISHED_VISION_TYPE = "intern_vit_6b"

@@ -23,9 +23,9 @@ from pathlib import Path
 import xxhash
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from trl_r1v2.vlm.errors import CheckpointError
-from trl_r1v2.vlm.output_folder import LOCK, disk_errors, folder_lock, free_bytes, write_text_atomically
-from trl_r1v2.vlm.tensor_files import OutputTensor, dtype_size
+from .errors import CheckpointError
+from .output_folder import LOCK, disk_errors, folder_lock, free_bytes, write_text_atomically
+from .tensor_files import OutputTensor, dtype_size
 
 
 MANIFEST = "composition.json"

@@ -22,8 +22,8 @@ from typing import BinaryIO
 import torch
 from safetensors import SafetensorError, safe_open
 
-from trl_r1v2.vlm.errors import CheckpointError
-from trl_r1v2.vlm.json_file import read_json_object
+from .errors import CheckpointError
+from .json_file import read_json_object
 
 
 # Small enough to be hashed and written while it is still in the processor's cache.

@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import ModelOutput, is_peft_available
 
-from trl_r1v2.vlm.tile_hash import TileHasher
+from ..images.tile_hash import TileHasher
 
 
 @dataclass

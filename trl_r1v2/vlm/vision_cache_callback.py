@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from transformers import Trainer, TrainerCallback
 
-from trl_r1v2.vlm.shard_writer import parse_size
-from trl_r1v2.vlm.vision_cache import VisionCache
+from .shard_writer import parse_size
+from .vision_cache import VisionCache
 
 
 @dataclass

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...datasets.checks import DatasetError
+from ...checks.rows import DatasetError
 
 
 LETTERS = "ABCDEFGHIJ"

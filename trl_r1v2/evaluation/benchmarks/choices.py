@@ -9,10 +9,9 @@ Pure. A letter is never guessed: where a sentence names two, or rejects one, the
 import re
 from collections.abc import Sequence
 
-from trl_r1v2.rewards.declining import declines, is_unsure, refuses, says_yes_or_no
-
 from ...rewards.answers import Answer
 from ...rewards.comparison import Verdict, choice_letter, compare
+from ...rewards.declining import declines, is_unsure, refuses, says_yes_or_no
 from .adapter import LETTERS
 from .numbers import bare
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from trl_r1v2.rewards.declining import declines, is_unsure, refuses, says_yes_or_no
-
 from ...rewards.answers import MAX_BOXES, Answer, final_answer, last_boxed, split_reasoning
 from ...rewards.comparison import choice_letter
+from ...rewards.declining import declines, is_unsure, refuses, says_yes_or_no
 from ...rewards.quantities import NO_UNIT, Quantity, Unit, read_unit, same_number
 from ...rewards.rules import AccuracyReward
 from ...rewards.verifier import VerifierPool

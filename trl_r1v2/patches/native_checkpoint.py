@@ -1,0 +1,59 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Checkpoints whose weights the trainer can read back.
+
+`save_pretrained` renames the weights of vision-language models, and splits the experts of Mixture-of-Experts models, to
+the layout of their published checkpoints. `from_pretrained` turns that round; `transformers.Trainer`, when it resumes or
+loads the best model, does not: it finds no key it knows, warns, and goes on with the weights it had.
+
+Covers weights saved by `save_pretrained`. Does not cover FSDP and DeepSpeed, which keep a state of their own.
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from accelerate.utils import is_peft_model
+from transformers import PreTrainedModel
+
+from ..vlm.errors import CheckpointError
+
+
+@contextmanager
+def _native_layout(model) -> Iterator[None]:
+    """Have `save_pretrained` write the parameters under the names they have in the model."""
+    if not isinstance(model, PreTrainedModel):  # a PEFT model saves its adapter alone
+        yield
+        return
+    model.save_pretrained = functools.partial(model.save_pretrained, save_original_format=False)
+    try:
+        yield
+    finally:
+        del model.save_pretrained
+
+
+class NativeCheckpointMixin:
+    """
+    Mixin for a [`~transformers.Trainer`]: checkpoints keep the model's own parameter names, and loading one that lacks
+    parameters is an error instead of a warning.
+
+    `from_pretrained` reads such a checkpoint like any other. What `save_model` writes outside of checkpoints stays in
+    the published layout.
+    """
+
+    def _save_checkpoint(self, model, trial):
+        with _native_layout(self.accelerator.unwrap_model(self.model)):
+            super()._save_checkpoint(model, trial)
+
+    def _issue_warnings_after_load(self, load_result):
+        model = self.accelerator.unwrap_model(self.model)
+        model = model.get_base_model() if is_peft_model(model) else model
+        elsewhere = {*model.all_tied_weights_keys, *(model._keys_to_ignore_on_save or ())}
+        missing = sorted(set(load_result.missing_keys) - elsewhere)
+        if missing:
+            raise CheckpointError(
+                f"the checkpoint lacks {len(missing)} of the model's parameters, {missing[0]!r} for one, so they would keep "
+                "the values they had before. It belongs to another model, or was saved in the layout of published "
+                "checkpoints: start a new run from its weights (`model_name_or_path`) instead of resuming it."
+            )
+        super()._issue_warnings_after_load(load_result)

@@ -1,0 +1,94 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+
+"""
+DropoutNTP (MMPR, arXiv 2411.10442): the first half of a good response, continued without the image.
+
+The half is taken in tokens (the authors' own script halves at spaces). Which responses are good and what becomes of
+the result is decided in `pairs`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+from .rollouts import Rollout
+
+
+def first_half(rollout: Rollout, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """
+    Token ids of the first half of a response, rounded down, its end-of-sequence token not counted.
+
+    Args:
+        rollout ([`~trl_r1v2.sampling.Rollout`]):
+            The response; without `completion_ids` its text is tokenized.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The policy's tokenizer.
+
+    Returns:
+        `list[int]`: Token ids; empty for a response of one token.
+    """
+    if rollout.completion_ids:
+        content = rollout.completion_ids[:-1] if rollout.finished else rollout.completion_ids
+    else:
+        content = tokenizer(rollout.text, add_special_tokens=False)["input_ids"]
+    return content[: len(content) // 2]
+
+
+def without_images(prompt: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages of a prompt without their image parts."""
+    messages = []
+    for message in prompt:
+        content = message["content"]
+        if not isinstance(content, str):
+            content = [part for part in content if part["type"] != "image"]
+        messages.append({**message, "content": content})
+    return messages
+
+
+def blind_prompts(dataset: Dataset, rows: Sequence[int]) -> Dataset:
+    """
+    The prompts of some rows without their images.
+
+    Args:
+        dataset ([`~datasets.Dataset`]):
+            Conversational prompts.
+        rows (`Sequence[int]`):
+            Rows to take, possibly several times.
+
+    Returns:
+        [`~datasets.Dataset`]: One row an entry of `rows`, with column `prompt`.
+    """
+    prompts = dataset.select_columns("prompt").select(rows)
+    return Dataset.from_list([{"prompt": without_images(example["prompt"])} for example in prompts])
+
+
+def join_halves(
+    sources: Sequence[Rollout],
+    prefixes: Sequence[Sequence[int]],
+    continuations: Sequence[Rollout],
+    processing_class: PreTrainedTokenizerBase | ProcessorMixin,
+) -> list[Rollout]:
+    """
+    Whole responses from first halves and their continuations.
+
+    Args:
+        sources (`Sequence[Rollout]`):
+            The responses whose first halves were continued.
+        prefixes (`Sequence[Sequence[int]]`):
+            Their first halves.
+        continuations (`Sequence[Rollout]`):
+            What was generated after each.
+        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
+            Decodes the joined tokens.
+
+    Returns:
+        `list[Rollout]`: With row and sample of their sources.
+    """
+    joined = [[*prefix, *new.completion_ids] for prefix, new in zip(prefixes, continuations, strict=True)]
+    texts = processing_class.batch_decode(joined, skip_special_tokens=True)
+    return [
+        Rollout(source.row, source.sample, text, ids, len(ids), new.finished)
+        for source, text, ids, new in zip(sources, texts, joined, continuations, strict=True)
+    ]

@@ -1,0 +1,174 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+
+"""
+A buffer file made from rollouts that were sampled before training, for `SSBGRPOConfig.ssb_prefill`.
+
+The samples get the advantages GRPO would have given them, and behaviour log-probabilities from a forward pass of the
+model that sampled them. Which rollouts there are is decided elsewhere (`prompt_pool`, `trl_r1v2.sampling`).
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers import BatchFeature
+from trl.trainer.utils import nanstd
+
+from ..ssb_grpo.rows import SEQUENCE_FIELDS
+from ..ssb_grpo.sample_buffer import Sample, SelectiveSampleBuffer
+from ..ssb_grpo.state import Shard, run_fingerprint, save_shard
+from .prompts import count_images, encode_prompts, read_prompt
+from .rollouts import Rollout
+
+
+def group_advantages(rewards: torch.Tensor) -> torch.Tensor:
+    """
+    Group-normalised rewards as `GRPOTrainer` computes them with `scale_rewards="group"` (eq. 6).
+
+    Args:
+        rewards (`torch.Tensor` of shape `(num_groups, num_samples)`):
+            Total rewards; NaN where a response could not be scored.
+
+    Returns:
+        `torch.Tensor` of the same shape: Advantages, dimensionless; 0 where a response could not be scored.
+    """
+    centred = rewards - rewards.nanmean(dim=1, keepdim=True)
+    return (centred / (nanstd(rewards, dim=1, keepdim=True) + 1e-4)).nan_to_num(nan=0.0)
+
+
+def completion_logps(
+    model,
+    processing_class,
+    dataset: Dataset,
+    rollouts: Sequence[Rollout],
+    *,
+    temperature: float,
+    batch_size: int,
+    progress: bool = True,
+) -> Iterator[tuple[Rollout, dict[str, torch.Tensor]]]:
+    """
+    Log-probabilities of rollouts under a model, by a forward pass over prompt and completion.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model that sampled the rollouts, in evaluation mode.
+        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
+            Its tokenizer or processor.
+        dataset ([`~datasets.Dataset`]):
+            Dataset that the rollouts' rows refer to.
+        rollouts (`Sequence[Rollout]`):
+            Rollouts with `completion_ids`.
+        temperature (`float`):
+            What the logits are divided by, as in sampling.
+        batch_size (`int`):
+            Rollouts a forward pass.
+        progress (`bool`, *optional*, defaults to `True`):
+            Whether to show a progress bar.
+
+    Yields:
+        `tuple[Rollout, dict[str, torch.Tensor]]`: For each rollout, unpadded CPU tensors: `prompt_ids` of shape
+        `(P,)`, `completion_ids` and `old_per_token_logps` (nats) of shape `(C,)`, and the token-type fields of models
+        that have them, of shape `(P + C,)`.
+    """
+    for start in tqdm(range(0, len(rollouts), batch_size), desc="log-probabilities", disable=not progress):
+        batch = rollouts[start : start + batch_size]
+        prompts = [read_prompt(dataset, rollout.row, processing_class) for rollout in batch]
+        inputs = encode_prompts(processing_class, prompts, [rollout.completion_ids for rollout in batch])
+        longest = max(rollout.num_tokens for rollout in batch)
+        with torch.no_grad():
+            on_device = BatchFeature(inputs).to(model.device)
+            # Left padding: every completion ends in the last column, and the logits one earlier predict its tokens.
+            logits = model(**on_device, logits_to_keep=longest + 1).logits[:, :-1].float() / temperature
+        targets = on_device["input_ids"][:, -longest:]
+        logps = logits.log_softmax(dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1).cpu()
+        for index, rollout in enumerate(batch):
+            length = int(inputs["attention_mask"][index].sum())
+            sequence = inputs["input_ids"][index, -length:]
+            tokens = {
+                "prompt_ids": sequence[: -rollout.num_tokens].clone(),
+                "completion_ids": sequence[-rollout.num_tokens :].clone(),
+                "old_per_token_logps": logps[index, -rollout.num_tokens :].clone(),
+            }
+            for name in SEQUENCE_FIELDS:
+                if name in inputs:
+                    tokens[name] = inputs[name][index, -length:].clone()
+            yield rollout, tokens
+
+
+def write_prefill(
+    folder: str | Path,
+    model,
+    processing_class,
+    dataset: Dataset,
+    rollouts: Sequence[Rollout],
+    advantages: Sequence[float],
+    *,
+    vocab_size: int,
+    temperature: float,
+    capacity: int,
+    batch_size: int,
+    with_reference: bool = False,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    progress: bool = True,
+) -> int:
+    """
+    Writes this process's share of a buffer that `ssb_prefill` reads.
+
+    Args:
+        folder (`str` or `Path`):
+            Folder of the buffer files.
+        model, processing_class:
+            As for [`completion_logps`].
+        dataset ([`~datasets.Dataset`]):
+            The training set of the coming run, which the rollouts' rows refer to.
+        rollouts (`Sequence[Rollout]`):
+            Rollouts of this process.
+        advantages (`Sequence[float]`):
+            Their advantages; rollouts with advantage 0 are left out.
+        vocab_size (`int`):
+            Number of tokens of the tokenizer.
+        temperature (`float`):
+            Temperature of the sampling, which must be that of the coming run.
+        capacity (`int`):
+            Samples to keep, those of largest |advantage|.
+        batch_size (`int`):
+            Rollouts a forward pass.
+        with_reference (`bool`, *optional*, defaults to `False`):
+            Whether to store the log-probabilities as the reference's too, for a run with `beta > 0` whose reference is
+            this model.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the stored generators.
+        rank (`int`, *optional*, defaults to `0`):
+            Number of this process.
+        world_size (`int`, *optional*, defaults to `1`):
+            Number of processes.
+        progress (`bool`, *optional*, defaults to `True`):
+            Whether to show a progress bar.
+
+    Returns:
+        `int`: Samples written by this process.
+    """
+    buffer = SelectiveSampleBuffer(capacity=capacity, seed=seed + rank)
+    chosen = [(rollout, value) for rollout, value in zip(rollouts, advantages, strict=True) if value != 0.0]
+    # Largest first, so that the forward passes are made for what stays only.
+    chosen = sorted(chosen, key=lambda item: -abs(item[1]))[:capacity]
+    advantage_of = {(rollout.row, rollout.sample): value for rollout, value in chosen}
+    # Reading order of the dataset keeps the prompts of a batch alike in length.
+    ordered = sorted((rollout for rollout, _ in chosen), key=lambda rollout: (rollout.row, rollout.sample))
+    for rollout, tokens in completion_logps(
+        model, processing_class, dataset, ordered, temperature=temperature, batch_size=batch_size, progress=progress
+    ):
+        if with_reference:
+            tokens["ref_per_token_logps"] = tokens["old_per_token_logps"].clone()
+        num_images = count_images(dataset, rollout.row)
+        source = rollout.row if num_images else None
+        advantage = advantage_of[rollout.row, rollout.sample]
+        buffer.extend([Sample(tokens, advantage, step=0, source=source, num_images=num_images)])
+    state = buffer.state_dict() | {"trainer": {}}
+    fingerprint = run_fingerprint(vocab_size, dataset, has_reference=with_reference, has_sampling_ratio=False)
+    save_shard(Shard(Path(folder), rank, world_size), state, fingerprint)
+    return len(buffer)

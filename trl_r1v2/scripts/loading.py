@@ -1,0 +1,290 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+What several scripts do with the values of a recipe: datasets, dotted names, reward functions, models, checkpoints.
+
+Does not cover the models of trainers, which load them themselves. Imports `datasets` and trl only when called.
+"""
+
+import difflib
+import functools
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..checks.rows import DatasetError
+from .recipe import RecipeError
+
+
+def load_splits(path: str, name: str | None = None, *, streaming: bool = False):
+    """
+    Load all splits of a dataset.
+
+    Args:
+        path (`str`):
+            Folder or Hub name, as in `datasets.load_dataset`; a folder of `save_to_disk` is read as well.
+        name (`str`, *optional*):
+            Configuration of the dataset.
+        streaming (`bool`, *optional*, defaults to `False`):
+            Whether to stream.
+
+    Returns:
+        `DatasetDict` or `IterableDatasetDict`: The splits.
+
+    Raises:
+        DatasetError: There is no such dataset, or it is a file or a single split of `save_to_disk`.
+    """
+    from datasets import load_dataset, load_from_disk
+
+    folder = Path(path)
+    if not folder.exists() and (path.count("/") > 1 or path.startswith((".", "~", os.sep))):
+        raise DatasetError(f"dataset {path}: no such folder. Build it first, or correct `dataset_name`.")
+    if (folder / "state.json").is_file():
+        raise DatasetError(f"dataset {path}: a single split written by `save_to_disk`. Save a `DatasetDict` instead.")
+    if (folder / "dataset_dict.json").is_file():
+        return load_from_disk(path)
+    if folder.is_file():
+        kind = {".jsonl": "json", ".json": "json", ".csv": "csv"}.get(folder.suffix, "parquet")
+        raise DatasetError(
+            f"dataset {path}: a file. Name its folder, or write `datasets: [{{path: {kind}, data_files: {path}}}]` in place "
+            "of `dataset_name`."
+        )
+    try:
+        return load_dataset(path, name=name, streaming=streaming)
+    except (FileNotFoundError, ConnectionError, ValueError) as error:
+        hint = "" if folder.exists() else f" There is no folder {path} in {os.getcwd()} either, if that was meant."
+        raise DatasetError(f"dataset {path} cannot be loaded: {str(error).rstrip('.')}.{hint}") from error
+
+
+def check_model_path(path: str | None) -> None:
+    """
+    Refuse a model that can only be a folder and is none, before anything is loaded.
+
+    Args:
+        path (`str`, *optional*):
+            `model_name_or_path` of a recipe. A name with at most one `/` may be one of the Hub.
+
+    Raises:
+        RecipeError: It is not set, or there is no such folder.
+    """
+    if not path:
+        raise RecipeError("`model_name_or_path` is not set: name a folder or a model of the Hub.")
+    if not Path(path).exists() and (path.count("/") > 1 or path.startswith((".", "~", os.sep))):
+        raise RecipeError(f"model {path}: no such folder. Build it first, or correct `model_name_or_path`.")
+
+
+def take_split(splits, split: str, *, entry: str, source: str):
+    """
+    Take one split of a dataset.
+
+    Args:
+        splits (`DatasetDict`):
+            Splits by name.
+        split (`str`):
+            Name of the wanted one.
+        entry (`str`):
+            Recipe key that named it.
+        source (`str`):
+            How the message calls the dataset.
+
+    Returns:
+        `Dataset`: The split.
+
+    Raises:
+        DatasetError: There is no such split.
+    """
+    if split not in splits:
+        raise DatasetError(
+            f"dataset {source} has no split {split!r}, only {', '.join(map(repr, splits))}. Correct `{entry}`."
+        )
+    return splits[split]
+
+
+def import_by_name(name: str, *, entry: str) -> Any:
+    """
+    Import what a recipe names by a dotted path. The working directory is searched as well.
+
+    Args:
+        name (`str`):
+            Dotted path, for example `"my_rewards.length_reward"`.
+        entry (`str`):
+            Recipe entry, for the message, for example `"reward_funcs[0]"`.
+
+    Returns:
+        `Any`: The object.
+
+    Raises:
+        RecipeError: The module or the name in it does not exist, or what it names cannot be built.
+    """
+    module_name, _, attribute = name.rpartition(".")
+    if not module_name:
+        raise RecipeError(f"`{entry}: {name}` is no dotted path. Write it as `module.name`.")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise RecipeError(
+            f"`{entry}: {name}` cannot be imported: {error}. Correct the path, or install the package; modules in the "
+            f"working directory ({os.getcwd()}) are found."
+        ) from error
+    try:
+        return getattr(module, attribute)
+    except ValueError as error:  # an attribute that is built when it is asked for, such as a reward from a file
+        raise RecipeError(f"`{entry}: {name}`: {error}") from error
+    except AttributeError as error:
+        close = difflib.get_close_matches(attribute, dir(module), n=3)
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        raise RecipeError(f"`{entry}: {name}`: the module {module_name} has no {attribute!r}{hint}.") from error
+
+
+def load_reward_func(name: str, *, entry: str) -> Callable:
+    """
+    Find a reward function that a recipe names.
+
+    Args:
+        name (`str`):
+            Name in TRL's registry (`accuracy_reward`, `reasoning_accuracy_reward`, `think_format_reward`,
+            `get_soft_overlong_punishment`), dotted path of a module-level function or instance, or folder of a reward
+            model with a scalar head, as `trl-r1v2 reward` writes it; this one sees the images.
+        entry (`str`):
+            Recipe entry, for the message.
+
+    Returns:
+        `Callable`: With TRL's reward signature.
+
+    Raises:
+        RecipeError: The name is unknown, cannot be imported, or is not callable.
+    """
+    from trl import rewards
+
+    from ..rewards.value_head import is_reward_model
+
+    if is_reward_model(name):
+        return _load_reward_model(name)
+    registry = {
+        "accuracy_reward": rewards.accuracy_reward,
+        "reasoning_accuracy_reward": rewards.reasoning_accuracy_reward,
+        "think_format_reward": rewards.think_format_reward,
+        # the values of TRL's own script
+        "get_soft_overlong_punishment": rewards.get_soft_overlong_punishment(1280, 256),
+    }
+    if name in registry:
+        return registry[name]
+    if "." not in name:
+        raise RecipeError(
+            f"`{entry}: {name}` is neither a dotted path, nor the folder of a reward model, nor one of "
+            f"{', '.join(registry)}. Rewards of this package are named `trl_r1v2.rewards.<name>`."
+        )
+    reward_func = import_by_name(name, entry=entry)
+    if not callable(reward_func) or isinstance(reward_func, type):
+        raise RecipeError(
+            f"`{entry}: {name}` is a {type(reward_func).__name__}, no reward function. Name a module-level function "
+            "or instance."
+        )
+    return reward_func
+
+
+def load_reward_funcs(names: list[str] | None, reward_model: str | None = None) -> list:
+    """
+    Resolve the reward functions of a recipe.
+
+    Args:
+        names (`list[str]`, *optional*):
+            Names, each as [`load_reward_func`] takes it.
+        reward_model (`str`, *optional*):
+            A further reward model, which comes first: a folder with a scalar head, or TRL's text reward model.
+
+    Returns:
+        `list`: What the trainer's `reward_funcs` takes.
+
+    Raises:
+        RecipeError: A name cannot be resolved, or there is none.
+    """
+    from ..rewards.value_head import is_reward_model
+
+    reward_funcs = []
+    if reward_model:
+        reward_funcs.append(_load_reward_model(reward_model) if is_reward_model(reward_model) else reward_model)
+    reward_funcs += [load_reward_func(name, entry=f"reward_funcs[{i}]") for i, name in enumerate(names or [])]
+    if not reward_funcs:
+        raise RecipeError("there is no reward: set `reward_funcs` or `reward_model_name_or_path`.")
+    return reward_funcs
+
+
+def _load_reward_model(folder: str):
+    from ..rewards.reward_model import RewardModelReward
+
+    return RewardModelReward.from_pretrained(folder, name=Path(folder).name)
+
+
+def load_model(path: str, **kwargs):
+    """
+    Load a model to run it: a whole checkpoint, or a folder of PEFT adapters, which are merged into their base model.
+
+    Args:
+        path (`str`):
+            Folder or Hub name of a model, or a folder with `adapter_config.json`.
+        **kwargs:
+            Arguments of `from_pretrained`.
+
+    Returns:
+        [`~transformers.PreTrainedModel`]: The model, of the class that its configuration names.
+
+    Raises:
+        CheckpointError: The folder holds adapters and peft is not installed, or adapters that do not fit their base.
+    """
+    from trl.trainer.utils import create_model_from_path
+
+    from ..vlm.peft_folder import is_peft_folder, load_merged
+
+    if is_peft_folder(path):
+        return load_merged(path, functools.partial(create_model_from_path, **kwargs))
+    return create_model_from_path(path, **kwargs)
+
+
+def resolve_checkpoint(value: str | bool | None, output_dir: str) -> str | None:
+    """
+    Resolve `resume_from_checkpoint`.
+
+    Args:
+        value (`str` or `bool`, *optional*):
+            A checkpoint folder; `true`: the last one in `output_dir`; `auto`: the same, or a fresh start when there is
+            none; false or unset: a fresh start.
+        output_dir (`str`):
+            Output folder of the run.
+
+    Returns:
+        `str` or `None`: Folder to resume from.
+
+    Raises:
+        RecipeError: There is no such checkpoint.
+    """
+    word = str(value).lower()
+    if value is None or word in ("false", "none"):
+        return None
+    if word not in ("auto", "true"):
+        if not Path(value).is_dir():
+            raise RecipeError(f"`resume_from_checkpoint: {value}`: no such folder.")
+        return str(value)
+    folders = [folder for folder in Path(output_dir).glob("checkpoint-*") if _is_complete(folder)]
+    if folders:
+        return str(max(folders, key=lambda folder: int(folder.name.removeprefix("checkpoint-"))))
+    if word == "auto":
+        return None
+    raise RecipeError(
+        f"`resume_from_checkpoint: true`, but {output_dir} holds no complete checkpoint. Remove the key to start anew, "
+        "or write `auto`: resume if there is one."
+    )
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint was saved to its end: the trainer writes its state last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return checkpoint.name.removeprefix("checkpoint-").isdecimal()

@@ -1,0 +1,150 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+From the values of a recipe to a monitor on a trainer.
+
+Scope: loading the probe set and what the dotted paths name, before a model is loaded, and connecting the controller to
+the run's HybridReward. Does not cover the measuring (`monitor.py`).
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..checks.rows import check_dataset
+from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
+from ..hallucination.threshold import RewardThresholdController
+from ..rewards.hybrid import HybridReward
+from .loading import import_by_name, load_splits, take_split
+from .recipe import RecipeError
+from .threshold_files import read_threshold_file
+
+
+@dataclass(frozen=True)
+class MonitorParts:
+    """What a monitor is made of, besides the trainer."""
+
+    config: MonitorConfig
+    dataset: object
+    functions: object
+    controller: RewardThresholdController | None
+    set_threshold: Callable[[float], None] | None
+
+
+def load_monitor_parts(
+    config: MonitorConfig, controller_config: ControllerConfig, reward_funcs: Sequence = ()
+) -> MonitorParts | None:
+    """
+    Load what a recipe's monitor needs.
+
+    Args:
+        config ([`MonitorConfig`]):
+            Settings of the monitor.
+        controller_config ([`ControllerConfig`]):
+            Settings of the controller.
+        reward_funcs (`Sequence`, *optional*):
+            The run's reward functions, among which `controller_component` is looked for.
+
+    Returns:
+        [`MonitorParts`] or `None`: `None` where the recipe asks for no monitor.
+
+    Raises:
+        RecipeError: A dotted path, the component or the threshold file cannot be used, or there is a controller
+            without a monitor.
+        DatasetError: The probe set cannot be used.
+    """
+    if config.monitor_dataset is None:
+        if controller_config.controller_target is not None:
+            raise RecipeError("`controller_target` is set, but nothing measures: set `monitor_dataset`.")
+        return None
+    from ..hallucination.probe import Probe, ProbeFunctions
+
+    source, split = config.monitor_dataset, config.monitor_split
+    splits = load_splits(source, config.monitor_dataset_config)
+    dataset = take_split(splits, split, entry="monitor_split", source=source)
+    dataset = dataset.select(range(min(config.monitor_max_rows, len(dataset))))
+    check_dataset(dataset, name=f"{source} [{split}]", columns=["prompt"], check_images="all", progress=False)
+    paths = {"claims": config.monitor_claims_func, "named": config.monitor_named_func}
+    if "reward_disagreement" in config.signals:
+        paths |= {"rule": config.monitor_rule_func, "reward": config.monitor_reward_func}
+    functions = ProbeFunctions(
+        **{
+            name: import_by_name(path, entry=f"monitor_{name}_func")
+            for name, path in paths.items()
+            if path is not None
+        }
+    )
+    try:
+        Probe(dataset, config, functions)
+        controller = _build_controller(config, controller_config)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    set_threshold = None
+    if controller is not None and controller_config.controller_component is not None:
+        set_threshold = _gate(controller_config.controller_component, reward_funcs)
+    return MonitorParts(config, dataset, functions, controller, set_threshold)
+
+
+def add_monitor(trainer, parts: MonitorParts | None) -> None:
+    """
+    Add a recipe's monitor to a trainer.
+
+    Args:
+        trainer ([`~transformers.Trainer`]):
+            A TRL trainer.
+        parts ([`MonitorParts`], *optional*):
+            From [`load_monitor_parts`]; without them nothing is added.
+    """
+    if parts is None:
+        return
+    from trl import GRPOTrainer
+
+    from ..hallucination.monitor import HallucinationMonitor
+
+    monitor = HallucinationMonitor(
+        trainer,
+        parts.dataset,
+        parts.config,
+        parts.functions,
+        parts.controller,
+        parts.set_threshold,
+        chat_template_kwargs=trainer.chat_template_kwargs if isinstance(trainer, GRPOTrainer) else None,
+    )
+    trainer.add_callback(monitor)
+    trainer.accelerator.print(f"The hallucination monitor writes to {monitor.folder}.")
+
+
+def _build_controller(config: MonitorConfig, settings: ControllerConfig) -> RewardThresholdController | None:
+    controller = settings.build()
+    if controller is None:
+        return None
+    config.check_watched("`controller_target` has to")
+    if settings.controller_file is not None:
+        content = read_threshold_file(settings.controller_file)
+        if "controller" not in content:
+            raise ValueError(
+                f"`controller_file` {settings.controller_file} was written by {content['source']} and holds no controller: "
+                "set `controller_initial` to its threshold instead."
+            )
+        gated = settings.controller_component is not None
+        if content.get("gated", gated) != gated:
+            units = ("the gated component's score", "the score of `pairs`")
+            theirs, ours = units if content["gated"] else units[::-1]
+            raise ValueError(
+                f"`controller_file` {settings.controller_file} holds a threshold in units of {theirs}, but this run moves one in "
+                f"units of {ours}: {'unset' if gated else 'set'} `controller_component`, or set `controller_initial` instead of "
+                "the file."
+            )
+        controller.load_state_dict(content["controller"])
+    return controller
+
+
+def _gate(component: str, reward_funcs: Sequence) -> Callable[[float], None]:
+    """The setter of a HybridReward component's `min_score`."""
+    found = [func for func in reward_funcs if isinstance(func, HybridReward) and component in func.components]
+    if len(found) != 1:
+        names = sorted({name for func in reward_funcs if isinstance(func, HybridReward) for name in func.components})
+        raise RecipeError(
+            f"`controller_component: {component}` is in {len(found)} of the run's HybridRewards, but must be in one; their "
+            f"components are {', '.join(names) or 'none'}. For a threshold file alone, leave it unset."
+        )
+    return functools.partial(found[0].set_min_score, component)

@@ -1,0 +1,114 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Files that carry a reward threshold from `calibrate` or from a training run to `pairs`.
+
+Scope: the one JSON layout of both, and writing files so that a reader never sees half of one. Does not cover how a
+threshold is found (`threshold.py`). Imports neither torch nor TRL.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .recipe import RecipeError
+
+
+SCHEMA_VERSION = 1
+KINDS = ("chosen_threshold", "margin_threshold")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file by way of a temporary name, and create its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_threshold_file(
+    path: str | Path,
+    threshold: float | None,
+    *,
+    source: str,
+    score: Mapping[str, float] | None = None,
+    kind: str = "chosen_threshold",
+    **details: Any,
+) -> None:
+    """
+    Write a threshold.
+
+    Args:
+        path (`str` or `Path`):
+            JSON file.
+        threshold (`float`, *optional*):
+            In units of the score; `None` if none could be suggested.
+        source (`str`):
+            What found it: `"calibrate"` or `"controller"`.
+        score (`Mapping[str, float]`, *optional*):
+            Weight of each reward function in the score that the threshold is for; `None` if that is not known here.
+        kind (`str`, *optional*, defaults to `"chosen_threshold"`):
+            What it cuts, one of `KINDS`.
+        **details:
+            Whatever else a reader may want to know; JSON-able.
+    """
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "source": source,
+        kind: threshold,
+        "score": None if score is None else dict(score),
+        **details,
+    }
+    write_atomically(Path(path), json.dumps(content, indent=2) + "\n")
+
+
+def read_threshold_file(path: str | Path, score: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """
+    Read and check what [`write_threshold_file`] wrote.
+
+    Args:
+        path (`str` or `Path`):
+            JSON file.
+        score (`Mapping[str, float]`, *optional*):
+            Weight of each reward function in the score that is to be cut.
+
+    Returns:
+        `dict[str, Any]`: The content; exactly one of `KINDS` is in it and finite.
+
+    Raises:
+        RecipeError: There is no such file, it is of another kind or version, it holds no threshold, or one for another
+            score.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"threshold file {path} does not exist: write it with `trl-r1v2 calibrate`, or train with a "
+                         "`controller_target`.")  # fmt: skip
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecipeError(f"threshold file {path} is no JSON ({error}).") from error
+    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+        raise RecipeError(f"{path} is no threshold file of version {SCHEMA_VERSION}: write it anew.")
+    kinds = [kind for kind in KINDS if kind in content]
+    if len(kinds) != 1:
+        raise RecipeError(f"{path} must hold one of {', '.join(KINDS)}, but holds {kinds or 'none of them'}.")
+    value = content[kinds[0]]
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise RecipeError(
+            f"{path} holds no threshold ({kinds[0]} is {value}): {content.get('reason', 'write it anew')}."
+        )
+    if score is not None and len(score) > 1 and content.get("gated"):
+        raise RecipeError(
+            f"{path} holds a threshold for the raw score of one component of a HybridReward, which its run gated, but the "
+            f"score here is a sum of {len(score)}: {dict(score)}. Score with that component alone, or train with "
+            "`controller_component` unset."
+        )
+    stored = content.get("score")
+    if score is not None and stored is not None and dict(score) != stored:
+        raise RecipeError(
+            f"{path} holds a threshold for the score {stored}, but the score here is {dict(score)}: use the "
+            "same `reward_funcs` and `reward_weights`, or calibrate again."
+        )
+    return content
