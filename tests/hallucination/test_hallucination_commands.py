@@ -9,11 +9,11 @@ from datasets import Dataset, load_dataset
 
 from tests.support.seeing import colour_rows  # noqa: E402
 from trl_r1v2.hallucination.monitor_config import ControllerConfig, MonitorConfig  # noqa: E402
+from trl_r1v2.hallucination.threshold_files import write_threshold_file  # noqa: E402
 from trl_r1v2.rewards import Component, HybridReward  # noqa: E402
 from trl_r1v2.scripts.main import main  # noqa: E402
 from trl_r1v2.scripts.monitor import load_monitor_parts  # noqa: E402
 from trl_r1v2.scripts.recipe import RecipeError  # noqa: E402
-from trl_r1v2.scripts.threshold_files import write_threshold_file  # noqa: E402
 
 
 def text_of(completion):
@@ -234,7 +234,7 @@ def test_mpo_writes_the_threshold_for_pairs(colours, text_model_path, internvl_p
         ({"monitor_dataset": None}, {"controller_target": 0.1}, "nothing measures: set `monitor_dataset`"),
         ({"monitor_split": "test"}, {}, "no split 'test'"),
         ({"monitor_object_column": "absent"}, {}, "probe set lacks the column 'absent'"),
-        ({"monitor_claims_func": "seeing.nothing"}, {}, "has no 'nothing'"),
+        ({"monitor_claims_func": "tests.support.seeing.nothing"}, {}, "has no 'nothing'"),
         ({}, {"controller_target": 0.1, "controller_component": "theta"}, "is in 0 of the run's HybridRewards"),
         ({}, {"controller_target": 0.1, "controller_file": "absent.json"}, "absent.json does not exist"),
         (
@@ -249,7 +249,7 @@ def test_what_a_monitored_recipe_refuses(colours, monitor, controller, message):
 
     defaults = {
         "monitor_dataset": colours,
-        "monitor_claims_func": "seeing.unsupported_colours",
+        "monitor_claims_func": "tests.support.seeing.unsupported_colours",
         "monitor_claims_column": "shown",
     }
     bounds = {"controller_minimum": 0.0, "controller_maximum": 1.0} if controller else {}

@@ -22,8 +22,8 @@ from tests.support.ssb_runs import (  # noqa: E402
 )
 from trl_r1v2.hallucination import HallucinationMonitor, MonitorConfig, RewardThresholdController  # noqa: E402
 from trl_r1v2.hallucination.probe import ProbeFunctions  # noqa: E402
+from trl_r1v2.hallucination.threshold_files import read_threshold_file  # noqa: E402
 from trl_r1v2.rewards import Component, HybridReward  # noqa: E402
-from trl_r1v2.scripts.threshold_files import read_threshold_file  # noqa: E402
 
 
 def vowels(text, column):

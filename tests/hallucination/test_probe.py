@@ -40,7 +40,7 @@ def probe_of(rows, **settings):
         "monitor_batch_size": 16,
         "monitor_temperature": 0,
         "monitor_max_rows": 48,
-        "monitor_claims_func": "seeing.unsupported_colours",
+        "monitor_claims_func": "tests.support.seeing.unsupported_colours",
         "monitor_claims_column": "shown",
         "monitor_object_column": "present",
         "monitor_reward_func": "test_probe.likes_no",

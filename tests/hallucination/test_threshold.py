@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import binomtest
 
 from trl_r1v2.hallucination.threshold import RewardThresholdController, calibrate_threshold
+from trl_r1v2.hallucination.threshold_files import read_threshold_file, write_threshold_file
 from trl_r1v2.sampling.pairs import PairRules, Response, build_pairs, quantile
-from trl_r1v2.scripts.threshold_files import read_threshold_file, write_threshold_file
 
 
 # prompt 0: right 5 and 3, wrong 1 and 4; prompt 1: right 2, wrong 2; prompt 2: right 9; two that cannot be used

@@ -22,12 +22,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..patches.native_checkpoint import NativeCheckpointMixin
 from ..sampling.prompts import images_of, read_example
-from ..scripts.threshold_files import write_atomically, write_threshold_file
 from .borrowed_model import borrowed_model
 from .flagged import remove_others, write_image, write_table
 from .monitor_config import MonitorConfig
 from .probe import Probe, ProbeFunctions, ProbeRecord
 from .threshold import RewardThresholdController
+from .threshold_files import write_atomically, write_threshold_file
 
 
 logger = get_logger(__name__)

@@ -92,8 +92,8 @@ class ScoredResponses:
 
 def main(args: CalibrateArguments) -> None:
     from ..hallucination.threshold import calibrate_threshold
+    from ..hallucination.threshold_files import write_atomically, write_threshold_file
     from ..sampling.histograms import check_plotting
-    from .threshold_files import write_atomically, write_threshold_file
 
     if args.plots:
         check_plotting()
@@ -147,9 +147,9 @@ def read_scored(args: CalibrateArguments) -> ScoredResponses:
         RecipeError: The folder holds no finished result of `pairs` or `filter-prompts`, or a function was not called.
     """
     from ..sampling.rollouts import merge_shards
-    from ..sampling.run import ROLLOUT_FOLDER
     from ..sampling.scoring import total_score
     from .recipe import RecipeError
+    from .sample_and_score import ROLLOUT_FOLDER
 
     summary = Path(args.scored_dir) / "summary.json"
     if not summary.is_file():

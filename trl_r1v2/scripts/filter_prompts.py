@@ -23,7 +23,9 @@ from ..sampling.dataset_folder import write_dataset_folder
 from ..sampling.histograms import check_plotting, draw_histograms
 from ..sampling.prefill import group_advantages, write_prefill
 from ..sampling.prompt_pool import PoolRules, PromptOutcome, count_fates, pass_rate_histogram
-from ..sampling.run import (
+from ..ssb_grpo.state import SSB_FOLDER
+from .parser import RecipeParser
+from .sample_and_score import (
     SamplingArguments,
     ScoredRollout,
     check_output_dir,
@@ -35,8 +37,6 @@ from ..sampling.run import (
     score_statistics,
     start_processes,
 )
-from ..ssb_grpo.state import SSB_FOLDER
-from .parser import RecipeParser
 
 
 ADDED_COLUMNS = ("pass_rate", "num_right", "num_scored", "source_row")

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from ..checks.rows import check_dataset
 from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
 from ..hallucination.threshold import RewardThresholdController
+from ..hallucination.threshold_files import read_threshold_file
 from ..rewards.hybrid import HybridReward
 from .loading import import_by_name, load_splits, take_split
 from .recipe import RecipeError
-from .threshold_files import read_threshold_file
 
 
 @dataclass(frozen=True)

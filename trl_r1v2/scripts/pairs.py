@@ -18,6 +18,7 @@ from accelerate import PartialState
 from datasets import Dataset, Value
 from transformers import ProcessorMixin
 
+from ..hallucination.threshold_files import KINDS, read_threshold_file
 from ..rewards.answers import final_answer, prompt_opens_think
 from ..sampling.dataset_folder import write_dataset_folder
 from ..sampling.fingerprints import content_fingerprint, dataset_fingerprint, model_fingerprint
@@ -36,7 +37,10 @@ from ..sampling.pairs import (
 from ..sampling.pairs_dropout_ntp import blind_prompts, first_half, join_halves
 from ..sampling.prompts import count_images
 from ..sampling.rollouts import Rollout, RolloutStore
-from ..sampling.run import (
+from ..sampling.tables import read_rollouts
+from .parser import RecipeParser
+from .recipe import refusals_of
+from .sample_and_score import (
     ROLLOUT_FOLDER,
     SamplingArguments,
     ScoredRollout,
@@ -50,9 +54,6 @@ from ..sampling.run import (
     score_statistics,
     start_processes,
 )
-from ..sampling.tables import read_rollouts
-from .parser import RecipeParser
-from .threshold_files import KINDS, read_threshold_file
 
 
 logger = logging.getLogger(__name__)
@@ -149,7 +150,8 @@ def read_rules(args: PairsArguments) -> PairRules:
     """The rules, with the threshold of the file if one is named; its score has to be the one computed here."""
     if args.threshold_file is None:
         return args.rules
-    content = read_threshold_file(args.threshold_file, args.weights)
+    with refusals_of("threshold_file"):
+        content = read_threshold_file(args.threshold_file, args.weights)
     return replace(args.rules, **{kind: content[kind] for kind in KINDS if kind in content})
 
 

@@ -6,9 +6,10 @@ Covers the file (missing, syntax, not a mapping, a key given twice), the names o
 not cover what a value means: that is judged by the dataclass that receives it. Imports neither torch nor trl.
 """
 
+import contextlib
 import difflib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -19,6 +20,15 @@ import yaml
 
 class RecipeError(ValueError):
     """A recipe, or a file that it names, cannot be used. The message names the place and the remedy."""
+
+
+@contextlib.contextmanager
+def refusals_of(key: str | None = None) -> Iterator[None]:
+    """Raise what a part of the package refuses (`ValueError`) as a [`RecipeError`] that names the recipe's `key`."""
+    try:
+        yield
+    except ValueError as error:
+        raise RecipeError(f"`{key}`: {error}" if key else str(error)) from error
 
 
 # Keys of earlier TRL and transformers releases that recipes still carry, and what took their place.

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 
 from trl_r1v2.sampling.generation import sample_responses
 from trl_r1v2.sampling.prompts import encode_prompts
-from trl_r1v2.sampling.run import SamplingArguments, load_policy
+from trl_r1v2.scripts.sample_and_score import SamplingArguments, load_policy
 from trl_r1v2.vlm.errors import CheckpointError
 
 

@@ -19,13 +19,13 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from ..scripts.loading import load_model, load_reward_func
-from .dataset_folder import load_prompts
-from .fingerprints import content_fingerprint, dataset_fingerprint, model_fingerprint, reward_fingerprint
-from .generation import sample_to_store
-from .prompts import encode_prompts, read_prompt
-from .rollouts import ChunkStore, Rollout, RolloutStore, merge_shards
-from .scoring import score_to_store, total_score
+from ..sampling.dataset_folder import load_prompts
+from ..sampling.fingerprints import content_fingerprint, dataset_fingerprint, model_fingerprint, reward_fingerprint
+from ..sampling.generation import sample_to_store
+from ..sampling.prompts import encode_prompts, read_prompt
+from ..sampling.rollouts import ChunkStore, Rollout, RolloutStore, merge_shards
+from ..sampling.scoring import score_to_store, total_score
+from .loading import load_model, load_reward_func
 
 
 ROLLOUT_FOLDER = "rollouts"

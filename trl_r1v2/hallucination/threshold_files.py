@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .recipe import RecipeError
-
 
 SCHEMA_VERSION = 1
 KINDS = ("chosen_threshold", "margin_threshold")
@@ -78,36 +76,36 @@ def read_threshold_file(path: str | Path, score: Mapping[str, float] | None = No
         `dict[str, Any]`: The content; exactly one of `KINDS` is in it and finite.
 
     Raises:
-        RecipeError: There is no such file, it is of another kind or version, it holds no threshold, or one for another
+        ValueError: There is no such file, it is of another kind or version, it holds no threshold, or one for another
             score.
     """
     path = Path(path)
     if not path.is_file():
-        raise RecipeError(f"threshold file {path} does not exist: write it with `trl-r1v2 calibrate`, or train with a "
+        raise ValueError(f"threshold file {path} does not exist: write it with `trl-r1v2 calibrate`, or train with a "
                          "`controller_target`.")  # fmt: skip
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RecipeError(f"threshold file {path} is no JSON ({error}).") from error
+        raise ValueError(f"threshold file {path} is no JSON ({error}).") from error
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-        raise RecipeError(f"{path} is no threshold file of version {SCHEMA_VERSION}: write it anew.")
+        raise ValueError(f"{path} is no threshold file of version {SCHEMA_VERSION}: write it anew.")
     kinds = [kind for kind in KINDS if kind in content]
     if len(kinds) != 1:
-        raise RecipeError(f"{path} must hold one of {', '.join(KINDS)}, but holds {kinds or 'none of them'}.")
+        raise ValueError(f"{path} must hold one of {', '.join(KINDS)}, but holds {kinds or 'none of them'}.")
     value = content[kinds[0]]
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise RecipeError(
+        raise ValueError(
             f"{path} holds no threshold ({kinds[0]} is {value}): {content.get('reason', 'write it anew')}."
         )
     if score is not None and len(score) > 1 and content.get("gated"):
-        raise RecipeError(
+        raise ValueError(
             f"{path} holds a threshold for the raw score of one component of a HybridReward, which its run gated, but the "
             f"score here is a sum of {len(score)}: {dict(score)}. Score with that component alone, or train with "
             "`controller_component` unset."
         )
     stored = content.get("score")
     if score is not None and stored is not None and dict(score) != stored:
-        raise RecipeError(
+        raise ValueError(
             f"{path} holds a threshold for the score {stored}, but the score here is {dict(score)}: use the "
             "same `reward_funcs` and `reward_weights`, or calibrate again."
         )
