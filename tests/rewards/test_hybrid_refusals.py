@@ -7,6 +7,8 @@ import math
 import pytest
 
 from trl_r1v2.rewards import Component, HybridReward, Raw, RunningQuantile, RunningZScore, Sigmoid
+from trl_r1v2.scripts.loading import load_reward_func
+from trl_r1v2.scripts.recipe import RecipeError
 
 
 ROWS = ["one", "two", "three", "four"]
@@ -19,31 +21,25 @@ def theta_column(completions, theta, **kwargs):
 
 def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
     """A dot and a sign are missing for YAML 1.1: `1e-1` is text to it."""
-    from trl_r1v2.rewards.from_recipe import load_recipe_reward
-
     path = tmp_path / "reward.yaml"
     path.write_text(
         "components:\n"
         "  accuracy: {verifier: {timeout: 2e0}}\n"
         "  format: {weight: 1e-1, min_score: '-5', calibration: {type: sigmoid, scale: 2e1}}\n"
     )
-    reward = load_recipe_reward(str(path))
+    reward = load_reward_func(str(path), entry="reward_funcs[0]")
     form = reward.components["format"]
     assert (form.weight, form.min_score, form.calibration.scale) == (0.1, -5, 20.0)
     assert reward.components["accuracy"].reward.pool.timeout == 2.0
 
 
-def test_a_misspelt_reward_model_is_said_with_file_and_place(tmp_path, monkeypatch):
-    from trl_r1v2.scripts.loading import load_reward_func
-    from trl_r1v2.scripts.recipe import RecipeError
-
+def test_a_misspelt_reward_model_is_said_with_file_and_place(tmp_path):
     path = tmp_path / "hybrid.yaml"
     path.write_text("components: {theta: {type: reward_model, path: runs/rewrad}}\n")
-    monkeypatch.setenv("TRL_R1V2_REWARD", str(path))
     with pytest.raises(
-        RecipeError, match=r"hybrid.yaml: reward.components.theta: .*runs/rewrad: no such folder below"
+        RecipeError, match=r"hybrid.yaml`: reward.components.theta: .*runs/rewrad: no such folder below"
     ):
-        load_reward_func("trl_r1v2.rewards.recipe_reward", entry="reward_funcs[0]")
+        load_reward_func(str(path), entry="reward_funcs[0]")
 
 
 def test_length_is_judged_as_accuracy_beside_it():

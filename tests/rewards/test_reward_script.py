@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from tests.support.reward_tiny import PlainReward, conversation, pair, pairs
 from trl_r1v2.checks.rows import DatasetError
 from trl_r1v2.rewards import RewardModelReward
-from trl_r1v2.rewards.from_recipe import VARIABLE, load_recipe_reward
 from trl_r1v2.scripts import grpo as grpo_script
 from trl_r1v2.scripts import pairs as pairs_script
 from trl_r1v2.scripts.loading import load_reward_func, load_reward_funcs
+from trl_r1v2.scripts.recipe import RecipeError
 from trl_r1v2.scripts.reward import main, make_parser
 
 
@@ -105,17 +105,18 @@ def test_the_trained_folder_is_r_theta_in_grpo_and_sees_the_images(theta_path, i
         "components": {"judge": {"type": f"{__name__}.by_answer"}, "reward_model": {"path": theta_path}},
     }
     (tmp_path / "hybrid.yaml").write_text(yaml.safe_dump(hybrid))
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "hybrid.yaml"))
+    hybrid_reward = load_reward_func(str(tmp_path / "hybrid.yaml"), entry="reward_funcs[0]")
+    monkeypatch.setattr("trl_r1v2.scripts.loading.load_reward_funcs", lambda names, model: [hybrid_reward])
     rows = pairs([1, 0]).remove_columns(["chosen", "rejected"])
     rows.to_parquet(tmp_path / "data" / "train.parquet")
     keys = {
         **COMMON, "model_name_or_path": internvl_path, "dataset_name": str(tmp_path / "data"),
-        "output_dir": str(tmp_path / "out"), "reward_funcs": ["trl_r1v2.rewards.recipe_reward"], "max_steps": 1,
+        "output_dir": str(tmp_path / "out"), "reward_funcs": [str(tmp_path / "hybrid.yaml")], "max_steps": 1,
         "num_generations": 2, "max_completion_length": 6, "save_strategy": "no", "log_completions": True,
         "ssb_judge": "hybrid/judge",
     }  # fmt: skip
     conversations = []
-    reward_model = load_recipe_reward(str(tmp_path / "hybrid.yaml")).components["reward_model"].reward.model
+    reward_model = hybrid_reward.components["reward_model"].reward.model
     score = reward_model.score
 
     def spy(batch):
@@ -140,21 +141,22 @@ def test_the_trained_folder_is_r_theta_in_grpo_and_sees_the_images(theta_path, i
     assert list(total) == pytest.approx(list(table["hybrid_reward"]), abs=1e-4)
 
 
-def test_pairs_are_scored_by_the_trained_folder(theta_path, internvl_path, tmp_path, monkeypatch):
+def test_pairs_are_scored_by_the_trained_folder(theta_path, internvl_path, tmp_path):
     (tmp_path / "theta.yaml").write_text(yaml.safe_dump({"components": {"reward_model": {"path": theta_path}}}))
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "theta.yaml"))
     pairs([1, 0, 2]).remove_columns(["chosen", "rejected"]).to_parquet(tmp_path / "prompts.parquet")
     keys = {
         "model_name_or_path": internvl_path, "dataset_name": str(tmp_path / "prompts.parquet"),
         "output_dir": str(tmp_path / "out"), "num_samples": 6, "max_new_tokens": 6, "use_cpu": True, "plots": False,
-        "reward_funcs": ["trl_r1v2.rewards.recipe_reward"], "judge_func": f"{__name__}.by_answer",
+        "reward_funcs": [str(tmp_path / "theta.yaml")], "judge_func": f"{__name__}.by_answer",
         "drop_contained": False,
     }  # fmt: skip
     (arguments,) = pairs_script.make_parser().parse_args_and_config(write(tmp_path / "pairs.yaml", keys))
     pairs_script.main(arguments)
     plain = PlainReward.from_reward_folder(theta_path)
     prompts = load_dataset("parquet", data_files=str(tmp_path / "prompts.parquet"))["train"]
-    encoder = load_recipe_reward(str(tmp_path / "theta.yaml")).components["reward_model"].reward.model._tokenize
+    encoder = (
+        load_reward_func(str(tmp_path / "theta.yaml"), entry="judge").components["reward_model"].reward.model._tokenize
+    )
     built = load_dataset(str(tmp_path / "out"))["train"]
     assert len(built) > 0
     for row in list(built)[:6]:
@@ -164,24 +166,19 @@ def test_pairs_are_scored_by_the_trained_folder(theta_path, internvl_path, tmp_p
             assert row[f"{side}_score"] == pytest.approx(plain.score(messages).item(), abs=1e-4)
 
 
-def test_reward_of_a_recipe_that_cannot_be_read_is_named(tmp_path, monkeypatch):
-    from trl_r1v2 import rewards
-
-    monkeypatch.delenv(VARIABLE, raising=False)
-    with pytest.raises(ValueError, match=f"the file that {VARIABLE} names, which is not set"):
-        rewards.recipe_reward  # noqa: B018
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "missing.yaml"))
-    with pytest.raises(ValueError, match="missing.yaml': no such file"):
-        rewards.recipe_reward  # noqa: B018
-    (tmp_path / "wrong.yaml").write_text("components: {acuracy: {}}")
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "wrong.yaml"))
-    with pytest.raises(
-        ValueError, match="wrong.yaml: reward.components.acuracy.type: unknown 'acuracy'. Did you mean"
-    ):
-        rewards.recipe_reward  # noqa: B018
-    (tmp_path / "list.yaml").write_text("[1]")
-    with pytest.raises(ValueError, match="a list where a mapping"):
-        load_recipe_reward(str(tmp_path / "list.yaml"))
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "hybrid.yaml: no such recipe file"),
+        ("components: {acuracy: {}}", "hybrid.yaml`: reward.components.acuracy.type: unknown 'acuracy'. Did you mean"),
+        ("[1]", "hybrid.yaml: holds a list"),
+    ],
+)
+def test_a_file_of_a_hybrid_reward_that_cannot_be_read_is_named(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "hybrid.yaml").write_text(content)
+    with pytest.raises(RecipeError, match=message):
+        load_reward_func(str(tmp_path / "hybrid.yaml"), entry="reward_funcs[0]")
 
 
 def test_dataset_without_pairs_is_refused(trained, tmp_path):

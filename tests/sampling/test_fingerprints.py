@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from trl_r1v2.rewards.from_recipe import VARIABLE
 from trl_r1v2.sampling.fingerprints import reward_fingerprint
 from trl_r1v2.scripts.loading import load_reward_func
 
@@ -48,15 +47,12 @@ def test_an_edited_module_has_another_digest(write_module, name):
     assert digest(f"digest_rewards.{name}") != before
 
 
-def test_the_file_of_a_recipe_reward_counts(tmp_path, monkeypatch):
+def test_the_file_of_a_hybrid_reward_counts(tmp_path):
     digests = []
     for weight in (1.0, 2.0, 1.0):
         path = tmp_path / "reward.yaml"
-        path.write_text(
-            json.dumps({"components": [{"name": "form", "func": "trl_r1v2.rewards.format_reward", "weight": weight}]})
-        )
-        monkeypatch.setenv(VARIABLE, str(path))
-        digests.append(reward_fingerprint("trl_r1v2.rewards.recipe_reward", print))
+        path.write_text(json.dumps({"components": {"format": {"weight": weight}}}))
+        digests.append(digest(str(path)))
     assert digests[0] == digests[2] != digests[1]
 
 

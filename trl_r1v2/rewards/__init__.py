@@ -37,11 +37,9 @@ _PUBLIC_NAMES = {
     "format_reward": "rules",
     "load_trainable": "trainable_model",
     "r1v2_reward": "presets",
-    "recipe_reward": "from_recipe",
 }
 
-# Without what loads a model when it is looked up: `import *` looks up everything.
-__all__ = [name for name in _PUBLIC_NAMES if name != "recipe_reward"]
+__all__ = list(_PUBLIC_NAMES)
 
 
 def __getattr__(name: str):

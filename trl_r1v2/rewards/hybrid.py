@@ -9,7 +9,6 @@ The unweighted sum is the paper's, gates and calibrations are ours. Does not cov
 
 import inspect
 import math
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -19,7 +18,6 @@ from .columns import reward_columns
 
 STATE_VERSION = 1
 GATES = ("always", "unverified", "right")
-_INSTANCES = weakref.WeakSet()
 
 
 @dataclass
@@ -97,8 +95,8 @@ class HybridReward:
             Name under which TRL logs the sum.
 
     Raises:
-        `ValueError`: For no components, a name with `/`, a gate without its rule, or a rule that is itself gated. When
-            called beside another instance of the same name and prefix, if calibrations move.
+        `ValueError`: For no components, a name with `/`, a gate without its rule, or a rule that is itself gated. In the
+            second batch beside another instance of the same name and prefix, if calibrations move.
 
     Example:
     ```python
@@ -124,7 +122,6 @@ class HybridReward:
         self._published = None
         self._columns: dict[str, set[str]] = {key: set() for key in self.components}
         self._check_gates()
-        _INSTANCES.add(self)
 
     @classmethod
     def from_config(cls, config: dict) -> "HybridReward":
@@ -281,7 +278,7 @@ class HybridReward:
         if trainer_state is None or not self._moving():
             return
         saved = trainer_state.stateful_callbacks.get(self._state_key)
-        if saved is not None and any(saved is other._published for other in _INSTANCES if other is not self):
+        if trainer_state is self._trainer_state and saved is not self._published:
             raise ValueError(
                 f"Two HybridRewards of this trainer have the name {self.__name__!r} and the prefix {self.prefix!r}, so "
                 "each would take over the calibration of the other; give one of them another `prefix`."

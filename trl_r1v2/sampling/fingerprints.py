@@ -8,15 +8,12 @@ They are no checksums: a change that leaves every probed value as it was goes un
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from datasets import Dataset
-
-from ..rewards import from_recipe
 
 
 NUM_PROBES = 64
@@ -90,27 +87,27 @@ def reward_fingerprint(name: str, reward_func: Callable) -> str:
 
     Args:
         name (`str`):
-            Folder of a reward model, or any name that [`~trl_r1v2.scripts.loading.load_reward_func`] takes.
+            Folder of a reward model, YAML file of a hybrid reward, or the dotted path of a function.
         reward_func (`Callable`):
             What the name stands for.
 
     Returns:
-        `str`: 16 hexadecimal digits. Of a folder, all files count, by 64 evenly spaced probes of 4 KiB; of a dotted path,
-            the source of the module it names and of those that define the function or its class, and the file that
-            `TRL_R1V2_REWARD` names for `recipe_reward`. What these import goes unnoticed.
+        `str`: 16 hexadecimal digits. Of a folder, all files count, by 64 evenly spaced probes of 4 KiB; otherwise the YAML
+            file, the source of the module that a dotted path names, and of those that define the function or its class.
+            What these import goes unnoticed.
     """
     digest = hashlib.sha256()
     if Path(name).is_dir():
         for path in sorted(path for path in Path(name).rglob("*") if path.is_file()):
             _add_file(digest, path, path.relative_to(name).as_posix())
         return digest.hexdigest()[:16]
+    if Path(name).is_file():
+        _add_file(digest, Path(name), "file")
     modules = {name.rpartition(".")[0], reward_func.__module__}  # of an instance: where its class is
     for module in sorted(module for module in modules if module in sys.modules):
         source = getattr(sys.modules[module], "__file__", None)
         if source is not None:
             _add_file(digest, Path(source), module)
-    if name.rpartition(".")[2] == "recipe_reward" and from_recipe.VARIABLE in os.environ:
-        _add_file(digest, Path(os.environ[from_recipe.VARIABLE]), from_recipe.VARIABLE)
     return digest.hexdigest()[:16]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks.rows import DatasetError
-from .recipe import RecipeError
+from .recipe import RecipeError, read_recipe, refusals_of
 
 
 def load_splits(path: str, name: str | None = None, *, streaming: bool = False):
@@ -133,8 +133,6 @@ def import_by_name(name: str, *, entry: str) -> Any:
         ) from error
     try:
         return getattr(module, attribute)
-    except ValueError as error:  # an attribute that is built when it is asked for, such as a reward from a file
-        raise RecipeError(f"`{entry}: {name}`: {error}") from error
     except AttributeError as error:
         close = difflib.get_close_matches(attribute, dir(module), n=3)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
@@ -148,8 +146,9 @@ def load_reward_func(name: str, *, entry: str) -> Callable:
     Args:
         name (`str`):
             Name in TRL's registry (`accuracy_reward`, `reasoning_accuracy_reward`, `think_format_reward`,
-            `get_soft_overlong_punishment`), dotted path of a module-level function or instance, or folder of a reward
-            model with a scalar head, as `trl-r1v2 reward` writes it; this one sees the images.
+            `get_soft_overlong_punishment`), dotted path of a module-level function or instance, folder of a reward
+            model with a scalar head, as `trl-r1v2 reward` writes it, which sees the images, or YAML file with the
+            mapping that [`~trl_r1v2.rewards.HybridReward.from_config`] takes.
         entry (`str`):
             Recipe entry, for the message.
 
@@ -165,6 +164,11 @@ def load_reward_func(name: str, *, entry: str) -> Callable:
 
     if is_reward_model(name):
         return _load_reward_model(name)
+    if name.endswith((".yaml", ".yml")):
+        from ..rewards.hybrid import HybridReward
+
+        with refusals_of(f"{entry}: {name}"):
+            return HybridReward.from_config(read_recipe(name))
     registry = {
         "accuracy_reward": rewards.accuracy_reward,
         "reasoning_accuracy_reward": rewards.reasoning_accuracy_reward,
@@ -176,8 +180,8 @@ def load_reward_func(name: str, *, entry: str) -> Callable:
         return registry[name]
     if "." not in name:
         raise RecipeError(
-            f"`{entry}: {name}` is neither a dotted path, nor the folder of a reward model, nor one of "
-            f"{', '.join(registry)}. Rewards of this package are named `trl_r1v2.rewards.<name>`."
+            f"`{entry}: {name}` is neither a dotted path, nor the folder of a reward model, nor a YAML file, "
+            f"nor one of {', '.join(registry)}. Rewards of this package are named `trl_r1v2.rewards.<name>`."
         )
     reward_func = import_by_name(name, entry=entry)
     if not callable(reward_func) or isinstance(reward_func, type):
