@@ -11,7 +11,7 @@ from transformers import AutoProcessor
 from tests.support.tiny_qwen_vl import build_qwen_vl
 from trl_r1v2.checks.prompt_limits import PromptLimits
 from trl_r1v2.checks.rows import DatasetError, check_dataset
-from trl_r1v2.images.processing import count_prompt_tokens
+from trl_r1v2.images.counts import count_prompt_tokens
 from trl_r1v2.scripts.main import main
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from transformers import AutoConfig, AutoProcessor, InternVLProcessor, PreTrainedTokenizerBase, ProcessorMixin
 
-from ..images.processing import RowError, count_prompt_tokens, count_tiles
+from ..images.counts import count_prompt_tokens, count_tiles
+from ..images.processing import RowError
 from .rows import DatasetError
 
 

@@ -12,8 +12,8 @@ class TileHasher:
     Two 64-bit hashes a tile.
 
     Each is the sum of the tile's words times random 64-bit numbers, modulo 2^64. Words of different tiles differ in
-    fewer than 32 bits' worth, so for a difference `d` the sum vanishes with a probability of at most 2^-33, and both do
-    with at most 2^-66 (ours).
+    fewer than 32 bits' worth, so for a difference `d` the sum vanishes with a probability of at most 2^-33, and both
+    do with at most 2^-66 (ours).
     """
 
     def __init__(self):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -31,7 +32,8 @@ def count_images(dataset: Dataset, row: int) -> int:
     for column in ("images", "image"):
         if column in dataset.column_names:
             value = dataset.with_format("arrow")[row][column][0]
-            num_images = (len(value) if column == "images" else 1) if value.is_valid else 0
+            is_list = isinstance(value, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar)
+            num_images = (len(value) if is_list else 1) if value.is_valid else 0
             if num_images:
                 return num_images
     return 0

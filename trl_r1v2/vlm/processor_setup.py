@@ -1,7 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
 The processor of a composed checkpoint: image tokens in the LLM's tokenizer, a chat template that accepts images, and
-image settings that fit the tower. Checks on rows of data are `processing.py`.
+image settings that fit the tower. Rows of data are `images/`.
 """
 
 import math
