@@ -12,8 +12,8 @@ import yaml
 from datasets import Dataset, load_dataset
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
+from examples.digits.text import unsupported_digits
 from trl_r1v2 import SSBGRPOConfig, SSBGRPOTrainer, set_trainable
-from trl_r1v2.datasets.digits_text import unsupported_digits
 from trl_r1v2.rewards import accuracy_reward, format_reward
 from trl_r1v2.sampling import sample_responses
 

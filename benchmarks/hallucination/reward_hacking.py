@@ -33,8 +33,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from benchmarks.environment import environment
 from benchmarks.hallucination.reward_hacking_report import report as write_report
 from benchmarks.results import write_result
+from examples.digits.text import named_digits, unsupported_digits
 from trl_r1v2 import SSBGRPOConfig, SSBGRPOTrainer
-from trl_r1v2.datasets.digits_text import named_digits, unsupported_digits
 from trl_r1v2.hallucination import HallucinationMonitor, MonitorConfig, RewardThresholdController
 from trl_r1v2.hallucination.probe import ProbeFunctions
 from trl_r1v2.rewards import Component, HybridReward, accuracy_reward, format_reward
@@ -103,7 +103,7 @@ def run(arguments, setting: str, seed: int) -> dict:
         monitor_batch_size=PROBE_ROWS,
         monitor_max_cost_share=None,
         monitor_signals=["named_objects", "grounding_gap", "object_probes", "reward_disagreement", "blind_phrases"],
-        monitor_claims_func="trl_r1v2.datasets.digits_text.unsupported_digits",
+        monitor_claims_func="examples.digits.text.unsupported_digits",
         monitor_claims_column="digits",
         monitor_object_column="solution",
         monitor_reward_func="benchmarks.hallucination.reward_hacking.flawed_reward_model",

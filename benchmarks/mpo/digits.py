@@ -4,7 +4,7 @@
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from trl_r1v2.datasets.digits_text import unsupported_digits
+from examples.digits.text import unsupported_digits
 from trl_r1v2.evaluation.records import GREEDY, SAMPLED, Scorers, score_rollouts, summarize
 from trl_r1v2.rewards import accuracy_reward, format_reward
 from trl_r1v2.sampling import sample_responses

@@ -17,8 +17,8 @@ from benchmarks.environment import environment
 from benchmarks.mpo.digits import MAX_NEW_TOKENS, load_model, load_processor, measure
 from benchmarks.mpo.noisy_reward import NoisyReward
 from benchmarks.mpo.train_one import settings_of
+from examples.digits.text import unsupported_digits
 from trl_r1v2 import MPOConfig, MPOTrainer
-from trl_r1v2.datasets.digits_text import unsupported_digits
 from trl_r1v2.rewards import accuracy_reward
 from trl_r1v2.sampling import sample_responses
 from trl_r1v2.sampling.pairs import Pair, PairRules, Response, build_pairs

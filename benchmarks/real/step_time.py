@@ -35,7 +35,7 @@ def one_step(model, batch: dict[str, torch.Tensor], bf16: bool) -> dict[str, flo
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="Folder of the composed model.")
-    parser.add_argument("--data", required=True, help="Folder of `digits-data`.")
+    parser.add_argument("--data", required=True, help="Folder of `examples.digits.data`.")
     parser.add_argument("--num_rows", type=int, default=4, help="Rows of the batch.")
     parser.add_argument("--output", default="benchmarks/real/step_time.json", help="File to write.")
     args = parser.parse_args()

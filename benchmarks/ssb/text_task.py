@@ -17,7 +17,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import set_seed
 
-from trl_r1v2.datasets.digits_parts import new_language_model, train_language_model, train_tokenizer
+from examples.digits.models import new_language_model, train_language_model, train_tokenizer
 
 
 LENGTHS = (2, 3, 4, 5, 6)

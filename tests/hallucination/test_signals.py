@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from trl_r1v2.datasets.digits_text import TASKS, ask, demonstration, named_digits, unsupported_digits
+from examples.digits.text import TASKS, ask, demonstration, named_digits, unsupported_digits
 from trl_r1v2.hallucination.signals import (
     DisagreementFigures,
     NamedFigures,

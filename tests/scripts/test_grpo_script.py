@@ -114,7 +114,7 @@ def test_from_recipe_to_saved_model_and_resumption(recipe, tmp_path, capsys):
             {"reward_funcs": ["letter_rewards.count_letter"]},
             "`reward_funcs[0]: letter_rewards.count_letter`: the module",
         ),
-        ({"reward_funcs": ["accuracy"]}, "nor the folder of a reward model, nor one of accuracy_reward"),
+        ({"reward_funcs": ["accuracy"]}, "nor a YAML file, nor one of accuracy_reward"),
         ({"reward_funcs": None}, "there is no reward"),
         ({"dataset_name": None}, "set either `dataset_name` or `datasets`"),
         ({"dataset_train_split": "training"}, "has no split 'training', only 'train'. Correct `dataset_train_split`"),

@@ -31,15 +31,6 @@ def test_help_names_every_command_with_what_it_does():
         assert importlib.util.find_spec(f"trl_r1v2.scripts.{command.module}") is not None
 
 
-def test_every_script_is_a_command():
-    import pkgutil
-
-    import trl_r1v2.scripts
-
-    scripts = {module.name for module in pkgutil.iter_modules(trl_r1v2.scripts.__path__)}
-    assert scripts == {command.module for command in COMMANDS.values()}
-
-
 @pytest.mark.parametrize(("typed", "suggested"), [("evalute", "evaluate"), ("GRPO", "there are:"), ("rep", "report")])
 def test_unknown_command(capsys, typed, suggested):
     assert main([typed]) == 2

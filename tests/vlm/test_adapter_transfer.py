@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from examples.digits.data import align_dataset
 from tests.support import tiny_parts
-from trl_r1v2.datasets.digits import align_dataset
 from trl_r1v2.scripts.main import main
 from trl_r1v2.vlm.activation import component_of
 from trl_r1v2.vlm.checkpoint_keys import module_name

@@ -25,10 +25,9 @@ from transformers import (
     InternVLVisionModel,
 )
 
+from examples.digits.data import DigitsDataArguments, task_dataset
 from tests.support import tiny_parts
-from trl_r1v2.datasets.digits import task_dataset
 from trl_r1v2.scripts import real_parts
-from trl_r1v2.scripts.digits_data import DigitsDataArguments
 from trl_r1v2.vlm.compose import compose_vlm
 from trl_r1v2.vlm.dinov2_tower import (
     at_resolution,

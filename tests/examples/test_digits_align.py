@@ -11,7 +11,7 @@ import torch
 import yaml
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from trl_r1v2.datasets.digits import TASK_FEATURES, align_dataset, task_dataset
+from examples.digits.data import TASK_FEATURES, align_dataset, task_dataset
 from trl_r1v2.scripts.main import main
 
 

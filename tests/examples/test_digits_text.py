@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from trl_r1v2.datasets.digits import draw_digits
-from trl_r1v2.datasets.digits_text import (
+from examples.digits.data import draw_digits
+from examples.digits.text import (
     TASKS,
     ask,
     demonstration,

@@ -3,7 +3,7 @@
 Questions, demonstrations and readings of the digit tasks, as plain text.
 
 Scope: how a question is worded, how a demonstration answers it, and which digits a completion claims to see.
-Not covered: the scans and the rows made from them (`digits.py`), rewards (`trl_r1v2.rewards`).
+Not covered: the scans and the rows made from them (`data.py`), rewards (`trl_r1v2.rewards`).
 """
 
 import random

@@ -11,8 +11,9 @@ from datasets import Dataset
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from trl_r1v2.checks.rows import DatasetError
-from trl_r1v2.datasets.digits_parts import (
+from examples.digits.data import DigitsDataArguments
+from examples.digits.data import main as write_data
+from examples.digits.models import (
     classification_accuracy,
     fit,
     new_image_processor,
@@ -22,9 +23,8 @@ from trl_r1v2.datasets.digits_parts import (
     train_tokenizer,
     train_vision_tower,
 )
-from trl_r1v2.scripts.digits_data import DigitsDataArguments
-from trl_r1v2.scripts.digits_data import main as write_data
-from trl_r1v2.scripts.digits_parts import DigitsPartsArguments, main, make_parser
+from examples.digits.parts import DigitsPartsArguments, main, make_parser
+from trl_r1v2.checks.rows import DatasetError
 
 
 TEXTS = ["user\n", "assistant\n", "What is 3 plus 5?", "<think>I see 3 and 12. 3 + 5 = 8.</think>\\boxed{17}"] * 20
@@ -170,7 +170,7 @@ def test_command_writes_both_parts_and_keeps_what_is_there(data_folder, tmp_path
 
 
 def test_command_names_the_command_that_is_missing(tmp_path):
-    with pytest.raises(DatasetError, match="`trl-r1v2 digits-data`: run that first"):
+    with pytest.raises(DatasetError, match="`examples.digits.data`: run that first"):
         main(DigitsPartsArguments(dataset_name=str(tmp_path / "nowhere")))
 
 
@@ -181,5 +181,5 @@ def test_sizes_out_of_bounds_are_refused(capsys):
         (["--vision_steps", "0"], "`vision_steps` is 0; give at least 1"),
     ):
         with pytest.raises(SystemExit):
-            make_parser("digits-parts").parse_args_and_config(argument)
+            make_parser("examples.digits.parts").parse_args_and_config(argument)
         assert message in capsys.readouterr().err

