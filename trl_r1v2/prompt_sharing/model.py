@@ -1,0 +1,181 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+A model that takes padded rows and runs them packed, each shared prompt once.
+
+Stands where a trainer calls `model(**inputs, labels=labels, fused_lm_head=True)` and returns what that returns. Does not
+cover generation, nor forwards that return logits.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate.utils import is_peft_model
+from transformers import PreTrainedModel
+
+from .attention import LAYOUT, register
+from .images import RowImages
+from .layout import PackedLayout, Segment, group_rows, pack_rows, row_bounds
+
+
+# Decoders whose every layer attends to all earlier tokens through transformers' attention functions, and models of images
+# around them whose image tokens `images.py` counts. The tests compare each with its unshared forward.
+DECODERS = ("llama", "mistral", "qwen2", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3", "qwen3_moe")
+WITH_IMAGES = ("internvl", "qwen2_vl", "qwen2_5_vl")
+WITH_MROPE = ("qwen2_vl", "qwen2_5_vl")
+# Others choose their frequencies by the longest row of a batch.
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+
+
+class PromptSharing:
+    """
+    Lets models run rows that share a prompt as one packed sequence.
+
+    Args:
+        *models ([`~transformers.PreTrainedModel`]):
+            Of one architecture, the policy and its reference for instance, before they are wrapped for distributed
+            training.
+
+    Raises:
+        ValueError: If a model cannot be served; the message says why.
+    """
+
+    def __init__(self, *models: PreTrainedModel):
+        for model in models:
+            check_served(model)
+            decoder = _base(model).get_decoder()
+            decoder.config._attn_implementation = register(decoder.config._attn_implementation)
+        self._model = _base(models[0])
+        config = self._model.config
+        self._image_token_id = config.image_token_id if config.model_type in WITH_IMAGES else None
+        self._has_mrope = config.model_type in WITH_MROPE
+        self._merge_size = config.vision_config.spatial_merge_size if self._has_mrope else 1
+
+    def wrap(self, model: Callable) -> Callable:
+        """
+        A stand-in for a model, or for what wraps it, in calls `model(..., labels=labels, fused_lm_head=True)`.
+
+        It takes `input_ids`, `attention_mask`, `labels` and what the processor makes of images; the answers are what has
+        labels. The per-token fields of what it returns have the shape that they would have without it.
+        """
+
+        def forward(input_ids, attention_mask, labels, **inputs):
+            layout, packed = self._pack(input_ids, attention_mask, labels != -100, inputs)
+            packed["labels"] = layout.pack(labels).masked_fill(~layout.is_answer, -100)
+            outputs = model(**packed)
+            fields = {name: layout.unpack(value) if value.ndim == 2 else value for name, value in outputs.items()}
+            return type(outputs)(**fields)
+
+        return forward
+
+    def wrap_scores(self, model: Callable) -> Callable:
+        """
+        A stand-in for a model that scores rows `[chosen; rejected; others]` off their last tokens.
+
+        The two of a pair share all that they have in common at their start; others share nothing.
+        """
+
+        def forward(input_ids, attention_mask, num_pairs: int, margin=None, **inputs):
+            is_answer = _after_common_start(input_ids, attention_mask.bool(), num_pairs)
+            _, packed = self._pack(input_ids, attention_mask, is_answer, inputs)
+            return model(**packed)
+
+        return forward
+
+    def count_tokens(self, input_ids, attention_mask, is_answer, **inputs) -> tuple[int, int]:
+        """Tokens that pass the model without sharing, padding included, and with it."""
+        return input_ids.numel(), self._lay_out(input_ids, attention_mask, is_answer, inputs)[0].num_tokens
+
+    def _lay_out(self, input_ids, attention_mask, is_answer, inputs) -> tuple[PackedLayout, RowImages | None]:
+        bounds = row_bounds(attention_mask.cpu(), is_answer.cpu())
+        ids = input_ids.cpu()
+        groups, images = group_rows(ids, bounds), None
+        if inputs.get("pixel_values") is not None:
+            is_image = ids == self._image_token_id
+            images = RowImages(inputs, is_image, self._merge_size)
+            groups = [part for group in groups for part in _with_equal_images(group, bounds, images, is_image)]
+        return pack_rows(bounds, groups, ids.size(1), input_ids.device), images
+
+    def _pack(self, input_ids, attention_mask, is_answer, inputs: dict[str, Any]) -> tuple[PackedLayout, dict]:
+        layout, images = self._lay_out(input_ids, attention_mask, is_answer, inputs)
+        positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        token_types = inputs.pop("mm_token_type_ids", None)
+        if self._has_mrope and token_types is not None and images is not None:
+            positions, _ = self._model.model.get_rope_index(
+                input_ids, token_types, image_grid_thw=inputs["image_grid_thw"], attention_mask=attention_mask
+            )
+        if images is not None:
+            inputs.update(images.select(layout.segments))
+        unknown = [name for name, value in inputs.items() if isinstance(value, torch.Tensor)]
+        unknown = sorted(set(unknown) - {"pixel_values", "image_grid_thw"})
+        if unknown:
+            raise ValueError(
+                f"the batch holds {unknown}, which `share_prompts=True` does not know how to pack. Set it to False."
+            )
+        # Models return a mask of four dimensions as it is; one without entries fails in every attention but ours.
+        no_mask = attention_mask.new_empty(1, 1, 0, 0)
+        packed = {"input_ids": layout.pack(input_ids), "position_ids": layout.pack(positions), **inputs}
+        return layout, {**packed, "attention_mask": no_mask, LAYOUT: layout}
+
+
+def check_served(model: PreTrainedModel) -> None:
+    """
+    Refuse a model whose packed forward might differ from its unpacked one.
+
+    Raises:
+        ValueError: With the reason.
+    """
+    config = _base(model).config
+    text = config.get_text_config()
+    settings = text.to_dict()
+    layer_types = set(settings.get("layer_types") or ["full_attention"])
+    rope_type = (settings.get("rope_parameters") or {}).get("rope_type", "default")
+    if is_peft_model(model) and model.active_peft_config.is_prompt_learning:
+        reason = "prompt-learning PEFT puts tokens of its own in front of every row"
+    elif config.model_type not in (*DECODERS, *WITH_IMAGES) or text.model_type not in DECODERS:
+        served = ", ".join((*DECODERS, *WITH_IMAGES))
+        reason = f"models of type {config.model_type!r} ({text.model_type!r}) are not among those it serves ({served})"
+    elif layer_types != {"full_attention"}:
+        reason = f"layers of type {sorted(layer_types - {'full_attention'})} do not attend to all earlier tokens"
+    elif settings.get("sliding_window") is not None:
+        reason = f"the model attends within a sliding window of {settings['sliding_window']} tokens"
+    elif rope_type not in ROPE_TYPES:
+        reason = f"rotary embeddings of type {rope_type!r} depend on the longest row of a batch"
+    else:
+        return
+    raise ValueError(f"`share_prompts=True` cannot serve this model: {reason}. Set `share_prompts=False`.")
+
+
+def _base(model: PreTrainedModel) -> PreTrainedModel:
+    return model.get_base_model() if is_peft_model(model) else model
+
+
+def _with_equal_images(group, bounds, images: RowImages, is_image: torch.Tensor) -> list[list[int]]:
+    """The rows of a group, those together whose prompts show the same images."""
+    prompts = {row: Segment(row, *bounds[row][:2], place=0) for row in group}
+    # A last token that stands for an image would be repeated, and the image is not.
+    if is_image[group[0], bounds[group[0]][1] - 1]:
+        return [[row] for row in group]
+    parts: list[list[int]] = []
+    for row in group:
+        part = next((part for part in parts if images.are_equal(prompts[part[0]], prompts[row])), None)
+        if part is None:
+            parts.append([row])
+        else:
+            part.append(row)
+    return parts
+
+
+def _after_common_start(input_ids: torch.Tensor, tokens: torch.Tensor, num_pairs: int) -> torch.Tensor:
+    """Which tokens of the rows come after what the two of a pair have in common, shape `(B, S)`."""
+    is_answer = torch.zeros_like(tokens)
+    lengths = tokens.sum(dim=1).tolist()
+    for chosen in range(num_pairs):
+        rejected = chosen + num_pairs
+        rows = [input_ids[row][tokens[row]] for row in (chosen, rejected)]
+        shorter = min(len(row) for row in rows)
+        common = int((rows[0][:shorter] == rows[1][:shorter]).long().cumprod(0).sum())
+        for row in (chosen, rejected):
+            places = tokens[row].nonzero().flatten()
+            is_answer[row, places[common : lengths[row]]] = True
+    return is_answer
