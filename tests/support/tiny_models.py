@@ -87,7 +87,7 @@ def build_qwen2(folder: Path, seed: int = 0, **overrides) -> str:
     return str(folder)
 
 
-def build_internvl(folder: Path, seed: int = 0, max_patches: int = 4) -> str:
+def build_internvl(folder: Path, seed: int = 0, max_patches: int = 4, **overrides) -> str:
     tokenizer = build_tokenizer(tuple(IMAGE_TOKENS))
     config = InternVLConfig(
         vision_config={
@@ -101,7 +101,7 @@ def build_internvl(folder: Path, seed: int = 0, max_patches: int = 4) -> str:
             "use_qk_norm": True,
             "initializer_range": 0.3,
         },
-        text_config=text_config(tokenizer).to_dict(),
+        text_config=text_config(tokenizer, **overrides).to_dict(),
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=4,
         tie_word_embeddings=False,

@@ -28,7 +28,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_qwen_vl(folder: Path, seed: int = 0) -> str:
+def build_qwen_vl(folder: Path, seed: int = 0, **overrides) -> str:
     tokenizer = build_tokenizer(TOKENS)
     tokenizer.chat_template = CHAT_TEMPLATE
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in zip("sviw", TOKENS, strict=True)}
@@ -47,11 +47,12 @@ def build_qwen_vl(folder: Path, seed: int = 0) -> str:
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
             "bos_token_id": None,
-        },
+        }
+        | overrides,
         vision_config={
             "depth": 1,
             "hidden_size": 16,
-            "out_hidden_size": 16,
+            "out_hidden_size": overrides.get("hidden_size", 16),
             "intermediate_size": 32,
             "num_heads": 2,
             "patch_size": 7,

@@ -5,7 +5,11 @@ import trl
 
 from .native_checkpoint import NativeCheckpointMixin
 from .text_among_images import TextAmongImagesMixin
+from .vllm_encoder_cache import VLLMEncoderCacheMixin
+from .vllm_image_tokens import VLLMImageTokensMixin
 
 
-class GRPOTrainer(NativeCheckpointMixin, TextAmongImagesMixin, trl.GRPOTrainer):
+class GRPOTrainer(
+    NativeCheckpointMixin, TextAmongImagesMixin, VLLMImageTokensMixin, VLLMEncoderCacheMixin, trl.GRPOTrainer
+):
     """[`~trl.GRPOTrainer`] with the mends of this folder, on top of which features are built."""
