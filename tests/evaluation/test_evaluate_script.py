@@ -12,8 +12,10 @@ import yaml
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 
+from tests.support.chat_server import serving
 from trl_r1v2.evaluation.records import Record, row_scores, summarize
 from trl_r1v2.evaluation.terminal import print_metrics
+from trl_r1v2.sampling.server import request_seed
 from trl_r1v2.scripts.main import main
 
 
@@ -187,9 +189,38 @@ def test_responses_of_other_settings_are_not_mixed(recipe):
         main(["evaluate", "--config", str(recipe(temperature=0.5))])
 
 
+def test_a_served_model_is_measured_as_one_in_this_process(recipe, tmp_path, capsys):
+    """The server answers what its request's seed says; a server that stops is named, and the same command goes on."""
+
+    def answer(request, number):
+        return "x" * (request["seed"] % 7)
+
+    def stop(request, number):
+        return answer(request, number) if number < 9 else (500, b"gone")
+
+    served = {"generation": "server", "model_name_or_path": "policy", "server_concurrency": 2, "server_max_retries": 0}
+    with serving(stop) as server:
+        assert main(["evaluate", "--config", str(recipe(server_url=server.url, **served))]) == 2
+    assert "gave no response of model 'policy'" in capsys.readouterr().err
+    with serving(answer) as server:
+        assert main(["evaluate", "--config", str(recipe(server_url=server.url, **served))]) == 0
+        assert len(server.requests) < NUM_ROWS * (1 + NUM_SAMPLES)
+    metrics, records = read(tmp_path / "out")
+    assert metrics["fingerprint"]["model"] == "served as policy"
+    sampled = records[records["mode"] == "sampled"]
+    asked = zip(sampled.row, sampled["sample"], strict=True)
+    expected = ["x" * (request_seed(0, row, sample) % 7) for row, sample in asked]
+    assert list(sampled.text) == expected and len(set(expected)) > 3
+    right = pd.Series([float(sum(map(ord, text)) % 3 == 0) for text in expected])[(sampled.row != 5).values]
+    assert metrics["tasks"]["all"]["sampled"]["accuracy"]["value"] == pytest.approx(right.mean())
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
+        ({"server_url": "http://x/v1"}, "`generation: server` and `server_url` belong together"),
+        ({"generation": "sglang"}, "the key takes transformers"),
+        ({"accuracy_reward": "a.b", "think_open": True}, "another function is named"),
         ({"dataset_split": "validation"}, "has no split 'validation', only 'test'. Correct `dataset_split`"),
         ({"hallucination_column": "digits"}, "there is no column 'digits'"),
         ({"hallucination_column": None}, "belong together"),

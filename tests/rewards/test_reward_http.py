@@ -5,15 +5,14 @@ import base64
 import io
 import json
 import threading
-import types
 
 import pytest
+import tenacity
 from PIL import Image
 
 from tests.support.pooling_server import DROP, TRUNCATE, PoolingServer, pooled, refusal, serving
 from tests.support.reward_tiny import picture
-from trl_r1v2.rewards import HTTPRewardModel, HybridReward, RewardModelReward
-from trl_r1v2.sampling import http_client
+from trl_r1v2.rewards import HTTPRewardModel, HybridReward, RewardModelReward, reward_http
 
 
 def conversation(row: int) -> list[dict]:
@@ -26,10 +25,8 @@ def row_of(request: dict) -> int:
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Pauses of the client alone take no time; their lengths are kept."""
-    pauses = []
-    monkeypatch.setattr(http_client, "_wait", lambda stop, seconds: pauses.append(seconds))
-    return pauses
+    """Pauses between two tries take no time."""
+    monkeypatch.setattr(reward_http, "_PAUSES", tenacity.wait_none())
 
 
 def test_a_request_is_what_vllm_takes():
@@ -41,15 +38,13 @@ def test_a_request_is_what_vllm_takes():
         assert model.model == "served" and model.sees_images
         assert model.score([[*seen, plain[1]], plain]) == [0.5, 0.5]
         with_image, without = server.requests
-    fields = {"model", "messages", "task", "use_activation", "add_generation_prompt", "encoding_format"}
-    assert with_image.keys() == without.keys() == fields
+    assert with_image.keys() == without.keys()
     assert without == {
         "model": "served",
         "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
         "task": "classify",
         "use_activation": False,
         "add_generation_prompt": False,
-        "encoding_format": "float",
     }
     (part, text) = with_image["messages"][0]["content"]
     assert text == {"type": "text", "text": "é"} and part.keys() == {"type", "image_url"}
@@ -63,30 +58,19 @@ def test_fields_and_key_that_are_set_are_sent(monkeypatch):
     monkeypatch.setenv("REWARD_KEY", "secret")
     with serving(PoolingServer(lambda request, number: [0.5], models=("base", "adapter"))) as server:
         extra = {"use_activation": True, "priority": 3}
-        model = HTTPRewardModel(server.url, model="adapter", task=None, extra_body=extra, api_key_env="REWARD_KEY")
+        model = HTTPRewardModel(server.url, model="adapter", extra_body=extra, api_key_env="REWARD_KEY")
         assert model.score([conversation(0)]) == [0.5]
         (request,) = server.requests
         assert (request["model"], request["use_activation"], request["priority"]) == ("adapter", True, 3)
-        assert "task" not in request
         assert server.headers_seen[0]["Authorization"] == "Bearer secret"
-        with pytest.raises(ValueError, match="serves base, adapter; name one as `model`"):
-            HTTPRewardModel(server.url)
+        with pytest.raises(RuntimeError, match="too many values to unpack.*base.*adapter"):
+            HTTPRewardModel(server.url, patience=0.0)
 
 
-@pytest.mark.parametrize(
-    ("data", "task", "score"),
-    [
-        ([-2.5], "classify", -2.5),
-        ([3], "classify", 3.0),
-        ([[0.25]], "classify", 0.25),
-        ([[9.0], [8.0], [-1.5]], "token_classify", -1.5),
-        ([[9.0], [7.0]], None, 7.0),
-        ([1e-30], "token_classify", 1e-30),
-    ],
-)
-def test_shapes_of_vllms_replies(data, task, score):
-    with serving(PoolingServer(lambda request, number: data)) as server:
-        assert HTTPRewardModel(server.url, task=task).score([conversation(0)]) == [score]
+@pytest.mark.parametrize("score", [-2.5, 3, 1e-30])
+def test_a_score_of_any_size(score):
+    with serving(PoolingServer(lambda request, number: [score])) as server:
+        assert HTTPRewardModel(server.url).score([conversation(0)]) == [score]
 
 
 def two_results(request, number):
@@ -95,29 +79,30 @@ def two_results(request, number):
     return 200, json.dumps(reply).encode()
 
 
+NO_NUMBER = "no finite number"
 GARBAGE = {
-    "HTML": ((200, b"<html>busy</html>"), "holds no pooled data: '<html>busy"),
-    "half a reply": (TRUNCATE, "IncompleteRead"),
-    "half of JSON": ((200, pooled([1.0])[:40]), "holds no pooled data"),
-    "nothing": ((200, b""), "holds no pooled data"),
-    "a list": ((200, b"[1.0]"), "holds no pooled data"),
-    "no result": ((200, b'{"data": []}'), "holds no pooled data"),
-    "deep": ((200, b"[" * 100_000), "holds no pooled data"),
-    "two results": (two_results, "2 results for one conversation"),
-    "two labels": ([0.1, 0.9], "not one score but .0.1, 0.9.; a reward model has one label"),
-    "labels of tokens": ([[0.1, 0.9]], "not one score"),
-    "tokens": ([[1.0], [2.0]], "2 scores, one a token; set `task: token_classify`"),
-    "no label": ([], "not one score"),
-    "a number": (1.0, "not one score"),
-    "base64": ("AACAPw==", "encoded as text; ask for numbers"),
-    "NaN": ((200, pooled([float("nan")])), "no finite number: nan"),
-    "infinite": ((200, pooled(["X"]).replace(b'"X"', b"1e999")), "no finite number: inf"),
-    "huge": ([10**400], "no finite number: 1000"),
-    "infinite in float32": ([1e39], "no finite number: 1e.39"),
-    "text": (["1.0"], "no finite number: 1.0"),
-    "truth": ([True], "no finite number: True"),
-    "null": ([None], "no finite number: None"),
-    "a dropped connection": (DROP, "closed connection|reset"),
+    "HTML": ((200, b"<html>busy</html>"), "the reply is '<html>busy"),
+    "half a reply": (TRUNCATE, "without sending complete message body"),
+    "half of JSON": ((200, pooled([1.0])[:40]), "the reply is '.{1,5}id"),
+    "nothing": ((200, b""), "the reply is ''"),
+    "a list": ((200, b"[1.0]"), "the reply is"),
+    "no result": ((200, b'{"data": []}'), "not enough values"),
+    "deep": ((200, b"[" * 100_000), "recursion depth"),
+    "two results": (two_results, "too many values"),
+    "two labels": ([0.1, 0.9], "too many values"),
+    "tokens": ([[1.0], [2.0]], "too many values"),
+    "a token": ([[1.0]], NO_NUMBER),
+    "no label": ([], "not enough values"),
+    "a number": (1.0, "not iterable|non-iterable"),
+    "base64": ("AACAPw==", "too many values"),
+    "NaN": ((200, pooled([float("nan")])), NO_NUMBER),
+    "infinite": ((200, pooled(["X"]).replace(b'"X"', b"1e999")), NO_NUMBER),
+    "huge": ([10**400], NO_NUMBER),
+    "infinite in float32": ([1e39], NO_NUMBER),
+    "text": (["1.0"], NO_NUMBER),
+    "truth": ([True], NO_NUMBER),
+    "null": ([None], NO_NUMBER),
+    "a dropped connection": (DROP, "disconnected|reset"),
     "an error": ((500, refusal("CUDA out of memory", 500)), "500: .*CUDA out of memory"),
     "busy": ((503, b""), "503: Service Unavailable"),
     "too many requests": ((429, b"slow down"), "429: slow down"),
@@ -125,20 +110,20 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize(("reply", "cause"), GARBAGE.values(), ids=GARBAGE)
-def test_a_server_that_goes_on_failing_ends_the_run_with_the_cause(reply, cause):
+def test_a_server_that_goes_on_failing_ends_the_run_with_the_cause(reply, cause, quick):
     answer = reply if callable(reply) else lambda request, number: reply
     with serving(PoolingServer(answer)) as server:
         model = HTTPRewardModel(server.url, patience=0.0)
         with pytest.raises(RuntimeError, match=f"(?s)gave no usable answer for 0 s .*({cause}).*serve-reward"):
             model.score([conversation(0)])
-        assert len(server.requests) == 1  # patience 0
+        assert len(server.requests) == 2  # asked once more in any case
 
 
 def test_a_server_out_of_reach_is_an_error_that_names_the_remedy(quick):
     with pytest.raises(RuntimeError, match="at http://127.0.0.1:9 gave no usable answer.*refused.*serve-reward"):
         HTTPRewardModel("http://127.0.0.1:9", patience=0.05)
     with serving(PoolingServer(None, models=())) as server:
-        with pytest.raises(RuntimeError, match="names no model"):
+        with pytest.raises(RuntimeError, match="not enough values"):
             HTTPRewardModel(server.url, patience=0.0)
 
 
@@ -148,7 +133,7 @@ def test_two_clients_of_a_server_that_drops_delays_and_answers_garbage_get_the_r
         DROP,
         "delay",
         TRUNCATE,
-        (503, b"busy", {"Retry-After": "7"}),
+        (503, b"busy"),
         *(reply for name, (reply, _) in GARBAGE.items() if name in ("HTML", "NaN", "two labels", "tokens", "base64")),
     ]
     tries: dict[int, int] = {}
@@ -173,7 +158,7 @@ def test_two_clients_of_a_server_that_drops_delays_and_answers_garbage_get_the_r
 
         def work(start):
             model = HTTPRewardModel(server.url, concurrency=3, timeout=0.5, patience=60.0)
-            found[start] = model.score([conversation(start + row) for row in range(4)]), model.num_retries
+            found[start] = model.score([conversation(start + row) for row in range(4)])
 
         threads = [threading.Thread(target=work, args=(start,)) for start in (0, 10)]
         for thread in threads:
@@ -181,39 +166,36 @@ def test_two_clients_of_a_server_that_drops_delays_and_answers_garbage_get_the_r
         for thread in threads:
             thread.join()
         let_go.set()
-    num_retries = [found[start][1] for start in (0, 10)]
-    assert [found[start][0] for start in (0, 10)] == [[(start + row) / 4 for row in range(4)] for start in (0, 10)]
+    assert [found[start] for start in (0, 10)] == [[(start + row) / 4 for row in range(4)] for start in (0, 10)]
     assert all(place >= len(misdeeds) for place in tries.values()) and len(tries) == 8
-    # A busy machine may be late with a good reply, too, which is then asked for again.
-    assert min(num_retries) >= 4 * len(misdeeds) and len(quick) == sum(num_retries)
 
 
-@pytest.mark.parametrize(("wish", "shortest", "longest"), [("7", 7, 7), ("9999", 30, 30), ("soon", 0.375, 0.5)])
-def test_the_server_may_ask_for_a_longer_pause(wish, shortest, longest, quick):
-    busy = 503, b"", {"Retry-After": wish}
-    with serving(PoolingServer(lambda request, number: [1.0] if number else busy)) as server:
-        assert HTTPRewardModel(server.url).score([conversation(0)]) == [1.0]
-    (pause,) = quick
-    assert shortest <= pause <= longest
+def test_several_servers_take_turns_and_stand_in_for_one_that_fails(quick):
+    """Of four conversations each server of two gets two; where one is gone, the other scores all, in order."""
+
+    def answer(request, number):
+        return [float(row_of(request))]
+
+    conversations = [conversation(row) for row in range(4)]
+    with serving(PoolingServer(answer)) as one, serving(PoolingServer(answer)) as other:
+        assert HTTPRewardModel([one.url, other.url + "/v1"]).score(conversations) == [0.0, 1.0, 2.0, 3.0]
+        assert [sorted(map(row_of, server.requests)) for server in (one, other)] == [[0, 2], [1, 3]]
+        lost = HTTPRewardModel(["http://127.0.0.1:9", other.url], model="served")
+        assert lost.score(conversations) == [0.0, 1.0, 2.0, 3.0]
+        assert len(other.requests) == 6
 
 
-def test_pauses_grow_are_uneven_and_end_with_patience(monkeypatch):
-    now, pauses = [0.0], []
+def test_two_servers_work_at_the_same_time():
+    """Neither answers before both have as many requests as one may have."""
+    meeting = threading.Barrier(4)
 
-    def wait(stop, seconds):
-        pauses.append(seconds)
-        now[0] += seconds
+    def answer(request, number):
+        meeting.wait(60)
+        return [0.0]
 
-    monkeypatch.setattr(http_client, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(http_client, "_wait", wait)
-    with serving(PoolingServer(lambda request, number: DROP)) as server:
-        with pytest.raises(RuntimeError, match="for 100 s"):
-            HTTPRewardModel(server.url, patience=100.0).score([conversation(0)])
-        assert len(server.requests) == len(pauses) + 1
-    assert sum(pauses) == pytest.approx(100.0)  # all of it, and no more
-    for place, pause in enumerate(pauses[:-1]):
-        assert 0.75 * min(0.5 * 2**place, 30) <= pause <= min(0.5 * 2**place, 30)
-    assert pauses[0] != 0.5 and len(pauses) >= 7
+    with serving(PoolingServer(answer)) as one, serving(PoolingServer(answer)) as other:
+        model = HTTPRewardModel([one.url, other.url], concurrency=2)
+        assert model.score([conversation(row) for row in range(8)]) == [0.0] * 8
 
 
 @pytest.mark.parametrize(
@@ -257,8 +239,9 @@ def test_what_the_server_refuses_is_reported_at_once_in_its_words(status, body, 
         assert len(server.requests) == 1
 
 
-def test_after_an_error_the_other_requests_are_not_sent_again():
+def test_after_an_error_the_other_requests_are_not_sent_again(monkeypatch):
     """Else the process would outlive its error by the whole patience."""
+    monkeypatch.setattr(reward_http, "_PAUSES", tenacity.wait_fixed(30))
     busy = threading.Event()
 
     def answer(request, number):
@@ -266,14 +249,14 @@ def test_after_an_error_the_other_requests_are_not_sent_again():
             assert busy.wait(30)
             return 400, refusal("no such thing")
         busy.set()
-        return 503, b"", {"Retry-After": "30"}
+        return 503, b""
 
     before = set(threading.enumerate())
     with serving(PoolingServer(answer)) as server:
         with pytest.raises(ValueError, match="no such thing"):
             HTTPRewardModel(server.url, concurrency=2).score([conversation(0), conversation(1)])
         for thread in set(threading.enumerate()) - before:
-            if thread.name.startswith("chat"):
+            if thread.name.startswith("reward"):
                 thread.join(5)
                 assert not thread.is_alive()
         assert len(server.requests) == 2
@@ -325,10 +308,10 @@ def test_nothing_to_score_asks_nothing():
     [
         ({"url": "10.0.0.7:8000"}, "url is '10.0.0.7:8000'; write it as http://host:port"),
         ({"concurrency": 0}, "concurrency is 0"),
-        ({"extra_body": {"messages": [], "task": "x"}}, "extra_body holds messages, task"),
+        ({"url": []}, "url is .., or a list|url is ..; write"),
         ({"api_key_env": "NO_SUCH_KEY"}, "NO_SUCH_KEY is not set"),
-        ({"timeout": 0}, "timeout is 0"),
-        ({"patience": -1}, "patience is -1"),
+        ({"timeout": 0}, "timeout 0 "),
+        ({"patience": -1}, "patience -1"),
         ({"batch_size": 4}, "unknown 'batch_size'"),
         ({"sees_image": True}, "Did you mean 'sees_images'"),
     ],
@@ -350,16 +333,15 @@ def test_a_recipe_sets_every_option(monkeypatch):
         "timeout": 4.0,
         "patience": 5.0,
         "api_key_env": "REWARD_KEY",
-        "task": "token_classify",
-        "extra_body": {"priority": 1},
+        "extra_body": {"task": "token_classify"},
         "sees_images": False,
         "drop_images": True,
         "part": "answer",
     }
     reward = HybridReward.from_config({"rule": "theta", "components": {"theta": component}}).components["theta"].reward
     assert (reward.part, reward.drop_images, reward.model.sees_images) == ("answer", True, False)
-    assert (reward.model.url, reward.model.model, reward.model.concurrency) == ("http://127.0.0.1:9", "m", 3)
-    assert (reward.model.timeout, reward.model.patience) == (4.0, 5.0)
+    assert (reward.model.urls, reward.model.model, reward.model.num_workers) == (["http://127.0.0.1:9"], "m", 3)
+    assert reward.model.patience == 5.0
 
 
 def test_images_are_not_sent_to_a_model_that_does_not_see_them():

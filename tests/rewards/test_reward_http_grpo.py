@@ -5,13 +5,12 @@ import threading
 
 import pandas
 import pytest
+import tenacity
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from tests.support.pooling_server import DROP, PoolingServer, refusal, serving
-from trl_r1v2.rewards import HTTPRewardModel, HybridReward
-from trl_r1v2.rewards.reward_async import AsyncRewardModelReward
-from trl_r1v2.sampling import http_client
+from trl_r1v2.rewards import AsyncRewardModelReward, HTTPRewardModel, HybridReward, reward_http
 
 
 def points(text: str) -> float:
@@ -57,7 +56,7 @@ def hybrid(server, **options) -> HybridReward:
 
 
 def test_scores_reach_the_advantages_through_a_server_that_stumbles(train, monkeypatch):
-    monkeypatch.setattr(http_client.random, "uniform", lambda low, high: 0.01)
+    monkeypatch.setattr(reward_http, "_PAUSES", tenacity.wait_none())
     stumbles = {1: DROP, 3: (200, b"<html>"), 4: (503, b""), 6: [float("inf")]}
 
     with serving(

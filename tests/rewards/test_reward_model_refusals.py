@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, Qwen2ForCausalLM, Qwen2ForSequenceClassification
 
+from tests.support.pooling_server import reward_serving
 from tests.support.reward_tiny import build_reward_model
 from tests.support.tiny_models import build_tokenizer, text_config
-from trl_r1v2.rewards import HybridReward, RewardModel, RewardModelReward, load_trainable
+from trl_r1v2.rewards import HTTPRewardModel, HybridReward, RewardModel, RewardModelReward, load_trainable
 from trl_r1v2.rewards.conversations import ConversationEncoder
-from trl_r1v2.rewards.reward_server import RewardServer
 from trl_r1v2.rewards.value_head import ValueHead
 
 
@@ -55,10 +55,9 @@ def test_a_score_that_is_no_number_is_an_error_in_training_and_in_the_server(rew
     reward = HybridReward({"theta": RewardModelReward(model)})
     with pytest.raises(RuntimeError, match=f"score of conversation 0 is {number}, no finite number.*dtype float32"):
         reward(prompts=["q"], completions=["a"])
-    server = RewardServer(model, port=0)
-    with server, pytest.raises(Exception, match=f"is {number}, no finite number") as caught:
-        server.answer(b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}')
-    assert caught.value.status == 500
+    with reward_serving(model) as server, pytest.raises(RuntimeError, match=f"500: .*is {number}, no finite number"):
+        conversation = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+        HTTPRewardModel(server.url, patience=0.0).score([conversation])
 
 
 @pytest.mark.parametrize("part", ["weight", "bias"])

@@ -62,14 +62,13 @@ print(last_python_block("```python\n" * 40_000))
 
 def test_a_repeated_fragment_does_not_stall_the_search_for_an_answer():
     script = r"""
-from trl_r1v2.evaluation.benchmarks.grading import _boxes_of_last_line
 from trl_r1v2.rewards import FormatReward
 from trl_r1v2.rewards.answers import final_answer
 
 rewards = [FormatReward(answer_mark=mark) for mark in (None, "boxed", "answer_tag")]
 for fragment in ("*", "* ", "<answer>", "</answer>", "\\boxed{}", "\\boxed{", "**Answer:**", "answer is ", "\\[", "$$"):
     text = "<think>a</think>" + fragment * (400_000 // len(fragment)) + "b"
-    print(final_answer(text), [reward(completions=[text]) for reward in rewards], len(_boxes_of_last_line(text)))
+    print(final_answer(text), [reward(completions=[text]) for reward in rewards])
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 

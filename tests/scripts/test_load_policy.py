@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 
 from trl_r1v2.sampling.generation import sample_responses
 from trl_r1v2.sampling.prompts import encode_prompts
-from trl_r1v2.scripts.sample_and_score import SamplingArguments, load_policy
+from trl_r1v2.scripts.generation import load_policy
 from trl_r1v2.vlm.errors import CheckpointError
 
 
@@ -37,10 +37,7 @@ def adapter_folder(model_class, path, folder):
 def test_adapters_are_merged_into_their_base(fixture, model_class, tmp_path, request):
     path = request.getfixturevalue(fixture)
     trained = adapter_folder(model_class, path, tmp_path)
-    args = SamplingArguments(
-        dataset_name="unused", output_dir="unused", model_name_or_path=str(tmp_path), dtype="float32"
-    )
-    policy, processing_class = load_policy(args, torch.device("cpu"))
+    policy, processing_class = load_policy(str(tmp_path), torch.device("cpu"), dtype="float32")
     assert type(policy) is type(trained.get_base_model())
     ids = processing_class.apply_chat_template(
         [{"role": "user", "content": [{"type": "text", "text": "why?"}]}] if fixture == "internvl_path" else
@@ -59,9 +56,8 @@ def test_adapters_that_are_not_there_are_no_policy(text_model_path, tmp_path):
     tensors = load_file(file)
     lost = next(name for name in tensors if "lora_B" in name)
     save_file({name: tensor for name, tensor in tensors.items() if name != lost}, file, metadata={"format": "pt"})
-    args = SamplingArguments(dataset_name="unused", output_dir="unused", model_name_or_path=str(tmp_path))
     with pytest.raises(CheckpointError, match=r"does not fit its base model .*missing adapter keys.*lora_B"):
-        load_policy(args, torch.device("cpu"))
+        load_policy(str(tmp_path), torch.device("cpu"), dtype="float32")
 
 
 def test_a_policy_without_padding_pads_with_its_end(internvl_path, tmp_path):
@@ -71,10 +67,7 @@ def test_a_policy_without_padding_pads_with_its_end(internvl_path, tmp_path):
     del settings["pad_token"]
     (tmp_path / "model" / "tokenizer_config.json").write_text(json.dumps(settings))
     assert AutoProcessor.from_pretrained(tmp_path / "model").tokenizer.pad_token is None
-    args = SamplingArguments(
-        dataset_name="unused", output_dir="unused", model_name_or_path=str(tmp_path / "model"), dtype="float32"
-    )
-    policy, processor = load_policy(args, torch.device("cpu"))
+    policy, processor = load_policy(str(tmp_path / "model"), torch.device("cpu"), dtype="float32")
     texts = ("why?", "because it is so")
     chats = [[{"role": "user", "content": [{"type": "text", "text": text}]}] for text in texts]
     batch = encode_prompts(processor, chats)
@@ -84,8 +77,3 @@ def test_a_policy_without_padding_pads_with_its_end(internvl_path, tmp_path):
     assert eos in alone[0] and batch["attention_mask"].sum(dim=1).tolist() == [len(ids) for ids in alone]
     rows = sample_responses(policy, processor, Dataset.from_dict({"prompt": chats}), num_samples=2, max_new_tokens=4)
     assert [(rollout.row, rollout.sample) for rollout in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
-
-
-def test_a_policy_has_to_be_named():
-    with pytest.raises(ValueError, match="set `model_name_or_path`"):
-        load_policy(SamplingArguments(dataset_name="unused", output_dir="unused"), torch.device("cpu"))

@@ -8,7 +8,6 @@ import json
 import math
 import random
 import re
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,8 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 from transformers import AutoProcessor, Trainer
 
+from tests.support.pooling_server import reward_serving
 from tests.support.tiny_qwen_vl import build_qwen_vl
-from trl_r1v2.rewards.reward_server import RewardServer
 from trl_r1v2.scripts import align, grpo, mpo
 from trl_r1v2.scripts import launch as launcher
 from trl_r1v2.scripts.loading import import_by_name
@@ -66,12 +65,8 @@ class CountingModel:
 
 @pytest.fixture(scope="module")
 def reward_server():
-    with RewardServer(CountingModel(), port=0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with reward_serving(CountingModel()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +113,7 @@ def test_a_recipe_trains_a_tiny_model_by_its_own_settings(
     monkeypatch.chdir(ROOT)
     command, recipe = TRAINING[path], read_recipe(path)
     if "env" in recipe:
-        monkeypatch.setenv("R1V2_REWARD_URL", f"http://127.0.0.1:{reward_server.server_port}")
+        monkeypatch.setenv("R1V2_REWARD_URL", reward_server.url)
     rows_of_a_step = recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"]
     DatasetDict({"train": make_rows(command, rows_of_a_step)}).save_to_disk(str(tmp_path / "data"))
     changes = HERE | {
@@ -264,7 +259,7 @@ def test_accelerate_configs_are_read_by_accelerate(path):
 
 def test_every_function_that_a_recipe_names_exists(reward_server, monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("R1V2_REWARD_URL", f"http://127.0.0.1:{reward_server.server_port}")
+    monkeypatch.setenv("R1V2_REWARD_URL", reward_server.url)
     found = 0
     for path in sorted(ROOT.glob("recipes/*/*.yaml")):
         recipe = read_recipe(path)

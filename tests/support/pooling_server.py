@@ -102,3 +102,18 @@ def serving(server: ThreadingHTTPServer) -> Iterator[ThreadingHTTPServer]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextlib.contextmanager
+def reward_serving(model, **options) -> Iterator:
+    """A [`RewardServer`] of the model on a free port, in a thread."""
+    from trl_r1v2.rewards.reward_server import RewardServer
+
+    server = RewardServer(model, port=0, **options)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -35,29 +35,10 @@ def print_metrics(metrics: dict, folder: Path) -> None:
     if "majority" in sampled:
         chances = ", ".join(f"pass@{k} {_percent(estimate)}" for k, estimate in sampled["pass_at_k"].items())
         console.print(f"All tasks: majority {_percent(sampled['majority'])}, {chances}.", highlight=False)
-    print_benchmark(console, metrics)
-    console.print(f"Metrics and records are in {folder}.")
-
-
-def print_benchmark(console, metrics: dict) -> None:
-    """Print what a reader has to know beside the table: unjudged responses, the judge, the paper's figure."""
     num_unjudged = sum(mode["num_unjudged"] for mode in metrics["tasks"]["all"].values())
     if num_unjudged:
-        rest = "they count as wrong" if "benchmark" in metrics else "rows without any judged response are left out"
-        console.print(f"{num_unjudged} responses could not be judged; {rest}.")
-    if "judge" in metrics:
-        console.print(
-            "Judge {model}: {asked} asked, {cached} from the cache, {unknown} without a verdict.".format(
-                **metrics["judge"]
-            )
-        )
-    if "benchmark" in metrics:
-        paper = metrics["benchmark"]["paper"]
-        console.print(
-            f"{metrics['benchmark']['title']}, {paper['label']}: {100 * paper['value']:.1f} % for {paper['model']} "
-            f"({paper['source']}), not measured here.",
-            highlight=False,
-        )
+        console.print(f"{num_unjudged} responses could not be judged; rows without any judged response are left out.")
+    console.print(f"Metrics and records are in {folder}.")
 
 
 def _percent(estimate: dict | None) -> str:

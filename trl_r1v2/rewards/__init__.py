@@ -11,7 +11,7 @@ import importlib
 
 _PUBLIC_NAMES = {
     "AccuracyReward": "rules",
-    "AsyncRewardModelReward": "reward_async",
+    "AsyncRewardModelReward": "reward_http",
     "CodeReward": "code_sandbox",
     "Component": "hybrid",
     "CosineLengthReward": "rules_text",

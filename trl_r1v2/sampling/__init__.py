@@ -3,8 +3,7 @@
 """
 Responses sampled outside a trainer, and the resumable store they are written to.
 
-`rollouts` and `chat_client` are pure (no torch); `generation`, `server` and `fingerprints` need torch and are imported on first
-use. Scoring responses, judging prompts and building preference pairs live in `trl_r1v2.sampling.prompt_pool` and
+`rollouts` is pure (no torch); `generation`, `engines` and `fingerprints` need torch and are imported on first use. Scoring responses, judging prompts and building preference pairs live in `trl_r1v2.sampling.prompt_pool` and
 `trl_r1v2.sampling.pairs`.
 """
 
@@ -17,13 +16,11 @@ from .rollouts import Rollout, RolloutStore
 if TYPE_CHECKING:
     from .fingerprints import dataset_fingerprint, model_fingerprint
     from .generation import sample_chunks, sample_responses, sample_to_store
-    from .server import sample_chunks_from_server
 
 _LAZY = {
     "dataset_fingerprint": "fingerprints",
     "model_fingerprint": "fingerprints",
     "sample_chunks": "generation",
-    "sample_chunks_from_server": "server",
     "sample_responses": "generation",
     "sample_to_store": "generation",
 }
@@ -34,7 +31,6 @@ __all__ = [
     "dataset_fingerprint",
     "model_fingerprint",
     "sample_chunks",
-    "sample_chunks_from_server",
     "sample_responses",
     "sample_to_store",
 ]

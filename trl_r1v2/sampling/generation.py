@@ -23,6 +23,7 @@ from transformers import (
     ProcessorMixin,
 )
 
+from .fingerprints import model_fingerprint
 from .prompts import encode_prompts, read_prompt
 from .rollouts import Rollout, RolloutStore
 
@@ -297,3 +298,23 @@ def _to_rollouts(row: int, completions: list[list[int]], processing_class, eos_t
         )
         for sample, (text, ids) in enumerate(zip(texts, completions, strict=True))
     ]
+
+
+class TransformersEngine:
+    """
+    Generates in this process.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]), processing_class ([`~transformers.ProcessorMixin`] or tokenizer):
+            Policy, on its device.
+        batch_size (`int`, *optional*, defaults to `64`):
+            Responses generated at once.
+    """
+
+    def __init__(self, model: PreTrainedModel, processing_class, batch_size: int = 64):
+        self.model, self.processing_class, self.batch_size = model, processing_class, batch_size
+        self.fingerprint = {"model": model_fingerprint(model), "batch_size": batch_size}
+
+    def sample_chunks(self, dataset: Dataset, **settings) -> Iterator[list[Rollout]]:
+        """[`sample_chunks`] of the model."""
+        return sample_chunks(self.model, self.processing_class, dataset, batch_size=self.batch_size, **settings)

@@ -20,6 +20,10 @@ from typing import Any
 SCHEMA_VERSION = 1
 
 
+class EngineError(RuntimeError):
+    """An engine in another process, or behind a server, that fails. The message names it and the remedy."""
+
+
 @dataclass(frozen=True)
 class Rollout:
     """

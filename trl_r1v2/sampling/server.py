@@ -1,104 +1,155 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Sampling responses from a model behind an OpenAI-style server (vLLM, SGLang, …), as rollouts like those of `generation`.
+Sampling responses from a model behind any OpenAI-compatible server (vLLM, SGLang, `transformers serve`, …).
 
-The server applies the chat template; images go as data addresses. Token ids are not returned by the API, so rollouts
-from here measure a model but do not train one. Does not cover plain-text prompts nor starting the server.
+The server applies the chat template; images go as data URLs. Token ids are not returned by the API, so rollouts from here
+measure a model, or make pairs, but fill no buffer. Does not cover plain-text prompts nor starting the server.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import Any
 
 from datasets import Dataset
 from tqdm.auto import tqdm
 from trl.data_utils import is_conversational
 
-from .chat_client import ChatClient, ChatReply, ServerError, encode_messages, run_bounded
+from ..images.data_urls import encode_messages
 from .prompts import fill_images, read_example
-from .rollouts import Rollout
+from .rollouts import EngineError, Rollout
 
 
-@dataclass(frozen=True)
-class _Request:
-    row: int
-    sample: int
-    messages: list[dict[str, Any]]
+try:
+    import openai
+except ImportError as error:
+    raise ImportError("`generation: server` needs openai: `pip install 'trl_r1v2[serving]'`") from error
 
 
-def sample_chunks_from_server(
-    client: ChatClient,
-    dataset: Dataset,
-    *,
-    num_samples: int,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    do_sample: bool = True,
-    seed: int = 0,
-    rows: Sequence[int] | None = None,
-    concurrency: int = 16,
-    progress: bool = True,
-) -> Iterator[list[Rollout]]:
+class ChatServer:
     """
-    Sample `num_samples` responses to every prompt, one request each, yielding the responses of a row when all are there.
-
-    Each request has a seed of its own, made from `seed`, row and sample; whether a reply can be repeated is up to the
-    server.
+    A served model to sample from.
 
     Args:
-        client ([`ChatClient`]):
-            Server.
-        dataset (`Dataset`):
-            Conversational prompts in column `prompt`, images in `images` or `image`.
-        num_samples (`int`):
-            Responses a prompt.
-        max_new_tokens (`int`):
-            Longest response, in tokens.
-        temperature (`float`, *optional*, defaults to `1.0`), top_p (`float`, *optional*, defaults to `1.0`):
-            Temperature and nucleus mass of the sampling.
-        do_sample (`bool`, *optional*, defaults to `True`):
-            `False`: temperature 0.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the sampling.
-        rows (`Sequence[int]`, *optional*):
-            Rows to answer. All by default.
+        url (`str`):
+            Address up to and with the version, for example `"http://localhost:8000/v1"`.
+        model (`str`):
+            Name under which the server knows the model.
+        api_key_env (`str`, *optional*):
+            Environment variable that holds the key; a server without one gets `"none"`.
         concurrency (`int`, *optional*, defaults to `16`):
             Requests under way at once.
-        progress (`bool`, *optional*, defaults to `True`):
-            Whether to show a progress bar.
-
-    Yields:
-        `list[Rollout]`: The responses of one row, by sample; rows come as they are finished. `completion_ids` is empty.
+        timeout (`float`, *optional*, defaults to `3600.0`):
+            Seconds to wait for one response.
+        max_retries (`int`, *optional*, defaults to `10`):
+            Times that a request which failed is sent again, with pauses of up to 8 seconds.
+        extra_body (`dict`, *optional*):
+            Further fields of every request, for example `{"top_k": 20}`.
 
     Raises:
-        ServerError: The server fails for good, refuses, or does not count tokens.
-        ValueError: A row cannot be rendered; the message names it.
+        EngineError: The address is none, or the variable is not set.
     """
-    rows = range(len(dataset)) if rows is None else rows
-    settings = {"max_tokens": max_new_tokens, "temperature": temperature if do_sample else 0.0}
-    if do_sample:
-        settings["top_p"] = top_p
 
-    def requests() -> Iterator[_Request]:
-        for row in rows:
-            messages = _messages(dataset, row)
-            for sample in range(num_samples):
-                yield _Request(row, sample, messages)
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        api_key_env: str | None = None,
+        concurrency: int = 16,
+        timeout: float = 3600.0,
+        max_retries: int = 10,
+        extra_body: dict[str, Any] | None = None,
+    ):
+        if not url.startswith(("http://", "https://")):
+            raise EngineError(f"{url!r} is no address: write it as http://host:port/v1.")
+        if api_key_env is not None and not os.environ.get(api_key_env):
+            raise EngineError(f"the environment variable {api_key_env} is not set: put the server's key into it.")
+        key = "none" if api_key_env is None else os.environ[api_key_env]
+        self.url, self.model, self.concurrency, self.extra_body = url, model, concurrency, extra_body or {}
+        self.fingerprint = {"model": f"served as {model}", "extra_body": self.extra_body}
+        self._client = openai.OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=max_retries)
 
-    def ask(request: _Request) -> ChatReply:
-        return client.complete(request.messages, seed=request_seed(seed, request.row, request.sample), **settings)
+    def sample_chunks(
+        self,
+        dataset: Dataset,
+        *,
+        num_samples: int,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        do_sample: bool = True,
+        seed: int = 0,
+        rows: Sequence[int] | None = None,
+        progress: bool = True,
+    ) -> Iterator[list[Rollout]]:
+        """
+        As [`~trl_r1v2.sampling.generation.sample_chunks`]: yields the responses of a row once all are there.
 
-    done: dict[int, dict[int, Rollout]] = {}
-    with tqdm(total=len(rows), desc="sampling", unit="prompt", disable=not progress) as bar:
-        for request, reply in run_bounded(ask, requests(), concurrency):
-            of_row = done.setdefault(request.row, {})
-            of_row[request.sample] = _to_rollout(request, reply, client)
-            if len(of_row) == num_samples:
-                yield [of_row[sample] for sample in range(num_samples)]
-                del done[request.row]
-                bar.update()
+        Each response is one request with a seed of its own; whether it can be repeated is up to the server.
+
+        Yields:
+            `list[Rollout]`: The responses of one row, by sample. `completion_ids` is empty.
+
+        Raises:
+            EngineError: The server fails for good, refuses, or does not count tokens.
+            ValueError: A row cannot be rendered; the message names it.
+        """
+        rows = range(len(dataset)) if rows is None else rows
+        settings = {"max_tokens": max_new_tokens, "temperature": temperature if do_sample else 0.0, "top_p": top_p}
+
+        def ask(row: int, sample: int, messages: list[dict[str, Any]]) -> Rollout:
+            return self._complete(row, sample, messages, {**settings, "seed": request_seed(seed, row, sample)})
+
+        requests = (
+            (row, s, messages) for row in rows for messages in [_messages(dataset, row)] for s in range(num_samples)
+        )
+        done: dict[int, list[Rollout]] = {}
+        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="chat")
+        waiting = set()
+        try:
+            with tqdm(total=len(rows), desc="sampling", unit="prompt", disable=not progress) as bar:
+                while True:
+                    # rows are read only as places become free: images of a whole dataset would not fit into memory
+                    waiting |= {
+                        pool.submit(ask, *each) for each in islice(requests, 2 * self.concurrency - len(waiting))
+                    }
+                    if not waiting:
+                        return
+                    finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in sorted(finished, key=lambda future: future.exception() is not None):
+                        rollout = future.result()
+                        of_row = done.setdefault(rollout.row, [])
+                        of_row.append(rollout)
+                        if len(of_row) == num_samples:
+                            yield sorted(done.pop(rollout.row), key=lambda rollout: rollout.sample)
+                            bar.update()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _complete(self, row: int, sample: int, messages: list[dict[str, Any]], settings: dict[str, Any]) -> Rollout:
+        try:
+            reply = self._client.chat.completions.create(
+                model=self.model, messages=messages, extra_body=self.extra_body, **settings
+            )
+        except openai.OpenAIError as error:
+            said = f" {error.response.text[:300]}" if isinstance(error, openai.APIStatusError) else ""
+            raise EngineError(
+                f"{self.url} gave no response of model {self.model!r}: {str(error)[:300]}{said}. Start the server, or correct "
+                "its address, the model's name, or the setting that it names; what was done before is kept, and the same "
+                "command goes on."
+            ) from error
+        if not reply.choices or reply.usage is None:
+            raise EngineError(
+                f"{self.url} replies without choices or without `usage.completion_tokens`, so responses have no length: "
+                "serve the model with a server that counts tokens, for example vLLM."
+            )
+        message, extra = reply.choices[0].message, reply.choices[0].message.model_extra
+        text, reasoning = message.content or "", extra.get("reasoning_content") or extra.get("reasoning")
+        if reasoning:  # that the server has split off
+            text = f"<think>{reasoning}</think>\n{text}" if text else f"<think>{reasoning}"
+        return Rollout(row, sample, text, [], reply.usage.completion_tokens, reply.choices[0].finish_reason == "stop")
 
 
 def request_seed(seed: int, row: int, sample: int) -> int:
@@ -114,19 +165,3 @@ def _messages(dataset: Dataset, row: int) -> list[dict[str, Any]]:
             '[{"role": "user", "content": ...}], or generate with transformers'
         )
     return encode_messages(fill_images(example, row))
-
-
-def _to_rollout(request: _Request, reply: ChatReply, client: ChatClient) -> Rollout:
-    if not isinstance(reply.num_tokens, int):
-        raise ServerError(
-            f"{client.url} does not say how many tokens a reply has (`usage.completion_tokens`), so lengths cannot be "
-            "reported: serve the model with a server that does, for example vLLM."
-        )
-    return Rollout(
-        row=request.row,
-        sample=request.sample,
-        text=reply.text,
-        completion_ids=[],
-        num_tokens=reply.num_tokens,
-        finished=reply.finish_reason == "stop",
-    )

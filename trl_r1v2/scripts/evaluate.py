@@ -4,135 +4,183 @@ Measure a model: greedy accuracy, Pass@1 over k sampled runs, pass@k, majority, 
 
     trl-r1v2 evaluate --config recipes/digits/evaluate_grpo.yaml
 
-On a data set of one's own or on a public benchmark (`benchmark`), generating with transformers or through an OpenAI-style
-server. Writes `metrics.json`, `records.parquet` (every response with its score) and `rollouts/` to `output_dir`. A run
-that was interrupted goes on where it stopped. One process, one device.
+On a data set of one's own; public benchmarks go through their harnesses (`trl-r1v2 benchmark`). Writes `metrics.json`,
+`records.parquet` (every response with its score) and `rollouts/` to `output_dir`. A run that was interrupted goes on where
+it stopped. One process, one device.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..evaluation.arguments import EvaluateArguments, JudgeArguments, ServerArguments
 from ..evaluation.terminal import print_metrics
+from .generation import GenerationArguments
 
 
-METRICS_FILE, RECORDS_FILE, VERDICTS_FILE = "metrics.json", "records.parquet", "judge.jsonl"
+METRICS_FILE, RECORDS_FILE = "metrics.json", "records.parquet"
 SCHEMA_VERSION = 1
+ACCURACY_REWARD, FORMAT_REWARD = "trl_r1v2.rewards.accuracy_reward", "trl_r1v2.rewards.format_reward"
 
 
-@dataclass(frozen=True)
-class Source:
+@dataclass
+class EvaluateArguments(GenerationArguments):
     """
-    What generates the responses.
-
-    Args:
-        sample (`Callable`):
-            Yields lists of rollouts, called with the dataset, `rows` and the settings of the sampling.
-        model (`str`):
-            Digest or name of the model, which stored responses have to share.
-        device (`str`):
-            Name for the report.
-        settings (`dict`):
-            Further settings on which the responses depend.
+    Arguments of `trl-r1v2 evaluate`.
     """
 
-    sample: Callable[..., Iterator[list]]
-    model: str
-    device: str
-    settings: dict
+    model_name_or_path: str = field(
+        metadata={
+            "help": "Folder or Hub name of the model and its processor; a folder of PEFT adapters is merged into its base. "
+            "With `generation: server`: the name under which the server knows the model."
+        }
+    )
+    output_dir: str = field(metadata={"help": "Folder for metrics, records and rollouts."})
+    dataset_name: str = field(metadata={"help": "Folder or Hub name of the dataset, as `load_dataset` takes."})
+    label: str | None = field(
+        default=None, metadata={"help": "Name of this evaluation in the report. Unset: name of the output folder."}
+    )
+    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
+    dtype: str = field(
+        default="auto",
+        metadata={"help": "Number format of the weights.", "choices": ["auto", "float32", "bfloat16", "float16"]},
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention, as `from_pretrained` takes it."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
+    dataset_split: str = field(default="test", metadata={"help": "Split to measure on."})
+    max_rows: int | None = field(default=None, metadata={"help": "Measure on the first rows only. Unset: all."})
+    check_images: str = field(
+        default="all",
+        metadata={"help": "Rows whose images are decoded beforehand: 'all', 'none' or a number of rows."},
+    )
+    num_samples: int = field(
+        default=5, metadata={"help": "Sampled runs, k of Pass@1 (R1V2, section 4: 5). 0: greedy only."}
+    )
+    max_new_tokens: int = field(default=4096, metadata={"help": "Longest response, in tokens."})
+    temperature: float = field(default=1.0, metadata={"help": "Temperature of the sampled runs."})
+    top_p: float = field(default=1.0, metadata={"help": "Nucleus mass of the sampled runs."})
+    batch_size: int = field(default=64, metadata={"help": "Responses generated at once."})
+    seed: int = field(default=0, metadata={"help": "Seed of the sampled runs."})
+    think_open: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether the chat template opens `<think>`, as QwQ's and R1V2's do: then a response without "
+            "`</think>` has no answer. Unset: looks at the prompts."
+        },
+    )
+    accuracy_reward: str = field(
+        default=ACCURACY_REWARD,
+        metadata={"help": "Reward function that judges the answer: a dotted path, values in [0, 1] or None."},
+    )
+    format_reward: str = field(
+        default=FORMAT_REWARD,
+        metadata={"help": "Reward function that judges the form: a dotted path, values in [0, 1]."},
+    )
+    hallucination_func: str | None = field(
+        default=None,
+        metadata={
+            "help": "Function (response, column value) → what the response claims without support: a dotted path. "
+            "Measured on rows with images."
+        },
+    )
+    hallucination_column: str | None = field(
+        default=None, metadata={"help": "Column with what the images hold, for `hallucination_func`."}
+    )
+
+    def __post_init__(self):
+        from ..checks.rows import parse_check_images
+
+        super().__post_init__()
+        parse_check_images(self.check_images)
+        for name, least in (("num_samples", 0), ("max_new_tokens", 1), ("batch_size", 1), ("max_rows", 1)):
+            value = vars(self)[name]
+            if value is not None and value < least:
+                raise ValueError(f"`{name}` is {value}; give at least {least}.")
+        if self.temperature <= 0:
+            raise ValueError(
+                f"`temperature` is {self.temperature}; give more than 0 (greedy decoding is always measured)."
+            )
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"`top_p` is {self.top_p}; give more than 0 and at most 1.")
+        if (self.hallucination_func is None) != (self.hallucination_column is None):
+            raise ValueError("`hallucination_func` and `hallucination_column` belong together: set both or neither.")
+        if self.generation != "transformers" and self.attn_implementation is not None:
+            raise ValueError("`attn_implementation` has no effect but with `generation: transformers`: leave it out.")
+        if self.think_open is not None and (self.accuracy_reward, self.format_reward) != (
+            ACCURACY_REWARD,
+            FORMAT_REWARD,
+        ):
+            raise ValueError(
+                "`think_open` sets up this package's own rules, but another function is named: set it up there, and leave "
+                "`think_open` out."
+            )
 
 
-def main(
-    eval_args: EvaluateArguments,
-    server_args: ServerArguments | None = None,
-    judge_args: JudgeArguments | None = None,
-):
-    from ..sampling.chat_client import ServerError
-    from .recipe import RecipeError
+def main(eval_args: EvaluateArguments) -> None:
+    from .generation import server_errors
 
-    try:
-        measure(eval_args, server_args or ServerArguments(), judge_args or JudgeArguments())
-    except ServerError as error:
-        # one line rather than a traceback: it names the remedy
-        raise RecipeError(str(error)) from error
+    with server_errors():  # one line rather than a traceback: it names the remedy
+        measure(eval_args)
 
 
-def measure(eval_args: EvaluateArguments, server_args: ServerArguments, judge_args: JudgeArguments) -> None:
+def measure(eval_args: EvaluateArguments) -> None:
     """
     Sample, score and write the files.
-
-    Args:
-        eval_args ([`EvaluateArguments`]), server_args ([`ServerArguments`]), judge_args ([`JudgeArguments`]):
-            The recipe.
 
     Raises:
         RecipeError: The recipe's parts do not fit together.
         DatasetError: The data cannot be used.
-        ServerError: A server fails for good.
     """
+    import torch
+
     from ..evaluation.records import GREEDY, SAMPLED, score_rollouts, summarize, write_records
     from ..sampling import dataset_fingerprint
+    from .generation import open_engine
 
-    scorers = make_scorers(eval_args, judge_args)
+    scorers = make_scorers(eval_args)
     dataset = load_rows(eval_args, scorers)
-    source = make_source(eval_args, server_args)
-
-    fingerprint = {"model": source.model, "dataset": dataset_fingerprint(dataset)}
-    records, seconds = [], {}
-    for mode in (GREEDY, SAMPLED) if eval_args.num_samples else (GREEDY,):
-        rollouts, seconds[mode] = sample_mode(eval_args, mode, source, dataset, fingerprint)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    with open_engine(eval_args, device, eval_args.model_revision) as engine:
+        fingerprint = {**engine.fingerprint, "dataset": dataset_fingerprint(dataset)}
+        rollouts, seconds = {}, {}
+        for mode in (GREEDY, SAMPLED) if eval_args.num_samples else (GREEDY,):
+            rollouts[mode], seconds[mode] = sample_mode(eval_args, mode, engine, dataset, fingerprint)
+    records = []
+    for mode in rollouts:
         start = time.perf_counter()
-        records += score_rollouts(rollouts, dataset, scorers, mode)
+        records += score_rollouts(rollouts[mode], dataset, scorers, mode)
         seconds[f"scoring_{mode}"] = time.perf_counter() - start
 
     folder = Path(eval_args.output_dir)
     write_records(records, folder / RECORDS_FILE)
-    tokens = {
-        mode: sum(record.num_tokens for record in records if record.mode == mode)
-        for mode in dict.fromkeys(record.mode for record in records)
-    }
     metrics = {
         "schema_version": SCHEMA_VERSION,
         "label": eval_args.label or folder.name,
         "settings": asdict(eval_args),
         "fingerprint": fingerprint,
         "num_rows": len(dataset),
-        "device": source.device,
-        "tasks": summarize(records, keep_unjudged=eval_args.benchmark is not None),
-        "generated_tokens": tokens,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else str(device),
+        "tasks": summarize(records),
+        "generated_tokens": {
+            mode: sum(rollout.num_tokens for rollout in of_mode) for mode, of_mode in rollouts.items()
+        },
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        **describe_benchmark(eval_args),
-        **describe_judge(scorers),
     }
     (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     print_metrics(metrics, folder)
 
 
-def make_scorers(eval_args: EvaluateArguments, judge_args: JudgeArguments):
+def make_scorers(eval_args: EvaluateArguments):
     """
-    Import or build what responses are scored by.
-
-    Args:
-        eval_args ([`EvaluateArguments`]):
-            Names of the functions, or the benchmark.
-        judge_args ([`JudgeArguments`]):
-            The judge, if there is one.
-
-    Returns:
-        [`~trl_r1v2.evaluation.records.Scorers`]: The scorers.
+    Import or build what responses are scored by, a [`~trl_r1v2.evaluation.records.Scorers`].
 
     Raises:
         RecipeError: A name cannot be imported.
-        ServerError: The judge's key is not set.
     """
-    from ..evaluation.benchmarks.grading import BenchmarkGrader
-    from ..evaluation.judge import Judge, VerdictCache
     from ..evaluation.records import Scorers
     from ..rewards import AccuracyReward, FormatReward
-    from ..sampling.chat_client import ChatClient
     from .loading import import_by_name
 
     think_open = eval_args.think_open
@@ -141,102 +189,19 @@ def make_scorers(eval_args: EvaluateArguments, judge_args: JudgeArguments):
         form = import_by_name(eval_args.format_reward, entry="format_reward")
     else:
         accuracy, form = AccuracyReward(think_open=think_open), FormatReward(think_open=think_open)
-    judge = None
-    if judge_args.judge_model is not None:
-        client = ChatClient(
-            judge_args.judge_url,
-            judge_args.judge_model,
-            api_key_env=judge_args.judge_api_key_env,
-            timeout=judge_args.judge_timeout,
-            patience=judge_args.judge_patience,
-        )
-        cache = VerdictCache(Path(judge_args.judge_cache or Path(eval_args.output_dir) / VERDICTS_FILE))
-        judge = Judge(client, cache, judge_args.judge_concurrency, judge_args.judge_max_tokens)
     return Scorers(
         accuracy=accuracy,
         format=form,
         unsupported=eval_args.hallucination_func
         and import_by_name(eval_args.hallucination_func, entry="hallucination_func"),
         unsupported_column=eval_args.hallucination_column,
-        grader=None if eval_args.benchmark is None else BenchmarkGrader(think_open=bool(think_open)),
-        judge=judge,
         think_open=think_open,
     )
 
 
-def make_source(eval_args: EvaluateArguments, server_args: ServerArguments) -> Source:
-    """
-    Load the model, or name the server that holds it.
-
-    Args:
-        eval_args ([`EvaluateArguments`]):
-            Model.
-        server_args ([`ServerArguments`]):
-            Server.
-
-    Returns:
-        [`Source`]: What generates.
-
-    Raises:
-        RecipeError: `generation: server` without an address, an address without it, or a setting that only transformers
-            has.
-    """
-    import functools
-
-    from .recipe import RecipeError
-
-    path, revision = eval_args.model_name_or_path, eval_args.model_revision
-    if (eval_args.generation == "server") != (server_args.server_url is not None):
-        raise RecipeError("`generation: server` and `server_url` belong together: set both or neither.")
-    if eval_args.generation == "server":
-        for name in ("model_revision", "attn_implementation"):
-            if vars(eval_args)[name] is not None:
-                raise RecipeError(f"`{name}` has no effect on a server, which has loaded its model: leave it out.")
-        from ..sampling.chat_client import ChatClient
-        from ..sampling.server import sample_chunks_from_server
-
-        client = ChatClient(
-            server_args.server_url,
-            path,
-            api_key_env=server_args.server_api_key_env,
-            timeout=server_args.server_timeout,
-            patience=server_args.server_patience,
-        )
-        sample = functools.partial(sample_chunks_from_server, client, concurrency=server_args.server_concurrency)
-        return Source(sample, f"served as {path}", server_args.server_url, {})
-
-    import torch
-    from transformers import AutoProcessor
-
-    from ..sampling import model_fingerprint, sample_chunks
-    from .loading import load_model
-
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    processor = AutoProcessor.from_pretrained(path, revision=revision, padding_side="left")
-    model = load_model(
-        path,
-        revision=revision,
-        dtype=eval_args.dtype,
-        attn_implementation=eval_args.attn_implementation,
-        device_map=None,
-    ).to(device)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else str(device)
-    sample = functools.partial(sample_chunks, model, processor)
-    return Source(sample, model_fingerprint(model), name, {"batch_size": eval_args.batch_size})
-
-
 def load_rows(eval_args: EvaluateArguments, scorers):
     """
-    Load and check the rows to measure on.
-
-    Args:
-        eval_args ([`EvaluateArguments`]):
-            Names of dataset and split, and how much to check.
-        scorers ([`~trl_r1v2.evaluation.records.Scorers`]):
-            Reward functions, whose columns have to exist.
-
-    Returns:
-        `Dataset`: Rows.
+    Load and check the rows to measure on, which need the columns of the scorers.
 
     Raises:
         DatasetError: The dataset cannot be used.
@@ -244,46 +209,26 @@ def load_rows(eval_args: EvaluateArguments, scorers):
     from ..checks.rows import check_dataset
     from ..rewards.columns import reward_columns
 
-    source, split = eval_args.dataset_name, eval_args.dataset_split
     dataset = read_dataset(asdict(eval_args))
     if eval_args.max_rows is not None:
         dataset = dataset.select(range(min(eval_args.max_rows, len(dataset))))
-    columns = ["prompt", *reward_columns([scorers.format] if scorers.grader else [scorers.accuracy, scorers.format])]
+    columns = ["prompt", *reward_columns([scorers.accuracy, scorers.format])]
     if scorers.unsupported_column is not None:
         columns.append(scorers.unsupported_column)
-    check_dataset(dataset, name=f"{source} [{split}]", columns=columns, check_images=eval_args.check_images)
+    name = f"{eval_args.dataset_name} [{eval_args.dataset_split}]"
+    check_dataset(dataset, name=name, columns=columns, check_images=eval_args.check_images)
     return dataset
 
 
 def read_dataset(settings: dict):
-    """
-    Load the rows that an evaluation with these settings measures on.
-
-    Args:
-        settings (`dict`):
-            `dataset_name`, `dataset_config`, `dataset_split`, and where there are any `benchmark` and `max_rows`, as in
-            `metrics.json`.
-
-    Returns:
-        `Dataset`: Rows; of a benchmark, the converted ones.
-
-    Raises:
-        DatasetError: The dataset or split does not exist.
-        BenchmarkError: The benchmark's data has another schema.
-    """
-    source, config, split = (settings[key] for key in ("dataset_name", "dataset_config", "dataset_split"))
-    if settings.get("benchmark") is not None:
-        from ..evaluation.benchmarks import find_adapter
-        from ..evaluation.benchmarks.loading import load_rows as load_benchmark
-
-        adapter = find_adapter(settings["benchmark"])
-        return load_benchmark(adapter, source, config, split, max_rows=settings["max_rows"])
+    """The rows that an evaluation with these settings, as in `metrics.json`, measures on."""
     from .loading import load_splits, take_split
 
-    return take_split(load_splits(source, config), split, entry="dataset_split", source=source)
+    source, split = settings["dataset_name"], settings["dataset_split"]
+    return take_split(load_splits(source, settings["dataset_config"]), split, entry="dataset_split", source=source)
 
 
-def sample_mode(eval_args: EvaluateArguments, mode: str, source: Source, dataset, fingerprint: dict):
+def sample_mode(eval_args: EvaluateArguments, mode: str, engine, dataset, fingerprint: dict):
     """
     Sample the responses of one mode, or those that an interrupted run has left out.
 
@@ -292,11 +237,11 @@ def sample_mode(eval_args: EvaluateArguments, mode: str, source: Source, dataset
             Settings of the sampling.
         mode (`str`):
             `"greedy"` or `"sampled"`.
-        source ([`Source`]):
-            What generates.
+        engine:
+            What generates, see [`~trl_r1v2.scripts.generation.open_engine`].
         dataset (`Dataset`):
             Rows.
-        fingerprint (`dict[str, str]`):
+        fingerprint (`dict[str, Any]`):
             Digests of model and dataset; responses of others are refused.
 
     Returns:
@@ -310,7 +255,6 @@ def sample_mode(eval_args: EvaluateArguments, mode: str, source: Source, dataset
         "max_new_tokens": eval_args.max_new_tokens,
         "do_sample": mode != GREEDY,
         "seed": eval_args.seed,
-        **source.settings,
     }
     if mode != GREEDY:
         settings |= {"temperature": eval_args.temperature, "top_p": eval_args.top_p}
@@ -320,7 +264,7 @@ def sample_mode(eval_args: EvaluateArguments, mode: str, source: Source, dataset
     seconds = json.loads(clock_path.read_text(encoding="utf-8")) if clock_path.is_file() else 0.0
     rows = range(len(dataset))
     start = time.perf_counter()
-    for chunk in source.sample(dataset, rows=store.remaining(rows), **settings):
+    for chunk in engine.sample_chunks(dataset, rows=store.remaining(rows), **settings):
         store.append_rollouts(chunk)
         seconds += time.perf_counter() - start
         temporary = clock_path.with_suffix(".tmp")
@@ -330,31 +274,10 @@ def sample_mode(eval_args: EvaluateArguments, mode: str, source: Source, dataset
     return RolloutStore.merge(folder, rows, settings["num_samples"]), seconds
 
 
-def describe_benchmark(eval_args: EvaluateArguments) -> dict:
-    """Entry `benchmark` of `metrics.json`: its name, and what the paper reports, labelled as that. Empty without one."""
-    if eval_args.benchmark is None:
-        return {}
-    from ..evaluation.benchmarks import PAPER_FIGURES, find_adapter
-
-    adapter = find_adapter(eval_args.benchmark)
-    paper = PAPER_FIGURES[adapter.name].as_dict()
-    return {"benchmark": {"name": adapter.name, "title": adapter.title, "paper": paper}}
-
-
-def describe_judge(scorers) -> dict:
-    """Entry `judge` of `metrics.json`: model, version of the prompt and counts. Empty without one."""
-    if scorers.judge is None:
-        return {}
-    from ..evaluation.judge import PROMPT_VERSION
-
-    judge = scorers.judge
-    return {"judge": {"model": judge.client.model, "prompt_version": PROMPT_VERSION, **judge.counts}}
-
-
 def make_parser(prog: str | None = None):
     from .parser import RecipeParser
 
-    return RecipeParser((EvaluateArguments, ServerArguments, JudgeArguments), prog=prog)
+    return RecipeParser((EvaluateArguments,), prog=prog)
 
 
 if __name__ == "__main__":

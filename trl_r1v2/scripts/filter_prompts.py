@@ -24,13 +24,13 @@ from ..sampling.histograms import check_plotting, draw_histograms
 from ..sampling.prefill import group_advantages, write_prefill
 from ..sampling.prompt_pool import PoolRules, PromptOutcome, count_fates, pass_rate_histogram
 from ..ssb_grpo.state import SSB_FOLDER
+from .generation import load_policy
 from .parser import RecipeParser
 from .sample_and_score import (
     SamplingArguments,
     ScoredRollout,
     check_output_dir,
     load_dataset_of,
-    load_policy,
     reward_functions_of,
     sample_over_processes,
     score_over_processes,
@@ -87,7 +87,7 @@ def main(args: FilterPromptsArguments) -> None:
     reward_functions_of(args)
     dataset = load_dataset_of(args)
 
-    model, processing_class = load_policy(args, state.device)
+    model, processing_class = load_policy(args.model_name_or_path, state.device, dtype=args.dtype)
     rollouts = sample_over_processes(args, dataset, model, processing_class, state)
     scored = score_over_processes(args, dataset, rollouts, state)
 

@@ -38,6 +38,7 @@ from ..sampling.pairs_dropout_ntp import blind_prompts, first_half, join_halves
 from ..sampling.prompts import count_images
 from ..sampling.rollouts import Rollout, RolloutStore
 from ..sampling.tables import read_rollouts
+from .generation import load_policy
 from .parser import RecipeParser
 from .recipe import refusals_of
 from .sample_and_score import (
@@ -46,7 +47,6 @@ from .sample_and_score import (
     ScoredRollout,
     check_output_dir,
     load_dataset_of,
-    load_policy,
     reward_functions_of,
     sample_over_processes,
     sampling_settings,
@@ -170,7 +170,7 @@ def main(args: PairsArguments) -> None:
     if args.rollouts is not None:
         rollouts = read_rollouts(args.rollouts, dataset)
     else:
-        policy = load_policy(args, state.device)
+        policy = load_policy(args.model_name_or_path, state.device, dtype=args.dtype)
         rollouts = sample_over_processes(args, dataset, *policy, state)
     scored = score_over_processes(args, dataset, rollouts, state, extra_funcs=extra_funcs)
     responses = to_responses(args, dataset, scored)
@@ -178,7 +178,7 @@ def main(args: PairsArguments) -> None:
 
     dropout_counts = {}
     if args.max_dropout_pairs > 0:
-        policy = policy or load_policy(args, state.device)
+        policy = policy or load_policy(args.model_name_or_path, state.device, dtype=args.dtype)
         found, dropout_counts = build_dropout_pairs(args, dataset, rollouts, responses, pair_set, policy, state)
         pair_set.pairs = sorted([*pair_set.pairs, *found], key=lambda pair: pair.chosen.row)
 

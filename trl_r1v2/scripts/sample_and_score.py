@@ -14,10 +14,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from ..sampling.dataset_folder import load_prompts
 from ..sampling.fingerprints import content_fingerprint, dataset_fingerprint, model_fingerprint, reward_fingerprint
@@ -25,7 +23,7 @@ from ..sampling.generation import sample_to_store
 from ..sampling.prompts import encode_prompts, read_prompt
 from ..sampling.rollouts import ChunkStore, Rollout, RolloutStore, merge_shards
 from ..sampling.scoring import score_to_store, total_score
-from .loading import load_model, load_reward_func
+from .loading import load_reward_func
 
 
 ROLLOUT_FOLDER = "rollouts"
@@ -159,29 +157,6 @@ def check_output_dir(args: SamplingArguments, command: str) -> None:
 def load_dataset_of(args: SamplingArguments) -> Dataset:
     """The prompts that the arguments name."""
     return load_prompts(args.dataset_name, args.dataset_config, args.dataset_split, args.max_prompts)
-
-
-def load_policy(
-    args: SamplingArguments, device: torch.device
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | ProcessorMixin]:
-    """
-    Loads the policy and its processor or tokenizer; a folder of PEFT adapters is merged into its base model. A tokenizer
-    without a padding token pads with its end of sequence.
-
-    Raises:
-        `ValueError`: No model is named.
-        `CheckpointError`: The folder holds adapters and peft is not installed, or adapters that do not fit their base.
-    """
-    if args.model_name_or_path is None:
-        raise ValueError("sampling needs a policy: set `model_name_or_path`")
-    model = load_model(
-        args.model_name_or_path, dtype=args.dtype, device_map=None, attn_implementation=args.attn_implementation
-    )
-    processing_class = AutoProcessor.from_pretrained(args.model_name_or_path)
-    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
-    if tokenizer.pad_token is None:  # as TRL's trainers pad then
-        tokenizer.pad_token = tokenizer.eos_token
-    return model.to(device), processing_class
 
 
 def sampling_settings(args: SamplingArguments) -> dict[str, Any]:

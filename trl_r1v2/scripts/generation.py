@@ -1,0 +1,118 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""What `evaluate`, `filter-prompts` and `pairs` generate with, opened from their arguments."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..sampling.rollouts import EngineError
+from .recipe import RecipeError
+
+
+GENERATIONS = ("transformers", "server")
+
+
+@dataclass(kw_only=True)
+class GenerationArguments:
+    """
+    Arguments of commands that generate responses.
+    """
+
+    generation: str = field(
+        default="transformers",
+        metadata={"help": "What generates.", "choices": list(GENERATIONS)},
+    )
+    server_url: str | None = field(
+        default=None,
+        metadata={"help": "Address for `generation: server`, with the version: `http://localhost:8000/v1`."},
+    )
+    server_api_key_env: str | None = field(
+        default=None, metadata={"help": "Environment variable with the server's key. Unset: none is sent."}
+    )
+    server_concurrency: int = field(default=16, metadata={"help": "Requests under way at once."})
+    server_timeout: float = field(default=3600.0, metadata={"help": "Seconds to wait for one response."})
+    server_max_retries: int = field(default=10, metadata={"help": "Times that a failed request is sent again."})
+    server_extra_body: dict | None = field(
+        default=None, metadata={"help": "Further fields of every request to the server, e.g. `{top_k: 20}`."}
+    )
+
+    def __post_init__(self):
+        if self.generation not in GENERATIONS:
+            raise ValueError(f"`generation` is {self.generation!r}; give one of {', '.join(GENERATIONS)}")
+        if (self.generation == "server") != (self.server_url is not None):
+            raise ValueError("`generation: server` and `server_url` belong together: set both or neither")
+        if self.server_concurrency < 1:
+            raise ValueError(f"`server_concurrency` is {self.server_concurrency}, but must be at least 1")
+
+
+@contextlib.contextmanager
+def open_engine(args, device, revision: str | None = None) -> Iterator:
+    """
+    The engine that [`GenerationArguments`] of a command name; what it started ends with it.
+
+    Args:
+        args ([`GenerationArguments`]):
+            With `model_name_or_path`, `dtype`, `attn_implementation` and `batch_size`.
+        device (`torch.device`):
+            Device of a model in this process.
+        revision (`str`, *optional*):
+            Revision of the model on the Hub.
+    """
+    path = args.model_name_or_path
+    if args.generation == "server":
+        from ..sampling.server import ChatServer
+
+        yield ChatServer(
+            args.server_url,
+            path,
+            api_key_env=args.server_api_key_env,
+            concurrency=args.server_concurrency,
+            timeout=args.server_timeout,
+            max_retries=args.server_max_retries,
+            extra_body=args.server_extra_body,
+        )
+        return
+    from ..sampling.generation import TransformersEngine
+
+    kwargs = {"dtype": args.dtype, "attn_implementation": args.attn_implementation}
+    yield TransformersEngine(*load_policy(path, device, revision, **kwargs), args.batch_size)
+
+
+@contextlib.contextmanager
+def server_errors() -> Iterator[None]:
+    """A failing engine as one line rather than a traceback: it names the remedy."""
+    try:
+        yield
+    except EngineError as error:
+        raise RecipeError(str(error)) from error
+
+
+def load_policy(path: str, device, revision: str | None = None, **kwargs: Any) -> tuple:
+    """
+    Loads a model to run it and its processor or tokenizer; a folder of PEFT adapters is merged into its base model. A
+    tokenizer without a padding token pads with its end of sequence.
+
+    Args:
+        path (`str`):
+            Folder or Hub name of a model, or folder of PEFT adapters.
+        device (`torch.device`):
+            Where to.
+        revision (`str`, *optional*):
+            Revision on the Hub.
+        **kwargs:
+            Arguments of `from_pretrained`.
+
+    Raises:
+        `CheckpointError`: The folder holds adapters and peft is not installed, or adapters that do not fit their base.
+    """
+    from transformers import AutoProcessor, ProcessorMixin
+
+    from .loading import load_model
+
+    model = load_model(path, device_map=None, **({} if revision is None else {"revision": revision}), **kwargs)
+    processing_class = AutoProcessor.from_pretrained(path, revision=revision)
+    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
+    if tokenizer.pad_token is None:  # as TRL's trainers pad then
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.to(device), processing_class
