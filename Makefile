@@ -46,9 +46,10 @@ test: $(VENV)/installed-demo $(VENV)/installed-test  ## Unit, invariant and end-
 test_slow: $(VENV)/installed-demo $(VENV)/installed-test $(VENV)/installed-deepspeed  ## Two processes, kill and resume, deep property tests
 	CI=1 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
-quality: $(VENV)/installed-quality  ## Check style without changing anything
+quality: $(VENV)/installed-quality  ## Check style, and the documentation's figures against their raw files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/check_figures.py
 
 style: $(VENV)/installed-quality  ## Fix style
 	$(BIN)/ruff check --fix .
