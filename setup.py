@@ -54,7 +54,6 @@ setup(
         "scipy>=1.13",
         "jinja2>=3.1",
         "pyyaml>=6.0.1",
-        "xxhash>=3.4",
     ],
     extras_require=extras,
     entry_points={"console_scripts": ["trl-r1v2 = trl_r1v2.scripts.main:main"]},

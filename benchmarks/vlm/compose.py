@@ -37,8 +37,9 @@ start, cpu = time.perf_counter(), time.process_time()
 report = compose_vlm(sys.argv[1] + "/vision", sys.argv[1] + "/llm", sys.argv[2], max_shard_size="1GB", progress=False)
 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
 peak = peak_rss()
-print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "rss_before": before, "rss_peak": peak, "bytes": report.shards.bytes_total,
-                  "largest_shard": report.shards.largest_shard_bytes}))
+shards = report.shards.shards.values()
+print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "rss_before": before, "rss_peak": peak, "bytes": sum(shards),
+                  "largest_shard": max(shards)}))
 """
 
 

@@ -335,7 +335,7 @@ def test_installing_twice_or_without_a_tower_is_refused(model):
         cache.install(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match="max_bytes is 0"):
         VisionCache(max_bytes=0)
-    with pytest.raises(ValueError, match="is no size"):
+    with pytest.raises(ValueError, match="`vision_cache_size` is 'much'; give a size such as"):
         VisionCacheArguments(vision_cache_size="much")
 
 

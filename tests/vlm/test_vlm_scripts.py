@@ -36,7 +36,7 @@ def test_compose_from_a_recipe(root, tmp_path, capsys):
     recipe = {"vision": str(root / "vision"), "llm": str(root / "llm"), "output_dir": str(tmp_path / "out"), "seed": 3}
     run(compose, recipe, tmp_path, "--dtype", "bfloat16", "--max_shard_size", "40KB")
     output = capsys.readouterr().out
-    assert f"native InternVL checkpoint in {tmp_path / 'out'}" in output and "BF16" in output
+    assert f"native InternVL checkpoint in {tmp_path / 'out'}" in output and "bfloat16" in output
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out", dtype="auto")
     expected = tmp_path / "direct"
     compose_vlm(str(root / "vision"), str(root / "llm"), str(expected), seed=3, dtype="bfloat16", max_shard_size="40KB", progress=False)  # fmt: skip

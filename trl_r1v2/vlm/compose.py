@@ -6,7 +6,6 @@ Everything is read from the parts' own files: sizes from their configs, tensors 
 Neither a part nor the whole is ever loaded. Whole published checkpoints are converted by `convert.py`.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,9 +22,8 @@ from transformers import (
 )
 
 from . import checkpoint_keys as keys
+from .checkpoint_files import LazyTensor, read_json_object
 from .errors import CheckpointError
-from .json_file import read_json_object
-from .output_folder import write_text_atomically
 from .parts import fresh_adapter, local_folder, read_adapter, read_config, read_llm, read_vision
 from .processor_setup import (
     ImageStatistics,
@@ -37,8 +35,10 @@ from .processor_setup import (
     load_tokenizer,
 )
 from .published_config import image_seq_length
-from .shard_writer import ShardWriter, WriteResult, parse_size, plan_shards
-from .tensor_files import DTYPE_NAMES, TORCH_DTYPES, OutputTensor
+from .shard_writer import WriteResult, write_json, written_shards
+
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass
@@ -49,7 +49,7 @@ class ComposeReport:
     Args:
         output_dir (`str`): The checkpoint folder.
         num_parameters (`dict[str, int]`): Parameters of `vision`, `adapter` and `llm`.
-        dtypes (`dict[str, list[str]]`): safetensors dtypes of each component.
+        dtypes (`dict[str, list[str]]`): dtypes of each component.
         image_token_id (`int`): Id of `<IMG_CONTEXT>` in the tokenizer.
         image_seq_length (`int`): Image tokens per tile.
         vocab_size (`int`): Rows of the input embeddings.
@@ -82,7 +82,7 @@ class ComposeReport:
                 f"  {self.image_seq_length} image tokens a tile; <IMG_CONTEXT> is {self.image_token_id}; "
                 f"{self.vocab_size:,} embedding rows; added tokens: {self.added_tokens or 'none'}",
                 f"  {self.image_statistics}",
-                f"  {len(self.shards.shards)} shards, {self.shards.bytes_total:,} bytes "
+                f"  {len(self.shards.shards)} shards, {sum(self.shards.shards.values()):,} bytes "
                 f"({self.shards.num_shards_kept} kept from an earlier run)",
                 *([f"  left out, derived by the model: {self.dropped_tensors}"] if self.dropped_tensors else []),
             ]
@@ -137,9 +137,12 @@ def compose_vlm(
     """
     vision_dir, llm_dir = local_folder(vision, "vision"), local_folder(llm, "llm")
     adapter_dir = None if adapter is None else local_folder(adapter, "adapter")
-    cast = None if dtype is None else _safetensors_dtype(dtype)
+    if dtype not in (None, *DTYPES):
+        raise CheckpointError(
+            f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}, or left out to keep the bytes."
+        )
 
-    vision_config, vision_tensors = read_vision(vision_dir, cast)
+    vision_config, vision_tensors = read_vision(vision_dir)
     kind = read_config(llm_dir).get("model_type")
     text_config = AutoConfig.from_pretrained(llm_dir) if kind in CONFIG_MAPPING else None
     if text_config is None or "vocab_size" not in text_config.to_dict():  # a VLM's is its language model's
@@ -150,14 +153,14 @@ def compose_vlm(
         )
     tokenizer, added = load_tokenizer(llm_dir)
     template = chat_template_of(llm_dir, tokenizer, chat_template)
-    llm_tensors, dropped = read_llm(llm_dir, text_config, tokenizer, added, cast)
-    llm_dtype = embedding_dtype(llm_tensors, llm_dir)
+    llm_tensors, dropped = read_llm(llm_dir, text_config, tokenizer, added)
+    llm_dtype = embedding_dtype(llm_tensors, llm_dir) if dtype is None else DTYPES[dtype]
 
     config = native_config(vision_config, text_config, tokenizer, downsample_ratio, llm_dtype)
     if adapter_dir is None:
         adapter_tensors = fresh_adapter(config, seed, llm_dtype)
     else:
-        adapter_tensors = read_adapter(adapter_dir, config, cast)
+        adapter_tensors = read_adapter(adapter_dir, config)
     statistics = ImageStatistics.from_folder(vision_dir)
     processor = build_processor(
         tokenizer, template, vision_config, downsample_ratio, statistics, min_patches, max_patches
@@ -167,10 +170,10 @@ def compose_vlm(
         "downsample_ratio": downsample_ratio, "seed": seed, "dtype": dtype, "max_shard_size": max_shard_size,
         "min_patches": min_patches, "max_patches": max_patches, "chat_template": chat_template,
     }  # fmt: skip
+    tensors = [tensor.to(tensor.name, DTYPES.get(dtype)) for tensor in vision_tensors + adapter_tensors + llm_tensors]
     return write_native_checkpoint(
-        Path(output_dir), config, vision_tensors + adapter_tensors + llm_tensors, processor, statistics, llm_dir,
-        settings, added, dropped, progress,
-    )  # fmt: skip
+        Path(output_dir), config, tensors, processor, statistics, llm_dir, settings, added, dropped, progress
+    )
 
 
 def native_config(
@@ -178,11 +181,10 @@ def native_config(
     text_config: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
     downsample_ratio: float,
-    dtype: str,
+    dtype: torch.dtype,
 ) -> InternVLConfig:
     """The config of the whole, with everything that has a misleading default set from the parts."""
-    torch_dtype = str(TORCH_DTYPES[dtype]).removeprefix("torch.")
-    vision_config.dtype = text_config.dtype = torch_dtype
+    vision_config.dtype = text_config.dtype = dtype
     vision_config._name_or_path = text_config._name_or_path = ""
     return InternVLConfig(
         architectures=["InternVLForConditionalGeneration"],
@@ -195,14 +197,14 @@ def native_config(
         vision_feature_select_strategy="default",
         # The class defaults to True, which would overwrite the head of an untied LLM with its embeddings.
         tie_word_embeddings=text_config.tie_word_embeddings,
-        dtype=torch_dtype,
+        dtype=dtype,
     )
 
 
 def write_native_checkpoint(
     output_dir: Path,
     config: InternVLConfig,
-    tensors: list[OutputTensor],
+    tensors: list[LazyTensor],
     processor: InternVLProcessor,
     statistics: ImageStatistics,
     generation_from: Path,
@@ -214,20 +216,17 @@ def write_native_checkpoint(
     """Check names and shapes against the native model, then write shards, config, processor and generation config."""
     ordered = in_model_order(tensors, config)
     generation = generation_settings(generation_from, config, processor.tokenizer)
-    with ShardWriter(output_dir, plan_shards(ordered, parse_size(settings["max_shard_size"])), settings) as writer:
-        result = writer.write(progress)
+    with written_shards(output_dir, ordered, settings, settings["max_shard_size"], progress) as result:
         config.save_pretrained(output_dir)
         processor.save_pretrained(output_dir)
         check_saved_tokenizer(output_dir, processor.tokenizer)
-        text = json.dumps(generation, indent=2, sort_keys=True) + "\n"
-        write_text_atomically(output_dir / "generation_config.json", text)
-        writer.finish()
+        write_json(output_dir / "generation_config.json", generation)
     components = {"vision": keys.VISION_ROOT, "adapter": keys.ADAPTER_ROOT, "llm": (keys.LLM_ROOT, keys.LM_HEAD)}
     parts = {name: [t for t in ordered if t.name.startswith(root)] for name, root in components.items()}
     return ComposeReport(
         output_dir=str(output_dir),
         num_parameters={name: sum(torch.Size(t.shape).numel() for t in part) for name, part in parts.items()},
-        dtypes={name: sorted({t.dtype for t in part}) for name, part in parts.items()},
+        dtypes={name: sorted({str(t.dtype).removeprefix("torch.") for t in part}) for name, part in parts.items()},
         image_token_id=config.image_token_id,
         image_seq_length=config.image_seq_length,
         vocab_size=config.text_config.vocab_size,
@@ -238,7 +237,7 @@ def write_native_checkpoint(
     )
 
 
-def embedding_dtype(tensors: list[OutputTensor], folder: Path) -> str:
+def embedding_dtype(tensors: list[LazyTensor], folder: Path) -> torch.dtype:
     """The dtype of the input embeddings, which stands for the LLM's; `folder` is named where there are none."""
     for tensor in tensors:
         if tensor.name == keys.EMBEDDING:
@@ -248,14 +247,12 @@ def embedding_dtype(tensors: list[OutputTensor], folder: Path) -> str:
     )
 
 
-def in_model_order(
-    tensors: list[OutputTensor], config: InternVLConfig, source: str = "the tensors"
-) -> list[OutputTensor]:
+def in_model_order(tensors: list[LazyTensor], config: InternVLConfig, source: str = "the tensors") -> list[LazyTensor]:
     """
     The tensors in the order of the native model's state dict.
 
     Args:
-        tensors (`list[OutputTensor]`): Tensors under native names.
+        tensors (`list[LazyTensor]`): Tensors under native names.
         config (`InternVLConfig`): Config of the whole.
         source (`str`, *optional*): What to call the tensors in the error.
 
@@ -267,7 +264,7 @@ def in_model_order(
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
         del expected[keys.LM_HEAD]
-    by_name: dict[str, OutputTensor] = {}
+    by_name: dict[str, LazyTensor] = {}
     repeated = [tensor.name for tensor in tensors if by_name.setdefault(tensor.name, tensor) is not tensor]
     problems = {
         "unknown": [name for name in by_name if name not in expected],
@@ -302,15 +299,6 @@ def generation_settings(folder: Path, config: InternVLConfig, tokenizer: PreTrai
             settings[name] = value
     settings["suppress_tokens"] = sorted({*(settings.get("suppress_tokens") or []), *image_token_ids(tokenizer)})
     return settings
-
-
-def _safetensors_dtype(dtype: str) -> str:
-    allowed = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-    if dtype not in allowed:
-        raise CheckpointError(
-            f"dtype is {dtype!r}; it must be one of {sorted(allowed)}, or left out to keep the bytes."
-        )
-    return DTYPE_NAMES[allowed[dtype]]
 
 
 def chat_template_of(folder: Path, tokenizer: PreTrainedTokenizerBase, path: str | None) -> str:

@@ -8,7 +8,6 @@ Not covered: InternLM2 language models, quantised checkpoints, the published Pyt
 needs them from the repository it came from).
 """
 
-import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from transformers import InternVLConfig
 
 from . import checkpoint_keys as keys
+from .checkpoint_files import read_checkpoint
 from .compose import (
     ComposeReport,
     chat_template_of,
@@ -25,8 +25,7 @@ from .compose import (
     write_native_checkpoint,
 )
 from .errors import CheckpointError
-from .output_folder import write_text_atomically
-from .parts import local_folder, read_config, same_bytes
+from .parts import local_folder, read_config, tied_head
 from .processor_setup import (
     ImageStatistics,
     build_processor,
@@ -43,8 +42,7 @@ from .published_config import (
     text_config_to_native,
     vision_config_to_native,
 )
-from .shard_writer import ShardWriter, WriteResult, parse_size, plan_shards
-from .tensor_files import TensorInfo, copied, read_checkpoint
+from .shard_writer import WriteResult, write_json, written_shards
 
 
 TOKENIZER_FILES = (
@@ -78,7 +76,7 @@ class PublishedReport:
     def __str__(self) -> str:
         return (
             f"Published-layout checkpoint in {self.output_dir}: {self.num_tensors} tensors, "
-            f"{len(self.shards.shards)} shards, {self.shards.bytes_total:,} bytes"
+            f"{len(self.shards.shards)} shards, {sum(self.shards.shards.values()):,} bytes"
         )
 
 
@@ -118,12 +116,9 @@ def to_native(
     text_config = text_config_to_native(published["llm_config"])
     vision_config = vision_config_to_native(published["vision_config"])
     stored = read_checkpoint(folder)
-    tensors, unknown = keys.published_to_native(stored)
-    if unknown:
-        raise CheckpointError(f"{folder}: {len(unknown)} tensors are in no table: {', '.join(unknown[:8])}.")
-    head, embedding = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
-    dropped = _tied_head(folder, text_config.tie_word_embeddings, stored.get(head), stored.get(embedding))
-    tensors = [tensor for tensor in tensors if not (dropped and tensor.name == keys.LM_HEAD)]
+    head, embedding = stored.get(keys.PUBLISHED_LM_HEAD), stored.get(keys.PUBLISHED_EMBEDDING)
+    dropped = tied_head(folder, text_config.tie_word_embeddings, head, embedding)
+    tensors = keys.to_native({name: tensor for name, tensor in stored.items() if name not in dropped}, folder)
 
     tokenizer, added = load_tokenizer(folder)
     # Nothing ever embeds a video token, so it may take a row in reserve; the others must have trained rows.
@@ -195,34 +190,17 @@ def to_published(
     tiling, preprocessor = image_settings_to_published(images) if images else ({}, None)
     config = {**chat_config_to_published(native, base), **tiling}
     stored = keys.by_module_name(read_checkpoint(folder), folder)
-    if _tied_head(folder, native.tie_word_embeddings, stored.get(keys.LM_HEAD), stored.get(keys.EMBEDDING)):
-        del stored[keys.LM_HEAD]
-    in_model_order([copied(info, name) for name, info in stored.items()], native, f"{folder}: the tensors")
-    tensors, unknown = keys.native_to_published(stored)
-    if unknown:
-        raise CheckpointError(f"{folder}: {len(unknown)} tensors are in no table: {', '.join(unknown[:8])}.")
+    for name in tied_head(folder, native.tie_word_embeddings, stored.get(keys.LM_HEAD), stored.get(keys.EMBEDDING)):
+        del stored[name]
+    in_model_order(list(stored.values()), native, f"{folder}: the tensors")
+    tensors = keys.to_published(stored, folder)
     output = Path(output_dir)
     settings = {"checkpoint": str(folder), "reference": reference, "max_shard_size": max_shard_size}
-    with ShardWriter(output, plan_shards(tensors, parse_size(max_shard_size)), settings) as writer:
-        result = writer.write(progress)
-        write_text_atomically(output / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+    with written_shards(output, tensors, settings, max_shard_size, progress) as result:
         if preprocessor is not None:
-            text = json.dumps(preprocessor, indent=2, sort_keys=True) + "\n"
-            write_text_atomically(output / "preprocessor_config.json", text)
+            write_json(output / "preprocessor_config.json", preprocessor)
         for name in TOKENIZER_FILES:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, output / name)
-        writer.finish()
+        write_json(output / "config.json", config)
     return PublishedReport(str(output), len(tensors), result)
-
-
-def _tied_head(folder: Path, tied: bool, head: TensorInfo | None, embedding: TensorInfo | None) -> list[str]:
-    """The head's name when it repeats tied embeddings and can be left out; missing embeddings are found later."""
-    if not tied or head is None or embedding is None:
-        return []
-    if not same_bytes(head, embedding):
-        raise CheckpointError(
-            f"{folder}: config.json says the embeddings are tied, but lm_head.weight differs from them. Set "
-            "tie_word_embeddings to false there (in llm_config too) if the head is the one to keep."
-        )
-    return [head.name]

@@ -19,8 +19,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from .checkpoint_files import read_json_object
 from .errors import CheckpointError
-from .json_file import read_json_object
 from .published_config import image_seq_length, square
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 from transformers import Trainer, TrainerCallback
+from transformers.utils.hub import convert_file_size_to_int
 
-from .shard_writer import parse_size
 from .vision_cache import VisionCache
 
 
@@ -36,15 +36,24 @@ class VisionCacheArguments:
     )
 
     def __post_init__(self):
-        parse_size(self.vision_cache_size, "vision_cache_size")
+        self.max_bytes  # noqa: B018 (refuses what is no size)
+
+    @property
+    def max_bytes(self) -> int:
+        """`vision_cache_size` in bytes."""
+        try:
+            return convert_file_size_to_int(self.vision_cache_size)
+        except ValueError:
+            raise ValueError(
+                f"`vision_cache_size` is {self.vision_cache_size!r}; give a size such as '2GB' or '500MB'."
+            ) from None
 
 
 def add_vision_cache(trainer: Trainer, arguments: VisionCacheArguments, reference: torch.nn.Module | None = None):
     """Add the cache that `arguments` describe to a TRL trainer, if they switch it on."""
     if not arguments.vision_cache:
         return
-    max_bytes = parse_size(arguments.vision_cache_size, "vision_cache_size")
-    cache = VisionCache(max_bytes, arguments.vision_cache_device)
+    cache = VisionCache(arguments.max_bytes, arguments.vision_cache_device)
     trainer.add_callback(VisionCacheCallback(cache, trainer, reference))
 
 
