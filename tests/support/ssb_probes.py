@@ -65,12 +65,13 @@ class Probe:
         used: Per generation, what the trainer made of it.
         drawn: Per generation, uids drawn from the buffer.
         steps: Per optimizer step, the rows of each backward pass.
+        losses: Per optimizer step, its loss.
     """
 
     def __init__(self, monkeypatch, stock=GRPOTrainer):
         self.monkeypatch, self.stock = monkeypatch, stock
         self.fresh, self.used, self.drawn, self.steps, self.rows = [], [], [], [], []
-        self.book, self.born, self.errors, self.pending = {}, {}, [], []
+        self.book, self.born, self.errors, self.losses, self.pending = {}, {}, [], [], []
         self.callback = BeforeStep(self.check_step)
 
     def attach(self, trainer):
@@ -222,6 +223,7 @@ class Probe:
         weights = [weight for weight in model.parameters() if weight.grad is not None]
         actual = torch.cat([weight.grad.flatten() for weight in weights])
         loss = step_loss(model, micro_batches, args)
+        self.losses.append(loss.item())
         if not loss.requires_grad:
             expected = torch.zeros_like(actual)
         else:
