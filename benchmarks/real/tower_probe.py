@@ -21,7 +21,7 @@ from transformers import GotOcr2ImageProcessor
 
 from benchmarks.environment import environment
 from examples.digits.data import load_scans
-from trl_r1v2.vlm.dinov2_tower import at_resolution, dinov2_to_internvl, onnx_weights, read_onnx
+from examples.smollm2_dinov2.dinov2_tower import at_resolution, dinov2_to_internvl, onnx_weights, read_onnx
 from trl_r1v2.vlm.processor_setup import IMAGENET_MEAN, IMAGENET_STD
 
 

@@ -53,7 +53,6 @@ COMMANDS = {
     "evaluate": Command("evaluate", "Measure", "greedy accuracy, Pass@1 over k runs, format and hallucination rate"),
     "report": Command("report", "Measure", "one HTML page with tables and plots from evaluations and training logs"),
     "serve-reward": Command("serve_reward", "Serve", "a scalar reward model over HTTP, for the hybrid reward"),
-    "real-parts": Command("real_parts", "Demo", "pretrained parts from wheels: SmolLM2-135M and DINOv2-S"),
 }  # fmt: skip
 
 _USUAL_ORDER = ("compose", "align", "filter-prompts", "reward", "pairs", "mpo", "grpo", "evaluate", "report")

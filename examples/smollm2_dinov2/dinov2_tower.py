@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from transformers import InternVLVisionConfig, InternVLVisionModel
 
-from .errors import CheckpointError
+from trl_r1v2.vlm.errors import CheckpointError
 
 
 # DINOv2's published name | native name. {n}: layer number, {i}: 1 or 2, {p}: weight or bias.
@@ -105,8 +105,8 @@ def onnx_weights(model, root: str = "backbone") -> dict[str, torch.Tensor]:
     if positions.keys() != {"Concat", "Reshape"}:
         raise CheckpointError(
             f"the position embeddings are not where torch's exporter puts them (found {sorted(positions)}): one piece "
-            "for the class token, joined to the interpolated one of the patches. Export the backbone with a dynamic or "
-            "other image size than its own."
+            "for the class token, joined to the interpolated one of the patches. Export the backbone with a dynamic "
+            "image size, or another than its own."
         )
     weights["embeddings.position_embeddings"] = torch.cat([positions["Concat"], positions["Reshape"]], dim=1)
     return weights
