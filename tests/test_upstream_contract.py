@@ -28,7 +28,8 @@ from trl.trainer.utils import (
 )
 
 from trl_r1v2 import SSBGRPOTrainer
-from trl_r1v2.ssb_grpo.rows import COMPLETION_FIELDS, OTHER_FIELDS, SEQUENCE_FIELDS, VISUAL_FIELDS
+from trl_r1v2.images.prompt_images import VISUAL_FIELDS
+from trl_r1v2.ssb_grpo.rows import COMPLETION_FIELDS, OTHER_FIELDS, SEQUENCE_FIELDS
 
 
 def contract_trainer(model_path, output_dir) -> GRPOTrainer:
@@ -221,7 +222,7 @@ def test_advantages_use_bessel_and_an_offset():
 
 
 def test_repeat_sampler_attributes():
-    """The buffer's sampler is made from one that TRL built."""
+    """`patches/prompt_order_after_resume.py` makes its sampler from one that TRL built."""
     assert parameters(RepeatSampler.__init__) == [
         "self",
         "data_source",
@@ -268,14 +269,20 @@ def test_trainer_state_is_written_last():
     ]
 
 
-def test_buffer_state_is_loaded_after_the_data_loader_is_built():
-    """The sampler that receives its state has to be the one the data loader goes through."""
-    source = inspect.getsource(Trainer._inner_training_loop)
-    assert source.index("self.get_train_dataloader()") < source.index("self._prepare_for_training(")
-    assert "self._load_optimizer_and_scheduler(resume_from_checkpoint)" in inspect.getsource(
-        Trainer._prepare_for_training
+def test_the_epoch_is_known_when_its_order_is_drawn():
+    """`state.epoch` is whole at the end of an epoch, and a resumed run has it before it goes through the data."""
+    source = inspect.getsource(Trainer)
+    assert source.count("self.state.epoch = epoch + (step + 1) / steps_in_epoch") == 1
+    assert "self.state = TrainerState.load_from_json(" in inspect.getsource(Trainer._init_training_state)
+    loop = inspect.getsource(Trainer._inner_training_loop)
+    assert loop.index("self._init_training_state(") < loop.index(
+        "for epoch in range(epochs_trained, num_train_epochs)"
     )
-    assert inspect.getsource(Trainer._inner_training_loop).count("get_train_dataloader") == 1
+
+
+def test_rows_come_through_a_collator_that_does_nothing():
+    """So the mended trainer's collator can bring images to RGB, and rows that are read again go through it too."""
+    assert "data_collator=identity," in inspect.getsource(GRPOTrainer.__init__)
 
 
 def test_a_resumed_run_starts_a_generation():

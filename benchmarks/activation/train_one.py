@@ -53,7 +53,6 @@ def train(
         "max_steps": steps,
         "learning_rate": learning_rate,
         "seed": seed,
-        "ssb_seed": seed,
         "save_strategy": "no",
         "report_to": "none",
         "logging_steps": 1,

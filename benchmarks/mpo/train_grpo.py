@@ -46,7 +46,6 @@ def train_grpo(run: GRPORun, weights: dict | None) -> SSBGRPOTrainer:
         "output_dir": str(Path(run.pairs).parent / "trainer"),
         "max_steps": run.grpo_steps,
         "seed": run.seed,
-        "ssb_seed": run.seed,
         "save_strategy": "no",
         "report_to": "none",
         "logging_steps": 1,

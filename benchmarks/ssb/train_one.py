@@ -30,13 +30,11 @@ from trl_r1v2.sampling import sample_responses
 # Stock TRL is the trainer with the buffer off, which `tests/ssb_grpo/test_off_is_stock.py` shows to be the same bits.
 SETTINGS = {
     "stock": {"ssb_enabled": False},
-    "paper": {"ssb_mode": "paper"},
-    "fresh": {"ssb_mode": "fresh"},
-    "share": {"ssb_mode": "fresh", "ssb_replay": "share", "ssb_replay_share": 0.5},
+    "paper": {},
+    "fresh": {"ssb_age_decay": 20.0},
+    "share": {"ssb_age_decay": 20.0, "ssb_replay_share": 0.5},
     # No replay: dead rows are generated anew for other prompts.
     "resample": {"ssb_max_replay_fraction": 0.0, "ssb_resample_rounds": 2},
-    # Tells on prompts that come back, so it needs several epochs (`--train_rows`).
-    "skip": {"ssb_mode": "paper", "ssb_skip_probability": 0.8},
 }
 LOGGED = ("ssb/effective_before", "ssb/effective_after", "ssb/dead_groups", "ssb/ratio_clipped", "reward", "step_time")
 
@@ -117,7 +115,6 @@ def run(arguments) -> dict:
         "output_dir": str(arguments.output.with_suffix("")),
         "max_steps": arguments.steps,
         "seed": arguments.seed,
-        "ssb_seed": arguments.seed,
         "save_strategy": "no",
         "report_to": "none",
         "logging_steps": 1,

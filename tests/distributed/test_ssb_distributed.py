@@ -18,7 +18,7 @@ from tests.support import (
 from tests.support.launch_configs import FSDP2, MACHINE  # noqa: E402
 from tests.support.ssb_row_losses import RefRow, row_logps, step_loss  # noqa: E402
 from tests.support.ssb_runs import SSBGRPOTrainer, make_trainer, text_dataset  # noqa: E402
-from trl_r1v2.ssb_grpo.state import BufferStateError  # noqa: E402
+from trl_r1v2.ssb_grpo.checkpoint import BufferStateError  # noqa: E402
 
 
 pytestmark = pytest.mark.slow
@@ -70,7 +70,7 @@ def models(text_model_path, internvl_path):
 def in_two(tmp_path_factory, models):
     launcher = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
     scenarios = ["grpo", "dapo", "old_rollouts", "mixed", "text_here", "text_here_off", "extra_rounds", "share"]
-    scenarios += ["interrupted", "interrupted_skips", "interrupted_images"]
+    scenarios += ["interrupted", "interrupted_later", "interrupted_images"]
     folder = tmp_path_factory.mktemp("ddp")
     return run_two(launcher, folder, models, scenarios) | {"folder": folder}
 
@@ -215,7 +215,7 @@ def test_both_processes_leave_out_as_many_groups(in_two):
     assert processes[0]["digest"] == processes[1]["digest"]
 
 
-@pytest.mark.parametrize("scenario", ["interrupted", "interrupted_skips", "interrupted_images"])
+@pytest.mark.parametrize("scenario", ["interrupted", "interrupted_later", "interrupted_images"])
 def test_resumed_in_two_processes_is_the_same_run(scenario, in_two):
     assert_same_run(in_two[scenario])
 
@@ -232,8 +232,8 @@ def assert_same_run(processes):
 
 def test_one_process_takes_over_from_two(in_two, models, tmp_path):
     """Exactly it cannot; resharded, it goes on with the samples of both."""
-    checkpoint = in_two["folder"] / "interrupted_skips" / "run" / "whole" / "checkpoint-3"
-    settings = {"max_steps": 4, "num_generations": 4, "ssb_skip_probability": 0.8}
+    checkpoint = in_two["folder"] / "interrupted_later" / "run" / "whole" / "checkpoint-3"
+    settings = {"max_steps": 4, "num_generations": 4}
     trainer = make_trainer(SSBGRPOTrainer, models[0], tmp_path, text_dataset(7), **settings)
     with pytest.raises(BufferStateError, match=r"of process 0 of 1 in .*ssb-00001-of-00002"):
         trainer.train(resume_from_checkpoint=str(checkpoint))
@@ -242,7 +242,7 @@ def test_one_process_takes_over_from_two(in_two, models, tmp_path):
     generate = trainer._generate_and_score_completions
     trainer._generate_and_score_completions = lambda inputs: (held.append(len(trainer.buffer)), generate(inputs))[1]
     trainer.train(resume_from_checkpoint=str(checkpoint))
-    both = [process["whole"]["logged"]["size"][2] for process in in_two["interrupted_skips"]]
+    both = [process["whole"]["logged"]["size"][2] for process in in_two["interrupted_later"]]
     assert held[0] == both[0] == both[1] > 0
 
 

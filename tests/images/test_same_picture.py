@@ -13,12 +13,13 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from trl_r1v2 import SSBGRPOConfig, SSBGRPOTrainer
 from trl_r1v2.images.processing import load_image
+from trl_r1v2.images.prompt_images import process_row
 from trl_r1v2.images.rows import RGBImageCollator
 from trl_r1v2.mpo.collator import MPOVisionDataCollator
+from trl_r1v2.patches.text_among_images import rows_with_images
 from trl_r1v2.rewards import VisionRewardDataCollator
 from trl_r1v2.sampling.prompts import encode_prompts, fill_images
 from trl_r1v2.scripts import align, grpo, mpo, reward
-from trl_r1v2.ssb_grpo.pixels import process_row
 
 
 SIZE = 28
@@ -82,7 +83,9 @@ def test_every_path_gives_the_picture_of_load_image(name, processor):
         "mpo": lambda r: MPOVisionDataCollator(processor)(without(r, "completion")),
         "reward": lambda r: VisionRewardDataCollator(processor)([r]),
         "align": lambda r: collate(without(r, "chosen", "rejected")),
-        "replay": lambda r: process_row(without(r, "chosen", "rejected", "completion")[0], processor, {}),
+        "replay": lambda r: process_row(
+            rows_with_images(without(r, "chosen", "rejected", "completion"))[0], processor, {}
+        ),
         "sampling": lambda r: encode_prompts(processor, [fill_images(r, 0)]),
     }
     for path, batch in make.items():
@@ -118,13 +121,14 @@ def test_grpo_trains_and_rewards_on_that_picture(ssb_enabled, internvl_path, pro
     )  # fmt: skip
     trainer = SSBGRPOTrainer(internvl_path, score, config, train_dataset=Dataset.from_list(rows))
     # In a fixed order, and with the orientation that `datasets` applies when it decodes an image.
-    generate = trainer._generate_and_score_completions
+    collate = trainer.data_collator
 
-    def with_raw_images(inputs):
-        raw = [{**example, "images": [PICTURES[names[index // 2]]()]} for index, example in enumerate(inputs)]
-        return generate(raw)
+    def with_raw_images(examples):
+        return collate(
+            [{**example, "images": [PICTURES[names[index // 2]]()]} for index, example in enumerate(examples)]
+        )
 
-    trainer._generate_and_score_completions = with_raw_images
+    trainer.data_collator = with_raw_images
     embeddings = trainer.model.model.vision_tower.embeddings
     embeddings.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach().clone()))
     trainer.train()

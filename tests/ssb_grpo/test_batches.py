@@ -397,7 +397,6 @@ def test_share_generates_less(modality, text_model_path, internvl_path, tmp_path
         fated({1: 1.0, 2: 0.0, 3: 0.0, 4: 0.0}),
         per_device_train_batch_size=16,
         max_steps=4,
-        ssb_replay="share",
         ssb_replay_share=0.5,
         ssb_max_uses=None,
     )
@@ -431,7 +430,7 @@ def test_extra_rounds_fill_from_new_prompts(
         fated({0: 0.0, 1: 1.0, 2: 0.0, 3: 0.0}),
         max_steps=2 * iterations,
         num_iterations=iterations,
-        ssb_resample_rounds=3,
+        ssb_resample_rounds=5,
         ssb_capacity=3,
     )
     trainer.train()

@@ -8,9 +8,10 @@ import torch
 
 from tests.support.ssb_probes import fated
 from tests.support.ssb_runs import SSBGRPOTrainer, make_trainer, text_dataset
-from trl_r1v2.ssb_grpo.metrics import SUMMED, clip_bounds, ratio_counts, ratio_metrics, replay_metrics
+from trl_r1v2.ssb_grpo.metrics import ratio_counts, ratio_metrics, reduce_counts, replay_metrics
 
 
+SUMMED = ("fresh_rows", "replayed_rows", "resampled_rows", "skipped/masked", "size", "bytes", "evicted/age")
 PROCESSES = [
     dict(rows=8, fresh_rows=8, dead_rows=4, effective_before=3, effective_after=7, ages=[1, 2, 6], uses=[0, 1, 2]),
     dict(rows=8, fresh_rows=4, dead_rows=0, effective_before=4, effective_after=8, ages=[], uses=[]),
@@ -24,7 +25,7 @@ def counts_of(process, index):
     counts |= {name: 100 * index + place for place, name in enumerate(SUMMED)}
     counts |= {"fresh_rows": process["fresh_rows"], "size": len(ages)}
     for name, values in (("age", ages), ("uses", uses)):
-        counts[f"{name}_mean"] = sum(values) / len(values) if values else 0.0
+        counts[f"{name}_sum"] = sum(values)
         counts[f"{name}_max"] = max(values, default=0)
     return counts
 
@@ -32,7 +33,7 @@ def counts_of(process, index):
 def test_replay_metrics_equal_figures_over_all_rows():
     local = [counts_of(process, index) for index, process in enumerate(PROCESSES)]
     gathered = torch.tensor([list(counts.values()) for counts in local], dtype=torch.float64)
-    metrics = replay_metrics(list(local[0]), gathered)
+    metrics = replay_metrics(reduce_counts(list(local[0]), gathered))
     ages = [age for process in PROCESSES for age in process["ages"]]
     uses = [use for process in PROCESSES for use in process["uses"]]
     assert metrics["age_mean"] == pytest.approx(sum(ages) / len(ages)) and metrics["age_max"] == max(ages)
@@ -46,7 +47,7 @@ def test_replay_metrics_equal_figures_over_all_rows():
 
 def test_replay_metrics_of_an_empty_buffer():
     local = counts_of(PROCESSES[1], 0)
-    metrics = replay_metrics(list(local), torch.tensor([list(local.values())], dtype=torch.float64))
+    metrics = replay_metrics(local)
     assert metrics["age_mean"] == metrics["age_max"] == metrics["uses_mean"] == metrics["uses_max"] == 0.0
     assert all(math.isfinite(value) for value in metrics.values())
 
@@ -71,8 +72,9 @@ def test_ratio_metrics_equal_a_loop_over_tokens():
                 # Clipped means that eq. 8's minimum takes the clipped term, which is constant: no gradient.
                 objective = min(ratio * advantage, min(max(ratio, 1 - low), 1 + high) * advantage)
                 clipped += objective != ratio * advantage
-    gathered = torch.stack([ratio_counts(*process, clip_bounds("grpo", low, high)) for process in processes])
-    metrics = ratio_metrics(gathered)
+    counts = [ratio_counts(*process, (1 - low, 1 + high)) for process in processes]
+    gathered = torch.tensor([list(process.values()) for process in counts], dtype=torch.float64)
+    metrics = ratio_metrics(reduce_counts(list(counts[0]), gathered))
     assert metrics["ratio_mean"] == pytest.approx(sum(ratios) / len(ratios), rel=1e-6)
     assert metrics["ratio_max"] == pytest.approx(max(ratios), rel=1e-6)
     assert metrics["ratio_clipped"] == clipped / len(ratios) and 0 < clipped < len(ratios)
@@ -80,12 +82,12 @@ def test_ratio_metrics_equal_a_loop_over_tokens():
 
 def test_nothing_replayed_gives_no_ratio():
     counts = ratio_counts(torch.zeros(2, 3), torch.ones(2), torch.zeros(2, 3, dtype=torch.bool), (0.8, 1.2))
-    assert ratio_metrics(torch.stack([counts, counts])) == {}
+    assert ratio_metrics(counts) == {}
 
 
 def test_masked_tokens_do_not_count_however_large():
     log_ratio, mask = torch.tensor([[0.0, 90.0]]), torch.tensor([[True, False]])
-    metrics = ratio_metrics(ratio_counts(log_ratio, torch.ones(1), mask, (0.8, 1.2)).unsqueeze(0))
+    metrics = ratio_metrics(ratio_counts(log_ratio, torch.ones(1), mask, (0.8, 1.2)))
     assert metrics == {"ratio_mean": 1.0, "ratio_max": 1.0, "ratio_clipped": 0.0}
 
 
@@ -110,7 +112,7 @@ def test_the_clipped_share_is_that_of_the_loss(settings, name, text_model_path, 
     assert [step["ssb/replayed_rows"] for step in steps] == [0, 8, 8]
     for step in steps[1:]:
         if name is None:
-            assert "ssb/ratio_clipped" not in step and "ssb/ratio_mean" in step
+            assert step["ssb/ratio_clipped"] == 0.0 and "ssb/ratio_mean" in step
         else:
             assert step["ssb/ratio_clipped"] == pytest.approx(step[name], abs=1e-6)
     if settings.get("epsilon_high") != 5.0 and name is not None:

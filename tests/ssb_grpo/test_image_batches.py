@@ -36,14 +36,14 @@ def test_stream_equals_map_style(build, internvl_path, tmp_path, monkeypatch):
     assert_identical(rows, stream)
     sources = [sample.source for sample in stream.buffer.samples.values() if sample.num_images]
     assert sources and all(len(source) == 64 for source in sources)
-    assert set(sources) == set(stream.images.store.items())
+    assert set(sources) == set(stream.images.entries)
 
 
 def test_small_cache_reads_rows_again(internvl_path, tmp_path, monkeypatch):
     """With a map-style dataset the store is only a cache: its size changes nothing but work."""
     large, _ = run(monkeypatch, internvl_path, tmp_path / "large", image_dataset())
     small, probe = run(monkeypatch, internvl_path, tmp_path / "small", image_dataset(), ssb_pixel_bytes=1)
-    assert probe.num_replayed == [0, 4, 8] and len(small.images.store) == 0
+    assert probe.num_replayed == [0, 4, 8] and len(small.images.entries) == 0
     probe.assert_gradients(3)
     assert_identical(large, small)
 
@@ -66,7 +66,7 @@ def test_small_store_of_a_stream_gives_samples_up(internvl_path, tmp_path, monke
     assert logged(trainer, "ssb/evicted/pixels")[:2] == [4, 0]
     assert logged(trainer, "ssb/evicted/pixels")[2] >= 4
     assert all(value <= 4.5 * TILE for value in logged(trainer, "ssb/pixel_bytes"))
-    assert {s.source for s in trainer.buffer.samples.values()} == set(trainer.images.store.items())
+    assert {s.source for s in trainer.buffer.samples.values()} == set(trainer.images.entries)
 
 
 def test_images_larger_than_the_store_are_not_kept(internvl_path, tmp_path, monkeypatch):
@@ -115,4 +115,4 @@ def test_grid_layout_in_a_stream_with_old_rollouts(qwen_vl_path, tmp_path, monke
     assert probe.num_replayed == [0, 4, 8]
     probe.assert_gradients(6)
     probe.assert_buffer()
-    assert any(torch.is_tensor(f["image_grid_thw"]) for f in trainer.images.store.items().values())
+    assert any(torch.is_tensor(f["image_grid_thw"]) for f in trainer.images.entries.values())

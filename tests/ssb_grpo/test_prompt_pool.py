@@ -332,7 +332,7 @@ def test_buffer_starts_a_run(tmp_path, tmp_path_factory):
 
     for sample in samples:
         ids = torch.cat([sample.tokens["prompt_ids"], sample.tokens["completion_ids"]])[None]
-        visual = trainer._to_row(sample).visual
+        visual = trainer._to_row(sample, step=0).visual
         with torch.no_grad():
             logps, _, _ = trainer._get_per_token_logps_and_entropies(
                 trainer.model,

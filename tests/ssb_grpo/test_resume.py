@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import TrainerCallback
 
 from tests.support import ROOT
@@ -22,7 +23,9 @@ from tests.support.ssb_runs import (
     mixed_dataset,
     text_dataset,
 )
-from trl_r1v2.ssb_grpo.state import BufferStateError, Shard, find_shards, load_shard, save_shard
+from trl_r1v2.images.prompt_images import PromptImages
+from trl_r1v2.ssb_grpo.checkpoint import BufferCheckpoint, BufferStateError
+from trl_r1v2.ssb_grpo.sample_buffer import SelectiveSampleBuffer
 
 
 # Half of the prompts are dead whenever they come up.
@@ -48,7 +51,7 @@ def build(path, folder, dataset, fates=FATES, **settings):
 def assert_same_buffer(first, second):
     ours, theirs = first.buffer.state_dict(), second.buffer.state_dict()
     assert torch.equal(ours["generator"], theirs["generator"])
-    assert (ours["next_uid"], ours["num_evicted"]) == (theirs["next_uid"], theirs["num_evicted"])
+    assert ours["next_uid"] == theirs["next_uid"]
     assert [s.uid for s in ours["samples"]] == [s.uid for s in theirs["samples"]]
     for one, other in zip(ours["samples"], theirs["samples"], strict=True):
         plain = [(s.advantage, s.step, s.source, s.num_images, s.uses) for s in (one, other)]
@@ -78,13 +81,12 @@ RUNS = {
         6,
     ),
     "num_iterations": (text_dataset, {"num_iterations": 2}, (4,), 8),
-    "extra_rounds": (text_dataset, {"ssb_resample_rounds": 1, "ssb_capacity": 2}, (2,), 4),
-    "skipped_prompts": (lambda: text_dataset(6), {"ssb_skip_probability": 0.9}, (4, 6), 9),
-    "fresh_mode": (text_dataset, {"ssb_mode": "fresh", "ssb_age_decay": 1.0, "ssb_max_uses": 1}, (3,), 5),
+    "extra_rounds": (text_dataset, {"ssb_resample_rounds": 3, "ssb_capacity": 2}, (2,), 4),
+    "age_decay": (text_dataset, {"ssb_age_decay": 1.0, "ssb_max_uses": 1}, (3,), 5),
     "reference": (text_dataset, {"beta": 0.2}, (2,), 4),
     "workers": (
         lambda: text_dataset(6),
-        {"ssb_skip_probability": 0.9, "dataloader_num_workers": 2, "dataloader_prefetch_factor": 2},
+        {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 2},
         (4, 5),
         9,
     ),
@@ -102,8 +104,6 @@ def test_resumed_equals_uninterrupted(name, text_model_path, internvl_path, tmp_
         assert sum(logged(whole, "ssb/evicted/pixels")) > 0
     if name == "extra_rounds":
         assert sum(logged(whole, "ssb/resampled_rows")) > 0
-    if name == "skipped_prompts":
-        assert logged(whole, "ssb/skipped_prompts")[-1] > 0
     for step in resume_steps:
         resumed = build(path, tmp_path / f"from_{step}", make_data(), max_steps=num_steps, **settings)
         resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
@@ -149,8 +149,6 @@ def resumed_step(path, folder, dataset=None, **settings):
 DAMAGE = {
     "no_trainer_state": lambda checkpoint: (checkpoint / "trainer_state.json").unlink(),
     "half_a_trainer_state": lambda checkpoint: truncate(checkpoint / "trainer_state.json"),
-    "no_manifest": lambda checkpoint: next((checkpoint / "ssb").glob("*.json")).unlink(),
-    "no_buffer": lambda checkpoint: shutil.rmtree(checkpoint / "ssb"),
     "nothing": lambda checkpoint: (shutil.rmtree(checkpoint), checkpoint.mkdir()),
 }
 
@@ -179,32 +177,36 @@ def halve(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [lambda shard: shard.tensors.unlink(), lambda shard: halve(shard.tensors), lambda shard: halve(shard.manifest)],
-    ids=["tensors missing", "tensors cut", "manifest cut"],
-)
-def test_a_checkpoint_with_a_damaged_buffer_is_passed_over(damage, run_folder, text_model_path):
-    [shard] = find_shards(run_folder / "checkpoint-4" / "ssb")
-    damage(shard)
+def alter(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def buffer_file(checkpoint):
+    return checkpoint / "ssb" / "ssb-00000-of-00001.safetensors"
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), halve, alter], ids=["missing", "cut", "altered"])
+def test_a_damaged_buffer_is_refused(damage, run_folder, text_model_path):
+    damage(buffer_file(run_folder / "checkpoint-4"))
     with pytest.raises(BufferStateError, match="ssb_resume='empty'"):
         trainer = build(text_model_path, run_folder, text_dataset(), max_steps=5)
-        trainer.train(resume_from_checkpoint=str(run_folder / "checkpoint-4"))
-    assert resumed_step(text_model_path, run_folder)[0] == 3
+        trainer.train(resume_from_checkpoint=True)
 
 
 def test_prefill_says_what_is_wrong_with_its_folder(run_folder, text_model_path, tmp_path):
     checkpoint = run_folder / "checkpoint-4"
     for folder, message in (
-        (tmp_path / "nowhere", "nowhere: there is no such folder"),
-        (checkpoint, "found: none.*folder 'ssb' may be meant"),
+        (tmp_path / "nowhere", "nowhere does not hold one complete set"),
+        (checkpoint, "found: none; its folder 'ssb' may be meant"),
     ):
-        with pytest.raises(BufferStateError, match=f"`ssb_prefill` cannot be used: .*{message}.*filter-prompts"):
+        with pytest.raises(BufferStateError, match=f"{message}.*no `ssb_prefill`"):
             build(text_model_path, tmp_path / "out", text_dataset(), ssb_prefill=str(folder))
 
 
 def test_no_whole_checkpoint_is_an_error(tmp_path, text_model_path):
-    with pytest.raises(ValueError, match="No whole checkpoint.*ssb_resume='empty'"):
+    with pytest.raises(ValueError, match="holds no whole checkpoint"):
         resumed_step(text_model_path, tmp_path / "nowhere")
 
 
@@ -213,7 +215,7 @@ def test_a_kill_during_saving_leaves_a_partial_checkpoint(run_folder, text_model
     trainer = build(text_model_path, run_folder, text_dataset(), max_steps=4)
 
     def killed(*args):
-        assert find_shards(run_folder / "checkpoint-4" / "ssb")
+        assert buffer_file(run_folder / "checkpoint-4").exists()
         assert not (run_folder / "checkpoint-4" / "trainer_state.json").exists()
         raise KeyboardInterrupt
 
@@ -234,15 +236,21 @@ def test_empty_starts_without_samples_but_with_the_rest(run_folder, text_model_p
 
 def spread(checkpoint, world_size):
     """Rewrite a checkpoint's buffer as if several processes had written it."""
-    [shard] = find_shards(checkpoint / "ssb")
-    manifest = json.loads(shard.manifest.read_text())
-    state, pixels = load_shard(shard, manifest["fingerprint"])
-    samples = state["samples"]
-    shard.manifest.unlink(), shard.tensors.unlink()
+    buffer, fingerprint = stored(checkpoint)
+    samples = list(buffer.samples.values())
     for rank in range(world_size):
-        part = state | {"samples": samples[rank::world_size]}
-        save_shard(Shard(checkpoint / "ssb", rank, world_size), part, manifest["fingerprint"], pixels)
+        buffer.samples = {sample.uid: sample for sample in samples[rank::world_size]}
+        BufferCheckpoint(buffer, PromptImages(0), fingerprint, rank, world_size).save(checkpoint / "ssb")
     return samples
+
+
+def stored(checkpoint):
+    """The buffer of a checkpoint, and the fingerprint that its file carries."""
+    with safe_open(buffer_file(checkpoint), "pt") as file:
+        fingerprint = json.loads(file.metadata()["manifest"])["fingerprint"]
+    buffer = SelectiveSampleBuffer(capacity=1000)
+    BufferCheckpoint(buffer, PromptImages(0), fingerprint).load(checkpoint / "ssb")
+    return buffer, fingerprint
 
 
 def plain(samples):
@@ -275,7 +283,9 @@ def test_writing_over_a_checkpoint_of_more_processes_leaves_one_set(run_folder, 
     spread(run_folder / "checkpoint-4", 2)
     trainer = build(text_model_path, run_folder, text_dataset(), max_steps=4)
     trainer.train(resume_from_checkpoint=str(run_folder / "checkpoint-3"))
-    assert [shard.world_size for shard in find_shards(run_folder / "checkpoint-4" / "ssb")] == [1]
+    assert [path.name for path in (run_folder / "checkpoint-4" / "ssb").iterdir()] == [
+        "ssb-00000-of-00001.safetensors"
+    ]
     assert resumed_step(text_model_path, run_folder)[0] == 4
 
 
@@ -296,14 +306,13 @@ def test_another_run_is_refused(dataset, settings, named, run_folder, text_model
 def test_prefilled_samples_count_their_age_from_this_run(run_folder, text_model_path, tmp_path):
     """Steps of the run that wrote them would make them younger than new."""
     folder = run_folder / "checkpoint-4" / "ssb"
-    [shard] = find_shards(folder)
-    stored, _ = load_shard(shard, json.loads(shard.manifest.read_text())["fingerprint"])
-    assert max(sample.step for sample in stored["samples"]) == 3
+    samples = stored(run_folder / "checkpoint-4")[0].samples.values()
+    assert max(sample.step for sample in samples) == 3
     trainer = build(
         text_model_path, tmp_path / "next", text_dataset(), dict.fromkeys(range(12), 1.0), ssb_prefill=str(folder)
     )
-    assert len(trainer.buffer) == len(stored["samples"])
-    assert any(sample.uses for sample in stored["samples"])
+    assert len(trainer.buffer) == len(samples)
+    assert any(sample.uses for sample in samples)
     assert not any(sample.uses for sample in trainer.buffer.samples.values())
     trainer.train()
     # Nothing else is alive, so all that is held was there before the first step.

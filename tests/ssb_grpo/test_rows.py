@@ -14,7 +14,7 @@ from trl.trainer.utils import (
     unsplit_pixel_values_by_grid,
 )
 
-from trl_r1v2.ssb_grpo.rows import Row, check_fields, put_rows, row_lengths, select_rows, take_row, tokens_on_cpu
+from trl_r1v2.ssb_grpo.rows import Row, collate_rows, take_rows
 
 
 PAD, EOS = 0, 2
@@ -192,7 +192,7 @@ def scenarios(draw):
     base = rows(draw(st.integers(1, 5)), with_tools(fields))
     may_be_masked_out = False  # a masked-out row is never stored
     donors = rows(draw(st.integers(1, 5)), with_tools(fields))
-    targets = draw(st.lists(st.integers(0, len(base) - 1), min_size=1, max_size=len(donors), unique=True))
+    targets = draw(st.lists(st.integers(0, len(base) - 1), max_size=len(donors), unique=True))
     return rng, layout, base, donors, targets, draw(st.sampled_from([None, 4]))
 
 
@@ -200,9 +200,7 @@ def scenarios(draw):
 
 
 def take_all(batch):
-    batch = tokens_on_cpu(split_pixel_values_by_grid(batch))
-    prompts, completions = row_lengths(batch, PAD)
-    return [take_row(batch, i, int(prompts[i]), int(completions[i])) for i in range(len(prompts))]
+    return take_rows(split_pixel_values_by_grid(batch), PAD)
 
 
 def assert_row_equals(row: Row, expected):
@@ -258,13 +256,10 @@ def check(scenario):
     taken = take_all(donor_batch)
     for row, donor in zip(taken, donors, strict=True):
         assert_row_equals(row, donor)
-    for name, value in donor_batch.items():  # the tokens that were taken are copies
-        if isinstance(value, torch.Tensor) and name not in VISUAL.get(layout, ()):
-            value.zero_()
 
     donors_of = dict(zip(targets, range(len(targets)), strict=True))
-    split = split_pixel_values_by_grid(batch)
-    new = put_rows(split, {t: taken[d] for t, d in donors_of.items()}, PAD, multiple)
+    placed = [taken[donors_of[i]] if i in donors_of else row for i, row in enumerate(take_all(batch))]
+    new = collate_rows(placed, PAD, multiple)
     for name, value in before.items():  # the input is left alone
         assert torch.equal(batch[name], value) if isinstance(value, torch.Tensor) else batch[name] == value
 
@@ -285,26 +280,24 @@ def check(scenario):
     for name, padding in (*((n, 0.0) for n in LOGP_FIELDS), ("importance_sampling_ratio", 1.0)):
         if name not in batch:
             continue
-        stay = batch[name].tolist()
-        values = [taken[donors_of[i]].tokens[name].tolist() if i in donors_of else stay[i] for i in range(len(base))]
+        values = [torch.tensor(row[name]).tolist() for row in rows]
         if name == "importance_sampling_ratio" and all(len(v) == 1 for v in values):
-            assert new[name].size(1) in (1, completion_width)
-            assert [row[0] for row in new[name].tolist()] == [v[0] for v in values]
+            assert new[name].tolist() == values
         else:
             assert new[name].tolist() == [right(v, padding) for v in values], name
-    if "tool_mask" in batch or any("tool_mask" in donors[d] for d in donors_of.values()):
+    if any("tool_mask" in row for row in rows):
         masks = [right(row.get("tool_mask", [1] * len(row["completion"])), 1) for row in rows]
         assert new["tool_mask"].tolist() == masks
     else:
         assert "tool_mask" not in new
     for name in TYPE_FIELDS:
-        if name in batch or any(name in donors[d] for d in donors_of.values()):
+        if any(name in row for row in rows):
             prompts = [r.get(name, [0] * len(r["prompt"]))[: len(r["prompt"])] for r in rows]
             assert new[name].tolist() == [[0] * (width - len(p)) + p + [0] * completion_width for p in prompts]
         else:
             assert name not in new
 
-    check_fields(new)
+    assert "num_items_in_batch" not in new
     flat = unsplit_pixel_values_by_grid(new)
     assert_visual(flat, rows, layout)
     out = take_all(flat)
@@ -312,9 +305,7 @@ def check(scenario):
         given, got = taken[donor], out[index]
         assert (got.advantage, got.num_images) == (given.advantage, given.num_images)
         for name in given.tokens.keys() & got.tokens.keys():
-            length = len(given.tokens[name])  # a ratio a sequence may have become one a token of a one-token row
-            assert torch.equal(got.tokens[name][:length], given.tokens[name]), name
-            assert len(got.tokens[name]) == length or name == "importance_sampling_ratio"
+            assert torch.equal(got.tokens[name], given.tokens[name]), name
     # What the trainer does next with it: shuffle and split without losing or mixing anything.
     torch.manual_seed(0)
     shuffled = shuffle_sequence_dict(split_pixel_values_by_grid(flat))
@@ -331,35 +322,15 @@ QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_bas
 
 @settings(max_examples=300, deadline=None, suppress_health_check=QUIET)
 @given(scenarios())
-def test_put_rows_equals_lists(scenario):
+def test_rows_equal_lists(scenario):
     check(scenario)
 
 
 @pytest.mark.slow
 @settings(max_examples=20_000, deadline=None, suppress_health_check=QUIET)
 @given(scenarios())
-def test_put_rows_equals_lists_deep(scenario):
+def test_rows_equal_lists_deep(scenario):
     check(scenario)
-
-
-# ---- Select ----
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
-@given(scenarios(), st.data())
-def test_select_rows_equals_lists(scenario, data):
-    rng, layout, base, *_ = scenario
-    indices = data.draw(st.lists(st.integers(0, len(base) - 1), min_size=1, max_size=8))
-    batch = split_pixel_values_by_grid(collate(base, layout, rng))
-    selected = select_rows(batch, indices)
-    assert list(selected) == list(batch)
-    for name, value in batch.items():
-        if name == "num_items_in_batch":
-            assert selected[name] is value
-            continue
-        for place, index in enumerate(indices):
-            actual, wanted = selected[name][place], value[index]
-            assert torch.equal(actual, wanted) if isinstance(wanted, torch.Tensor) else actual == wanted
 
 
 # ---- Named corners, each of which went wrong in some replay implementation ----
@@ -374,15 +345,20 @@ def plain(completions, **extra):
     return collate(rows, "text", rng), rows
 
 
+def put(batch, replacements):
+    rows = take_rows(batch, PAD)
+    return collate_rows([replacements.get(index, row) for index, row in enumerate(rows)], PAD)
+
+
 def test_sequence_ratio_among_one_token_completions_is_not_padded():
     """A `(B, 1)` ratio beside `(B, 1)` ids can be of either kind; a ratio of 0.5 must reach every new token."""
     batch, _ = plain([[7], [8]], importance_sampling_ratio=[0.25])
     tokens = {"prompt_ids": torch.tensor([5]), "completion_ids": torch.tensor([7, 8, 9])}
     sequence = Row(tokens | {"importance_sampling_ratio": torch.tensor([0.5])}, 1.0, {})
-    assert put_rows(batch, {0: sequence}, PAD)["importance_sampling_ratio"].tolist() == [[0.5], [0.25]]
+    assert put(batch, {0: sequence})["importance_sampling_ratio"].tolist() == [[0.5], [0.25]]
     token = Row(tokens | {"importance_sampling_ratio": torch.tensor([0.5, 2.0, 3.0])}, 1.0, {})
     expected = [[0.5, 2.0, 3.0], [0.25, 1.0, 1.0]]
-    assert put_rows(batch, {0: token}, PAD)["importance_sampling_ratio"].tolist() == expected
+    assert put(batch, {0: token})["importance_sampling_ratio"].tolist() == expected
 
 
 def test_completion_of_one_token_stays_per_token():
@@ -390,7 +366,7 @@ def test_completion_of_one_token_stays_per_token():
     batch, _ = plain([[7], [8]], old_per_token_logps=[-0.25])
     tokens = {"prompt_ids": torch.tensor([5]), "completion_ids": torch.tensor([7, 8])}
     row = Row(tokens | {"old_per_token_logps": torch.tensor([-0.5, -1.0])}, 1.0, {})
-    assert put_rows(batch, {1: row}, PAD)["old_per_token_logps"].tolist() == [[-0.25, 0.0], [-0.5, -1.0]]
+    assert put(batch, {1: row})["old_per_token_logps"].tolist() == [[-0.25, 0.0], [-0.5, -1.0]]
 
 
 def test_single_tile_rows_of_a_tile_indexed_model_enter_a_text_batch():
@@ -402,25 +378,20 @@ def test_single_tile_rows_of_a_tile_indexed_model_enter_a_text_batch():
         "spatial_shapes": torch.tensor([[2, 2]]),
     }
     tokens = {"prompt_ids": torch.tensor([5]), "completion_ids": torch.tensor([7])}
-    new = unsplit_pixel_values_by_grid(put_rows(batch, {0: Row(tokens, 1.0, visual, num_images=1)}, PAD))
+    new = unsplit_pixel_values_by_grid(put(batch, {0: Row(tokens, 1.0, visual, num_images=1)}))
     assert [len(pixels) for pixels in split_pixel_values_by_grid(new)["pixel_values"]] == [1, 0]
 
 
 def test_a_row_without_what_the_loss_reads_is_refused():
-    batch, _ = plain([[7]], ref_per_token_logps=[-1.0])
+    batch, _ = plain([[7], [8]], ref_per_token_logps=[-1.0])
     row = Row({"prompt_ids": torch.tensor([5]), "completion_ids": torch.tensor([7])}, 1.0, {})
     with pytest.raises(ValueError, match="no `ref_per_token_logps`.*ssb_resume='empty'"):
-        put_rows(batch, {0: row}, PAD)
-
-
-def test_no_rows_is_the_same_batch():
-    batch, _ = plain([[7], [8, 9]])
-    assert put_rows(batch, {}, PAD, 8) is batch
+        put(batch, {0: row})
 
 
 def test_unknown_and_padded_fields_are_refused():
     batch, _ = plain([[7]])
     with pytest.raises(ValueError, match=r"\['hearing'\].*ssb_enabled=False"):
-        check_fields(batch | {"hearing": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"\['pixel_values'\] come padded"):
-        check_fields(batch | {"pixel_values": torch.zeros(1, 2, 3, 4, 4), "num_images": [2]})
+        take_rows(batch | {"hearing": torch.zeros(1)}, PAD)
+    with pytest.raises(ValueError, match=r"\['pixel_values'\].*one block a row"):
+        take_rows(batch | {"pixel_values": torch.zeros(1, 2, 3, 4, 4), "num_images": [2]}, PAD)

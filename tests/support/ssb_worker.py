@@ -164,11 +164,11 @@ SCENARIOS = {
     "text_here_off": lambda folder, models: without_images_here(folder, models, ssb_enabled=False),
     "extra_rounds": lambda folder, models: trained(folder, models, ssb_resample_rounds=2, ssb_capacity=1),
     "share": lambda folder, models: trained(
-        folder, models, per_device_train_batch_size=2 * GROUP, ssb_replay="share", num_rows=20
+        folder, models, per_device_train_batch_size=2 * GROUP, ssb_replay_share=0.5, num_rows=20
     ),
     "interrupted": lambda folder, models: interrupted(folder, models, ssb_resample_rounds=1, ssb_capacity=3),
-    "interrupted_skips": lambda folder, models: interrupted(
-        folder, models, num_rows=7, ssb_skip_probability=0.8, max_steps=6, shuffle_dataset=True
+    "interrupted_later": lambda folder, models: interrupted(
+        folder, models, num_rows=7, max_steps=6, shuffle_dataset=True
     ),
     "interrupted_images": lambda folder, models: interrupted(folder, models, modality="images", max_steps=4),
     "sharded": lambda folder, models: trained(folder, models, with_gradients=False),

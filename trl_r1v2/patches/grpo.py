@@ -4,12 +4,20 @@
 import trl
 
 from .native_checkpoint import NativeCheckpointMixin
+from .partial_checkpoints import PartialCheckpointsMixin
+from .prompt_order_after_resume import PromptOrderAfterResumeMixin
 from .text_among_images import TextAmongImagesMixin
 from .vllm_encoder_cache import VLLMEncoderCacheMixin
 from .vllm_image_tokens import VLLMImageTokensMixin
 
 
 class GRPOTrainer(
-    NativeCheckpointMixin, TextAmongImagesMixin, VLLMImageTokensMixin, VLLMEncoderCacheMixin, trl.GRPOTrainer
+    NativeCheckpointMixin,
+    PartialCheckpointsMixin,
+    PromptOrderAfterResumeMixin,
+    TextAmongImagesMixin,
+    VLLMImageTokensMixin,
+    VLLMEncoderCacheMixin,
+    trl.GRPOTrainer,
 ):
     """[`~trl.GRPOTrainer`] with the mends of this folder, on top of which features are built."""

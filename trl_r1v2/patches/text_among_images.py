@@ -10,9 +10,14 @@ from typing import Any
 
 from accelerate.utils import gather_object
 
+from ..images.prompt_images import VISUAL_FIELDS
 from ..images.rows import images_of, with_image_column
-from ..ssb_grpo.rows import VISUAL_FIELDS
 from .lockstep import check_step_without_images
+
+
+def rows_with_images(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The collator: every row with its images in RGB, in the one column that TRL then finds for all of them."""
+    return [with_image_column(example) for example in examples]
 
 
 class TextAmongImagesMixin:
@@ -26,6 +31,8 @@ class TextAmongImagesMixin:
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        # Before anything reads them, so that rewards and a vLLM server see the same pictures as the model.
+        self.data_collator = rows_with_images
         self._generated_images: list[list] | None = None
         if self._is_vlm:
             for forwarded in (self.model, self.ref_model):
@@ -33,8 +40,6 @@ class TextAmongImagesMixin:
                     forwarded.register_forward_pre_hook(self._drop_empty_pixels, with_kwargs=True)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        # Before TRL reads them, so that rewards and a vLLM server see the same pictures as the model.
-        inputs = [with_image_column(example) for example in inputs]
         log_multimodal, self.log_multimodal = self.log_multimodal, False
         try:
             batch = super()._generate_and_score_completions(inputs)

@@ -16,9 +16,10 @@ from tqdm.auto import tqdm
 from transformers import BatchFeature
 from trl.trainer.utils import nanstd
 
+from ..images.prompt_images import PromptImages
+from ..ssb_grpo.checkpoint import BufferCheckpoint, run_fingerprint
 from ..ssb_grpo.rows import SEQUENCE_FIELDS
 from ..ssb_grpo.sample_buffer import Sample, SelectiveSampleBuffer
-from ..ssb_grpo.state import Shard, run_fingerprint, save_shard
 from .prompts import count_images, encode_prompts, read_prompt
 from .rollouts import Rollout
 
@@ -168,7 +169,6 @@ def write_prefill(
         source = rollout.row if num_images else None
         advantage = advantage_of[rollout.row, rollout.sample]
         buffer.extend([Sample(tokens, advantage, step=0, source=source, num_images=num_images)])
-    state = buffer.state_dict() | {"trainer": {}}
-    fingerprint = run_fingerprint(vocab_size, dataset, has_reference=with_reference, has_sampling_ratio=False)
-    save_shard(Shard(Path(folder), rank, world_size), state, fingerprint)
+    fingerprint = run_fingerprint(vocab_size, dataset, with_reference, importance_sampling_mode=None)
+    BufferCheckpoint(buffer, PromptImages(max_bytes=0), fingerprint, rank, world_size).save(Path(folder))
     return len(buffer)

@@ -23,7 +23,7 @@ from ..sampling.dataset_folder import write_dataset_folder
 from ..sampling.histograms import check_plotting, draw_histograms
 from ..sampling.prefill import group_advantages, write_prefill
 from ..sampling.prompt_pool import PoolRules, PromptOutcome, count_fates, pass_rate_histogram
-from ..ssb_grpo.state import SSB_FOLDER
+from ..ssb_grpo.checkpoint import SSB_FOLDER
 from .generation import load_policy
 from .parser import RecipeParser
 from .sample_and_score import (

@@ -35,8 +35,8 @@ def main(
 ):
     from trl import get_peft_config, get_quantization_config
 
+    from ..ssb_grpo.checkpoint import BufferStateError
     from ..ssb_grpo.ssb_grpo_trainer import SSBGRPOTrainer
-    from ..ssb_grpo.state import BufferStateError
     from ..vlm.activation import refuse_frozen_adapter
     from ..vlm.vision_cache_callback import add_vision_cache
     from .loading import load_reward_funcs, resolve_checkpoint

@@ -13,10 +13,13 @@ def live_groups(rewards: torch.Tensor, num_generations: int, tolerance: float) -
     than two scored completions is dead.
 
     Args:
-        rewards (`torch.Tensor` of shape `(N, K)`): Rewards of N completions, `num_generations` in a row from the same
-            prompt, in K columns that are judged separately.
-        num_generations (`int`): Completions a group.
-        tolerance (`float`): In units of reward.
+        rewards (`torch.Tensor` of shape `(N, K)`):
+            Rewards of N completions, `num_generations` in a row from the same prompt, in K columns that are judged
+            separately.
+        num_generations (`int`):
+            Completions a group.
+        tolerance (`float`):
+            In units of reward.
 
     Returns:
         `torch.Tensor` of shape `(N / num_generations,)`: `True` for live groups.

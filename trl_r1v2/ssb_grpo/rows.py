@@ -1,45 +1,38 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Take rows out of the batch that `GRPOTrainer._generate_and_score_completions` returns, and put rows into it.
+Take the batch that `GRPOTrainer._generate_and_score_completions` returns apart into rows, and put rows together again.
 
 Pure tensor surgery on the batch after `trl.trainer.utils.split_pixel_values_by_grid`, where every visual field is a
-list with one tensor a row. It does not decide which rows, and it does not recompute what depends on all ranks
-(`num_items_in_batch`).
-
-Shapes: B rows, P padded prompt length, C padded completion length.
+list with one tensor a row. Shapes: B rows, P' and C' the lengths of one prompt and completion, P and C padded.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
+from ..images.prompt_images import VISUAL_FIELDS
 from .sample_buffer import BEHAVIOUR_LOGPS
 
 
-# Padding value of every per-token field. Completion fields are padded on the right, like in TRL.
+# One value a completion token, padded on the right like in TRL: what stands in padding.
 COMPLETION_FIELDS = {
-    "completion_mask": 0,
     "tool_mask": 1,
     BEHAVIOUR_LOGPS: 0,
     "ref_per_token_logps": 0,
     "sampling_per_token_logps": 0,
     "importance_sampling_ratio": 1,
 }
-# (B, P + C): the prompt part padded on the left, the completion part on the right.
+# One value a token of the whole sequence.
 SEQUENCE_FIELDS = ("token_type_ids", "mm_token_type_ids")
-# Lists with one tensor a row.
-VISUAL_FIELDS = (
-    "pixel_values",
-    "image_grid_thw",
-    "image_position_ids",
-    "pixel_attention_mask",
-    "spatial_shapes",
-    "image_sizes",
-)
-# Bookkeeping that keeps its shape whatever rows come and go.
-OTHER_FIELDS = {"prompt_ids", "prompt_mask", "completion_ids", "advantages", "num_items_in_batch"}
+# What `collate_rows` makes of other parts of a row, or leaves to the trainer.
+OTHER_FIELDS = {"prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "num_items_in_batch"}
 OTHER_FIELDS |= {"num_images", "num_tiles"}
+# Fields that a row may lack though others of its batch have them.
+_OPTIONAL = ("tool_mask", BEHAVIOUR_LOGPS, *SEQUENCE_FIELDS)
+# What float32 makes of the advantage of a reward that is exactly its group's mean.
+_ROUNDING = 1e-6
 
 
 @dataclass
@@ -49,247 +42,152 @@ class Row:
 
     Args:
         tokens (`dict[str, torch.Tensor]`):
-            Per-token tensors: `prompt_ids` of shape `(P',)`, `completion_ids` and completion fields of shape `(C',)`,
-            sequence fields of shape `(P' + C',)`. No `completion_mask`: every token of a row counts.
-        advantage (`float`): Dimensionless.
-        visual (`dict[str, torch.Tensor]`): Visual fields of this row; empty for text.
-        num_images (`int`): Number of images of the prompt.
+            `prompt_ids` of shape `(P',)`, `completion_ids` and completion fields of shape `(C',)` (an importance ratio
+            of the whole sequence: `(1,)`), sequence fields of shape `(P' + C',)`.
+        advantage (`float`):
+            Dimensionless.
+        visual (`dict[str, torch.Tensor]`):
+            Visual fields of this row; empty for text.
+        num_images (`int`, *optional*, defaults to `0`):
+            Number of images of the prompt.
+        is_masked_out (`bool`, *optional*, defaults to `False`):
+            Whether `mask_truncated_completions` keeps the row out of the loss.
+        is_live (`bool`, *optional*, defaults to `False`):
+            Whether the row's group has spread.
+        source (`int`, *optional*):
+            Number of the row in the training set.
     """
 
     tokens: dict[str, torch.Tensor]
     advantage: float
     visual: dict[str, torch.Tensor]
     num_images: int = 0
+    is_masked_out: bool = False
+    is_live: bool = False
+    source: int | None = None
+
+    @property
+    def is_informative(self) -> bool:
+        """In a live group and not at its mean."""
+        return self.is_live and abs(self.advantage) > _ROUNDING
+
+    @property
+    def is_effective(self) -> bool:
+        """
+        Informative, and some token counts in the loss. None does in a row that is masked out, that came from tools as a
+        whole, or whose importance ratio an inference engine's correction has set to 0.
+        """
+        one = torch.ones(1)
+        counts = (self.tokens.get("tool_mask", one) != 0) & (self.tokens.get("importance_sampling_ratio", one) > 0)
+        return self.is_informative and not self.is_masked_out and bool(counts.any())
 
 
-def check_fields(batch: dict[str, Any]) -> None:
+def loss_mask(batch: dict[str, Any]) -> torch.Tensor:
+    """Completion tokens that are trained on, shape `(B, C)`."""
+    return batch["completion_mask"] * batch["tool_mask"] if "tool_mask" in batch else batch["completion_mask"]
+
+
+def take_rows(batch: dict[str, Any], pad_token_id: int) -> list[Row]:
     """
-    Refuse a batch with a field this module does not know how to carry from one batch into another.
+    The rows of a batch. Tokens are views of copies on the CPU, visual fields stay where they are.
 
     Raises:
-        ValueError: Naming the fields.
+        ValueError: If the batch has a field that could not be carried into another one.
     """
     known = OTHER_FIELDS | set(COMPLETION_FIELDS) | set(SEQUENCE_FIELDS) | set(VISUAL_FIELDS)
-    unknown = sorted(set(batch) - known)
-    if unknown:
-        raise ValueError(
-            f"The batch carries {unknown}, which the Selective Sample Buffer does not know how to replay. "
-            "Set `ssb_enabled=False` for this trainer or model."
-        )
     padded = [name for name in VISUAL_FIELDS if isinstance(batch.get(name), torch.Tensor)]
-    if padded:
+    if unknown := sorted(set(batch) - known) + padded:
         raise ValueError(
-            f"{padded} come padded to one block a row (as Idefics and SmolVLM processors do), a layout the Selective "
-            "Sample Buffer does not support. Set `ssb_enabled=False` for this model."
+            f"The batch carries {unknown} in a form that the Selective Sample Buffer cannot replay (image processors of "
+            "Idefics, SmolVLM and Mllama pad images to one block a row). Set `ssb_enabled=False` for this model."
         )
-
-
-def row_lengths(batch: dict[str, Any], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Unpadded lengths of prompts and completions, each of shape `(B,)`.
-
-    A completion that `mask_truncated_completions` masked out counts its tokens up to the trailing padding.
-    """
-    ids, mask = batch["completion_ids"], batch["completion_mask"]
-    used = (mask != 0) | (ids != pad_token_id)
-    positions = torch.arange(1, ids.size(1) + 1, device=ids.device)
-    masked_out = (used * positions).amax(dim=1)
-    lengths = torch.where(mask.any(dim=1), mask.long().sum(dim=1), masked_out)
-    return batch["prompt_mask"].sum(dim=1), lengths
-
-
-def tokens_on_cpu(batch: dict[str, Any]) -> dict[str, Any]:
-    """The batch with its token fields on the CPU (one transfer a field, not one a row); visual fields stay put."""
-    return {
-        name: value.detach().cpu() if isinstance(value, torch.Tensor) and name not in VISUAL_FIELDS else value
-        for name, value in batch.items()
-    }
-
-
-def take_row(batch: dict[str, Any], index: int, prompt_length: int, completion_length: int) -> Row:
-    """
-    Copy row `index` without its padding.
-
-    Args:
-        batch (`dict[str, Any]`): From [`tokens_on_cpu`].
-        index (`int`): Row to copy.
-        prompt_length (`int`), completion_length (`int`): From [`row_lengths`].
-
-    Returns:
-        [`Row`]: Its tokens are copies, its visual fields still those of the batch.
-    """
+    batch = {name: value.detach().cpu() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
     prompt_width = batch["prompt_ids"].size(1)
-    start = prompt_width - prompt_length
-    tokens = {
-        "prompt_ids": batch["prompt_ids"][index, start:].clone(),
-        "completion_ids": batch["completion_ids"][index, :completion_length].clone(),
-    }
-    for name in COMPLETION_FIELDS:
-        if name in batch and name != "completion_mask":
-            tokens[name] = batch[name][index, :completion_length].clone()
-    for name in SEQUENCE_FIELDS:
-        if name in batch:
-            tokens[name] = batch[name][index, start : prompt_width + completion_length].clone()
-    num_images = batch["num_images"][index] if "num_images" in batch else 0
-    visual = {name: batch[name][index] for name in VISUAL_FIELDS if name in batch} if num_images else {}
-    return Row(tokens, float(batch["advantages"][index]), visual, num_images)
+    # A masked-out completion still has its tokens, up to the trailing padding.
+    is_used = (batch["completion_mask"] != 0) | (batch["completion_ids"] != pad_token_id)
+    lengths = (is_used * torch.arange(1, is_used.size(1) + 1)).amax(dim=1).tolist()
+    starts = (prompt_width - batch["prompt_mask"].sum(dim=1)).tolist()
+    rows = []
+    for index, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        spans = {"prompt_ids": slice(start, None), "completion_ids": slice(length)}
+        spans |= dict.fromkeys(COMPLETION_FIELDS, slice(length))
+        spans |= dict.fromkeys(SEQUENCE_FIELDS, slice(start, prompt_width + length))
+        tokens = {name: batch[name][index, span] for name, span in spans.items() if name in batch}
+        num_images = batch["num_images"][index] if "num_images" in batch else 0
+        visual = {name: batch[name][index] for name in VISUAL_FIELDS if name in batch} if num_images else {}
+        is_masked_out = not batch["completion_mask"][index].any()
+        rows.append(Row(tokens, batch["advantages"][index].item(), visual, num_images, is_masked_out))
+    return rows
 
 
-def select_rows(batch: dict[str, Any], indices: list[int]) -> dict[str, Any]:
-    """The batch made of rows `indices` of `batch`; an index may be given more than once."""
-    selected = {}
-    for name, value in batch.items():
-        if isinstance(value, list):
-            selected[name] = [value[i] for i in indices]
-        elif value.ndim == 0:
-            selected[name] = value
-        else:
-            selected[name] = value[torch.tensor(indices, dtype=torch.long, device=value.device)]
-    return selected
-
-
-def put_rows(
-    batch: dict[str, Any], rows: dict[int, Row], pad_token_id: int, pad_to_multiple_of: int | None = None
+def collate_rows(
+    rows: list[Row], pad_token_id: int, pad_to_multiple_of: int | None = None, device: torch.device | None = None
 ) -> dict[str, Any]:
     """
-    Replace rows of a batch and pad everything to the new longest prompt and completion.
-
-    Rows that stay keep every value, in padding positions too where these remain.
-
-    Args:
-        batch (`dict[str, Any]`): As described in the module's header; not modified.
-        rows (`dict[int, Row]`): New content by row number.
-        pad_token_id (`int`): Padding token.
-        pad_to_multiple_of (`int`, *optional*): As `GRPOConfig.pad_to_multiple_of`.
-
-    Returns:
-        `dict[str, Any]`: A new batch with the keys of `batch`, and those the new rows bring along.
+    The batch of rows, padded to the longest prompt and completion, without `num_items_in_batch`.
 
     Raises:
-        ValueError: If a new row lacks a per-token field that the loss will read.
+        ValueError: If a row lacks a per-token field that the loss will read.
     """
-    if not rows:
-        return batch
-    prompt_lengths, completion_lengths = (lengths.tolist() for lengths in row_lengths(batch, pad_token_id))
-    for index, row in rows.items():
-        prompt_lengths[index] = len(row.tokens["prompt_ids"])
-        completion_lengths[index] = len(row.tokens["completion_ids"])
-    prompt_width = _round_up(max(prompt_lengths), pad_to_multiple_of)
-    completion_width = _round_up(max(completion_lengths), pad_to_multiple_of)
-    old_prompt_width, old_completion_width = batch["prompt_ids"].size(1), batch["completion_ids"].size(1)
+    multiple = pad_to_multiple_of or 1
+    prompt_lengths, completion_lengths = (
+        torch.tensor([len(row.tokens[name]) for row in rows]) for name in ("prompt_ids", "completion_ids")
+    )
+    left = (-(-prompt_lengths.max() // multiple) * multiple - prompt_lengths).tolist()
+    right = (-(-completion_lengths.max() // multiple) * multiple - completion_lengths).tolist()
 
-    def left(block: torch.Tensor, padding: float) -> torch.Tensor:
-        return torch.nn.functional.pad(block, (prompt_width - old_prompt_width, 0), value=padding)
+    def block(values: list[torch.Tensor], padding: float, on_left: bool, on_right: bool) -> torch.Tensor:
+        sides = zip(values, left, right, strict=True)
+        padded = [pad(value, (before * on_left, after * on_right), value=padding) for value, before, after in sides]
+        return torch.stack(padded).to(device)
 
-    def right(block: torch.Tensor, padding: float) -> torch.Tensor:
-        return torch.nn.functional.pad(block, (0, completion_width - old_completion_width), value=padding)
-
-    new = dict(batch)
-    for name, padding in (("prompt_ids", pad_token_id), ("prompt_mask", 0)):
-        new[name] = left(batch[name], padding)
-    new["completion_ids"] = right(batch["completion_ids"], pad_token_id)
-    for name, padding in COMPLETION_FIELDS.items():
-        if name not in batch:
+    prompts, completions = ([row.tokens[name] for row in rows] for name in ("prompt_ids", "completion_ids"))
+    masks = [torch.full_like(row.tokens["completion_ids"], not row.is_masked_out) for row in rows]
+    batch = {
+        "prompt_ids": block(prompts, pad_token_id, True, False),
+        "prompt_mask": block([torch.ones_like(ids) for ids in prompts], 0, True, False),
+        "completion_ids": block(completions, pad_token_id, False, True),
+        "completion_mask": block(masks, 0, False, True),
+        "advantages": torch.tensor([row.advantage for row in rows], device=device),
+    }
+    for name in (*COMPLETION_FIELDS, *SEQUENCE_FIELDS):
+        example = next((row.tokens[name] for row in rows if name in row.tokens), None)
+        if example is None:
             continue
-        new[name] = batch[name].clone() if _is_per_sequence(batch, name, rows) else right(batch[name], padding)
-    for name in SEQUENCE_FIELDS:
-        if name in batch:
-            prompt_part, completion_part = batch[name].split([old_prompt_width, old_completion_width], dim=1)
-            new[name] = torch.cat([left(prompt_part, 0), right(completion_part, 0)], dim=1)
-        elif any(name in row.tokens for row in rows.values()):
-            new[name] = new["prompt_ids"].new_zeros(len(prompt_lengths), prompt_width + completion_width)
-    if "tool_mask" not in batch and any("tool_mask" in row.tokens for row in rows.values()):
-        new["tool_mask"] = torch.ones_like(new["completion_mask"])
-    new["advantages"] = batch["advantages"].clone()
-
-    for index, row in rows.items():
-        _write_tokens(new, index, row, prompt_width, pad_token_id)
-        new["advantages"][index] = row.advantage
-    _write_visual(new, rows)
-    return new
-
-
-def _is_per_sequence(batch: dict[str, Any], name: str, rows: dict[int, Row]) -> bool:
-    """One ratio a sequence (the sequence-level modes of the vLLM correction) has no token dimension to pad."""
-    if batch[name].size(1) != 1 or name != "importance_sampling_ratio":
-        return False
-    # Completions of one token look alike in both layouts; a longer new row then tells.
-    return batch["completion_ids"].size(1) != 1 or all(len(row.tokens[name]) == 1 for row in rows.values())
-
-
-def _round_up(length: int, multiple: int | None) -> int:
-    return length if multiple is None else -(-length // multiple) * multiple
-
-
-def _write_tokens(batch: dict[str, Any], index: int, row: Row, prompt_width: int, pad_token_id: int) -> None:
-    prompt, completion = row.tokens["prompt_ids"], row.tokens["completion_ids"]
-    batch["prompt_ids"][index] = pad_token_id
-    batch["prompt_ids"][index, prompt_width - len(prompt) :] = prompt.to(batch["prompt_ids"])
-    batch["prompt_mask"][index] = 0
-    batch["prompt_mask"][index, prompt_width - len(prompt) :] = 1
-    batch["completion_ids"][index] = pad_token_id
-    batch["completion_ids"][index, : len(completion)] = completion.to(batch["completion_ids"])
-    for name, padding in COMPLETION_FIELDS.items():
-        if name not in batch:
-            continue
-        if name in row.tokens:
-            values = row.tokens[name]
-        elif name in ("completion_mask", "tool_mask"):
-            values = torch.ones_like(completion)
-        else:
+        if name not in _OPTIONAL and not all(name in row.tokens for row in rows):
             raise ValueError(
                 f"A replayed sample has no `{name}`, which this run's loss reads: it was stored under another "
                 "configuration. Start with an empty buffer (`ssb_resume='empty'`)."
             )
-        batch[name][index] = padding
-        batch[name][index, : len(values)] = values.to(batch[name])
-    for name in SEQUENCE_FIELDS:
-        if name in batch:
-            batch[name][index] = 0
-            if name in row.tokens:
-                start = prompt_width - len(prompt)
-                batch[name][index, start : start + len(row.tokens[name])] = row.tokens[name].to(batch[name])
+        padding, is_sequence = COMPLETION_FIELDS.get(name, 0), name in SEQUENCE_FIELDS
+        lengths = (prompt_lengths * is_sequence + completion_lengths).tolist()
+        absent = [example.new_full((length,), padding) for length in lengths]
+        values = [row.tokens.get(name, default) for row, default in zip(rows, absent, strict=True)]
+        is_one_a_row = name == "importance_sampling_ratio" and all(len(value) == 1 for value in values)
+        batch[name] = block(values, padding, is_sequence, not is_one_a_row)
+    return batch | _collate_visual(rows, device)
 
 
-def _write_visual(batch: dict[str, Any], rows: dict[int, Row]) -> None:
-    names = [name for name in VISUAL_FIELDS if name in batch or any(name in row.visual for row in rows.values())]
+def _collate_visual(rows: list[Row], device: torch.device | None) -> dict[str, Any]:
+    names = [name for name in VISUAL_FIELDS if any(name in row.visual for row in rows)]
     if not names:
-        return
-    num_rows = batch["advantages"].size(0)
-    num_images = list(batch["num_images"]) if "num_images" in batch else [0] * num_rows
-    for index, row in rows.items():
-        num_images[index] = row.num_images
-    device = batch["prompt_ids"].device
+        return {}
+    batch: dict[str, Any] = {"num_images": [row.num_images for row in rows]}
     for name in names:
-        values = list(batch[name]) if name in batch else [None] * num_rows
-        for index, row in rows.items():
-            values[index] = row.visual[name].to(device) if name in row.visual else None
-        example = next((value for value in values if value is not None), None)
-        if example is not None:  # rows without images contribute nothing along the first dimension
-            values = [example[:0] if value is None else value for value in values]
-            batch[name] = _pad_to_common_shape(values) if "image_sizes" in names else values
-        else:
-            batch.pop(name, None)
-    batch["num_images"] = num_images
-    if "pixel_values" not in batch:
-        for name in ("num_images", "num_tiles", *names):
-            batch.pop(name, None)
-    elif "image_grid_thw" not in batch and "image_position_ids" not in batch:
+        example = next(row.visual[name] for row in rows if name in row.visual)
+        # Rows without images contribute nothing along the first dimension.
+        values = [row.visual.get(name, example[:0]).to(device) for row in rows]
+        if "image_sizes" in names:
+            # Processors that pad images to the largest one of their batch (Pixtral, LLaVA-NeXT) do so with zeros at the
+            # end, and their models tell padding by `image_sizes`: rows of other batches have to follow.
+            shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+            missing = [[n for to, now in zip(shape, v.shape[1:], strict=True) for n in (to - now, 0)] for v in values]
+            values = [pad(value, sizes[::-1]) for value, sizes in zip(values, missing, strict=True)]
+        batch[name] = values
+    if "image_grid_thw" not in names and "image_position_ids" not in names:
         # Tile-indexed pixels (InternVL, LFM2-VL) against one entry an image (LLaVA): TRL tells them apart by
         # `num_tiles`, which a batch of single-tile images lacks and a replayed many-tile row then needs.
         num_tiles = [len(pixels) for pixels in batch["pixel_values"]]
-        if "num_tiles" in batch or "spatial_shapes" in batch or num_tiles != num_images:
+        if "spatial_shapes" in names or num_tiles != batch["num_images"]:
             batch["num_tiles"] = num_tiles
-
-
-def _pad_to_common_shape(values: list[torch.Tensor]) -> list[torch.Tensor]:
-    """
-    Processors that pad images to the largest one of their batch (Pixtral, LLaVA-NeXT) do so with zeros at the end, and
-    their models tell padding by `image_sizes`; rows of other batches have to follow.
-    """
-    target = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
-    padded = []
-    for value in values:
-        missing = [size for now, then in zip(value.shape[1:], target, strict=True) for size in (then - now, 0)]
-        padded.append(torch.nn.functional.pad(value, missing[::-1]) if any(missing) else value)
-    return padded
+    return batch

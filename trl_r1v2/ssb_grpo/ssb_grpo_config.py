@@ -11,159 +11,122 @@ class SSBGRPOConfig(GRPOConfig):
     r"""
     Configuration class for the [`SSBGRPOTrainer`].
 
-    This class includes only the parameters that are specific to the Selective Sample Buffer (R1V2, section 3.2). For
-    a full list of training arguments, please refer to the [`~trl.GRPOConfig`] documentation. All limits hold for each
-    process. Where a field's help says "ours", the paper leaves the choice open.
+    Only the parameters of the Selective Sample Buffer (Skywork R1V2, section 3.2) are listed here; for the others see
+    [`~trl.GRPOConfig`]. All limits hold for each process. "Ours" marks what the paper leaves open.
+
+    Parameters:
+        ssb_enabled (`bool`, *optional*, defaults to `True`):
+            Whether to replay buffered samples. `False` trains bit for bit like [`~trl.GRPOTrainer`].
+        ssb_judge (`str`, *optional*, defaults to `"reward"`):
+            What tells a dead group (all answers right, or all wrong) from a live one: `"reward"`, the weighted total;
+            the name of a reward function; or a numeric column that a reward function logs with `log_extra`. A total
+            with a continuous part is never flat: name its rule (ours).
+        ssb_judge_tolerance (`float`, *optional*, defaults to `1e-6`):
+            A group is dead when its largest and smallest judged reward differ by at most this (ours).
+        ssb_capacity (`int`, *optional*, defaults to `1024`):
+            Largest number of samples held (ours). Those of lowest weight go first.
+        ssb_priority_exponent (`float`, *optional*, defaults to `1.0`):
+            Exponent of |advantage| in the drawing weight; `1.0` is the paper's, `0.0` draws uniformly (ours).
+        ssb_age_decay (`float`, *optional*):
+            Optimizer steps in which a sample's weight falls to 1/e (ours). `None`: by |advantage| alone, as the paper.
+        ssb_max_age (`int`, *optional*, defaults to `100`):
+            Samples older than this many optimizer steps are dropped (ours). `None`: no limit.
+        ssb_max_uses (`int`, *optional*, defaults to `4`):
+            Samples replayed this often are dropped (ours). `None`: no limit.
+        ssb_max_replay_fraction (`float`, *optional*, defaults to `1.0`):
+            Largest part of the generation batch that is replayed (ours). `0.0` leaves dead rows to
+            `ssb_resample_rounds`.
+        ssb_replay_share (`float`, *optional*, defaults to `0.0`):
+            Part of the generation batch that is not generated once the buffer can fill it (ours).
+        ssb_resample_rounds (`int`, *optional*, defaults to `0`):
+            Dynamic sampling, as in DAPO: while rows of dead groups remain, generate for further prompts, at most this
+            many times (ours). Needs a map-style dataset.
+        ssb_pixel_bytes (`int`, *optional*, defaults to `2**30`):
+            Largest number of bytes of image tensors kept (ours). With a map-style dataset this is a cache: what falls
+            out is processed again from its row.
+        ssb_prefill (`str`, *optional*):
+            Folder of buffer files to start from: the `ssb` folder of a checkpoint, or one written before training.
+        ssb_resume (`str`, *optional*, defaults to `"exact"`):
+            How a run resumes: `"exact"` with this process's buffer, `"reshard"` with those of another number of
+            processes, dealt out, `"empty"` without.
     """
 
     ssb_enabled: bool = field(
         default=True,
-        metadata={"help": "Whether to replay buffered samples. `False` trains bit for bit like stock `GRPOTrainer`."},
-    )
-    ssb_mode: str = field(
-        default="paper",
-        metadata={
-            "help": "How a sample's drawing weight is formed. 'paper': by |advantage| alone (R1V2, section 3.2). "
-            "'fresh' (ours): additionally decays with age by `ssb_age_decay`.",
-            "choices": ["paper", "fresh"],
-        },
+        metadata={"help": "Whether to replay buffered samples. `False` trains bit for bit like `GRPOTrainer`."},
     )
     ssb_judge: str = field(
         default="reward",
         metadata={
-            "help": "What tells a dead group (all answers right or all wrong) from a live one. 'reward': the weighted "
-            "total reward. Otherwise the name of a reward function, or of a numeric column that a reward function "
-            "logs with `log_extra` (e.g. the rule component of a hybrid reward, whose total is never exactly flat)."
+            "help": "What tells a dead group from a live one: 'reward' (the weighted total), the name of a reward "
+            "function, or of a numeric column that one logs with `log_extra`."
         },
     )
     ssb_judge_tolerance: float = field(
         default=1e-6,
-        metadata={
-            "help": "A group is dead when its largest and smallest judged reward differ by at most this (ours)."
-        },
+        metadata={"help": "A group is dead when its largest and smallest judged reward differ by at most this."},
     )
-    ssb_capacity: int = field(default=1024, metadata={"help": "Largest number of samples held (ours)."})
-    ssb_max_bytes: int | None = field(
-        default=None, metadata={"help": "Largest number of bytes held in token tensors (ours). Unset: no limit."}
-    )
-    ssb_pixel_bytes: int = field(
-        default=1 << 30,
-        metadata={
-            "help": "Largest number of bytes of image tensors kept in memory (ours). With a map-style dataset this is "
-            "only a cache: images beyond it are processed again from their dataset row."
-        },
-    )
+    ssb_capacity: int = field(default=1024, metadata={"help": "Largest number of samples held by a process."})
     ssb_priority_exponent: float = field(
-        default=1.0, metadata={"help": "Exponent of |advantage| in the drawing weight (ours); 0 draws uniformly."}
+        default=1.0, metadata={"help": "Exponent of |advantage| in the drawing weight; 0 draws uniformly."}
     )
-    ssb_age_decay: float = field(
-        default=20.0,
-        metadata={"help": "Optimizer steps after which a sample's weight falls to 1/e; only in mode 'fresh' (ours)."},
+    ssb_age_decay: float | None = field(
+        default=None,
+        metadata={"help": "Optimizer steps in which a sample's weight falls to 1/e. Unset: age does not count."},
     )
     ssb_max_age: int | None = field(
         default=100,
-        metadata={"help": "Samples older than this many optimizer steps are dropped (ours). 'null': no limit."},
+        metadata={"help": "Samples older than this many optimizer steps are dropped. 'null': no limit."},
     )
     ssb_max_uses: int | None = field(
-        default=4,
-        metadata={"help": "Samples replayed this often are dropped (ours). 'null': no limit."},
-    )
-    ssb_replay: str = field(
-        default="dead",
-        metadata={
-            "help": "'dead': rows of dead groups give way to buffered samples, the batch keeps its shape (the paper's "
-            "use of the buffer). 'share' (ours): additionally only a `1 - ssb_replay_share` part of the batch is "
-            "generated once the buffer can fill the rest, so that generation costs less.",
-            "choices": ["dead", "share"],
-        },
+        default=4, metadata={"help": "Samples replayed this often are dropped. 'null': no limit."}
     )
     ssb_max_replay_fraction: float = field(
-        default=1.0,
-        metadata={
-            "help": "Largest part of a process's generation batch that is replayed (ours). 0 replays nothing and leaves "
-            "dead rows to `ssb_resample_rounds`."
-        },
+        default=1.0, metadata={"help": "Largest part of a process's generation batch that is replayed."}
     )
     ssb_replay_share: float = field(
-        default=0.5, metadata={"help": "Part of the generation batch that is replayed in `ssb_replay='share'` (ours)."}
+        default=0.0,
+        metadata={"help": "Part of the generation batch that is not generated once the buffer can fill it."},
     )
     ssb_resample_rounds: int = field(
         default=0,
         metadata={
-            "help": "When the buffer cannot fill all dead rows, generate for new prompts up to this many times (ours). "
-            "Needs a map-style dataset."
+            "help": "Dynamic sampling: while rows of dead groups remain, generate for further prompts, at most this "
+            "many times."
         },
     )
-    ssb_skip_probability: float = field(
-        default=0.0,
-        metadata={
-            "help": "Largest probability with which a prompt is passed over because its groups died in its last visits "
-            "(ours): after d deaths in a row it is this times d / (d + 1). 0 visits all prompts alike. Needs a "
-            "map-style dataset."
-        },
+    ssb_pixel_bytes: int = field(
+        default=2**30, metadata={"help": "Largest number of bytes of image tensors kept by a process."}
     )
-    ssb_seed: int = field(
-        default=0, metadata={"help": "Seed of the buffer's own generator (the process rank is added)."}
-    )
-    ssb_prefill: str | None = field(
-        default=None,
-        metadata={"help": "Folder of buffer files to start from, as written by a checkpoint or `filter-prompts`."},
-    )
+    ssb_prefill: str | None = field(default=None, metadata={"help": "Folder of buffer files to start from."})
     ssb_resume: str = field(
         default="exact",
         metadata={
-            "help": "What to do when a run resumes. 'exact': load this process's buffer, refuse anything else. "
-            "'reshard': spread the buffers of another number of processes. 'empty': start with an empty buffer.",
+            "help": "How a run resumes: 'exact' with this process's buffer, 'reshard' with those of another number of "
+            "processes, 'empty' without.",
             "choices": ["exact", "reshard", "empty"],
         },
     )
 
     def __post_init__(self):
         super().__post_init__()
-        for name, choices in (
-            ("ssb_mode", ("paper", "fresh")),
-            ("ssb_replay", ("dead", "share")),
-            ("ssb_resume", ("exact", "reshard", "empty")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"`{name}` is {getattr(self, name)!r} but must be one of {list(choices)}.")
-        for name in (
-            "ssb_capacity",
-            "ssb_max_bytes",
-            "ssb_pixel_bytes",
-            "ssb_age_decay",
-            "ssb_max_age",
-            "ssb_max_uses",
-        ):
+        if self.ssb_resume not in ("exact", "reshard", "empty"):
+            raise ValueError(f"`ssb_resume` is {self.ssb_resume!r} but must be 'exact', 'reshard' or 'empty'.")
+        for name in ("ssb_capacity", "ssb_pixel_bytes", "ssb_age_decay", "ssb_max_age", "ssb_max_uses"):
             value = getattr(self, name)
-            if value is None and name in ("ssb_capacity", "ssb_pixel_bytes", "ssb_age_decay"):
-                raise ValueError(f"`{name}` is unset but must be a positive number.")
-            if value is not None and value <= 0:
+            if value is None and name in ("ssb_capacity", "ssb_pixel_bytes") or value is not None and value <= 0:
                 raise ValueError(f"`{name}` is {value} but must be positive.")
         for name in ("ssb_priority_exponent", "ssb_judge_tolerance", "ssb_resample_rounds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)} but must not be negative.")
-        if not 0 <= self.ssb_max_replay_fraction <= 1:
-            raise ValueError(f"`ssb_max_replay_fraction` is {self.ssb_max_replay_fraction} but must be in [0, 1].")
-        if self.ssb_max_replay_fraction == 0 and not (self.ssb_resample_rounds or self.ssb_skip_probability):
+        if not 0 <= self.ssb_replay_share <= self.ssb_max_replay_fraction <= 1 or self.ssb_replay_share == 1:
+            raise ValueError(
+                f"`ssb_replay_share` is {self.ssb_replay_share} and `ssb_max_replay_fraction` "
+                f"{self.ssb_max_replay_fraction}, but 0 <= share <= fraction <= 1 and share < 1 must hold: some part of "
+                "every batch has to be fresh."
+            )
+        if self.ssb_max_replay_fraction == 0 and self.ssb_resample_rounds == 0:
             raise ValueError(
                 "`ssb_max_replay_fraction` is 0, so that nothing would ever be replayed. Set `ssb_enabled=False`, or "
                 "`ssb_resample_rounds` to generate anew for dead rows instead."
-            )
-        if self.ssb_prefill is not None and not self.ssb_prefill:
-            raise ValueError("`ssb_prefill` is empty: name a folder of buffer files, or leave it unset.")
-        if not 0 <= self.ssb_skip_probability < 1:
-            raise ValueError(
-                f"`ssb_skip_probability` is {self.ssb_skip_probability} but must be in [0, 1): a prompt that is never "
-                "visited again could not come back."
-            )
-        if not 0 < self.ssb_replay_share < 1:
-            raise ValueError(
-                f"`ssb_replay_share` is {self.ssb_replay_share} but must be strictly between 0 and 1: some part of "
-                "every batch has to be fresh for the buffer to learn anything new."
-            )
-        if self.ssb_replay == "share" and self.ssb_replay_share > self.ssb_max_replay_fraction:
-            raise ValueError(
-                f"`ssb_replay_share` ({self.ssb_replay_share}) exceeds `ssb_max_replay_fraction` "
-                f"({self.ssb_max_replay_fraction}). Lower the first or raise the second."
             )

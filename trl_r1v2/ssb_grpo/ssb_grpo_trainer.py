@@ -1,71 +1,32 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-GRPO with the Selective Sample Buffer: the wiring.
-
-What is kept and drawn is `sample_buffer.py`, which groups are dead `judge.py`, batch surgery `rows.py`, images
-`pixels.py`, text rows among image rows `text_among_images.py`, checkpoints `checkpoints.py`, figures `metrics.py`.
+GRPO with the Selective Sample Buffer: the wiring. What is kept and drawn is `sample_buffer.py`, what is dead `judge.py`,
+batch surgery `rows.py`, files `checkpoint.py`, figures `metrics.py`, images `images/prompt_images.py`.
 """
 
+import random
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl.trainer.utils import get_config_model_id, split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
+from ..images.prompt_images import ROW_NUMBER, VISUAL_FIELDS, PromptImages, RowNumberedDataset, process_row
 from ..patches.grpo import GRPOTrainer
-from .checkpoints import BufferCheckpointMixin
+from .checkpoint import SSB_FOLDER, BufferCheckpoint, run_fingerprint
 from .judge import live_groups
-from .metrics import clip_bounds, ratio_counts, ratio_metrics, replay_metrics
-from .pixels import PromptImages
-from .prompt_sampler import ROW_NUMBER, PromptHistory, PromptSampler, RowNumberedDataset
-from .refusals import refuse_misspelt_judge, refuse_unsupported
-from .rows import (
-    SEQUENCE_FIELDS,
-    VISUAL_FIELDS,
-    Row,
-    check_fields,
-    put_rows,
-    row_lengths,
-    select_rows,
-    take_row,
-    tokens_on_cpu,
-)
-from .sample_buffer import BEHAVIOUR_LOGPS, EVICTION_REASONS, Sample, SelectiveSampleBuffer
+from .metrics import ratio_counts, ratio_metrics, reduce_counts, replay_metrics
+from .rows import SEQUENCE_FIELDS, Row, collate_rows, loss_mask, take_rows
+from .sample_buffer import BEHAVIOUR_LOGPS, Sample, SelectiveSampleBuffer
 from .ssb_grpo_config import SSBGRPOConfig
 
 
-# What float32 makes of the advantage of a reward that is exactly its group's mean.
-ADVANTAGE_ROUNDING = 1e-6
-
-
-def _loss_mask(batch: dict[str, Any]) -> torch.Tensor:
-    """Completion tokens that are trained on, shape `(B, C)`."""
-    return batch["completion_mask"] * batch["tool_mask"] if "tool_mask" in batch else batch["completion_mask"]
-
-
-@dataclass
-class _Rollout:
-    """One scored batch of this process: TRL's dict (visual fields split by row) and what the buffer needs beside it."""
-
-    batch: dict[str, Any]
-    is_live: torch.Tensor  # (B,) bool on the CPU: the row's group has spread
-    sources: list[int | None]  # dataset row numbers
-
-    @property
-    def is_informative(self) -> torch.Tensor:
-        """Rows in a live group and not at its mean."""
-        return self.is_live & (self.batch["advantages"].cpu().abs() > ADVANTAGE_ROUNDING)
-
-    @property
-    def is_effective(self) -> torch.Tensor:
-        """Informative rows with a token to train on, unlike those that `mask_truncated_completions` masks out."""
-        return self.is_informative & _loss_mask(self.batch).any(dim=1).cpu()
-
-
-class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
+class SSBGRPOTrainer(GRPOTrainer):
     """
     Trainer for Group Relative Policy Optimization with the Selective Sample Buffer (SSB).
 
@@ -79,10 +40,6 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
     this.
 
     Takes the arguments of [`~trl.GRPOTrainer`], with an [`SSBGRPOConfig`] as `args`.
-
-    Raises:
-        TypeError: If `args` is not an [`SSBGRPOConfig`].
-        ValueError: If the configuration cannot be combined with the buffer; the message says why.
     """
 
     _tag_names = ["trl", "ssb-grpo"]
@@ -105,81 +62,66 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
             model_name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = SSBGRPOConfig(f"{model_name.split('/')[-1]}-SSB-GRPO")
         elif not isinstance(args, SSBGRPOConfig):
-            raise TypeError(
-                f"`args` is a {type(args).__name__} but must be an `SSBGRPOConfig`, which takes the same arguments: "
-                "`from trl_r1v2 import SSBGRPOConfig`."
-            )
+            raise TypeError(f"`args` is a {type(args).__name__} but must be an `SSBGRPOConfig`, which takes the same.")
         super().__init__(model, reward_funcs, args, *other_args, **kwargs)
         self._loss_inputs: dict[str, Any] | None = None
         self._judged_rewards: torch.Tensor | None = None
         self.buffer: SelectiveSampleBuffer | None = None
-        if not args.ssb_enabled:
-            return
-        refuse_unsupported(
-            args,
-            self.model.config.model_type,
-            self.train_dataset,
-            self.environment_factories is not None,
-        )
-        refuse_misspelt_judge(args.ssb_judge, self.reward_func_names)
-        rank = self.accelerator.process_index
-        self.buffer = SelectiveSampleBuffer(
-            capacity=args.ssb_capacity,
-            priority_exponent=args.ssb_priority_exponent,
-            age_decay=args.ssb_age_decay if args.ssb_mode == "fresh" else None,
-            max_age=args.ssb_max_age,
-            max_uses=args.ssb_max_uses,
-            max_bytes=args.ssb_max_bytes,
-            seed=args.ssb_seed + rank,
-        )
-        # Prompts for extra rounds have to be the same list on every process.
-        self._prompt_generator = torch.Generator().manual_seed(args.ssb_seed)
-        self._has_row_numbers = isinstance(self.train_dataset, Dataset)
-        self._prompt_sampler: PromptSampler | None = None
-        # Tools, environments and custom rollouts may add images that the dataset row does not have.
-        rows_are_complete = not self.tools and self.environment_factories is None and self.rollout_func is None
-        self.images = PromptImages(
-            args.ssb_pixel_bytes,
-            self.train_dataset if self._has_row_numbers and rows_are_complete else None,
-            self.processing_class,
-            self.chat_template_kwargs,
-        )
-        if args.ssb_prefill is not None:
-            self._prefill(Path(args.ssb_prefill))
+        if args.ssb_enabled:
+            self._make_buffer(args)
 
-    @property
-    def _pad_token_id(self) -> int:
-        return self._tokenizer.pad_token_id
+    def _make_buffer(self, args: SSBGRPOConfig) -> None:
+        is_map_style = isinstance(self.train_dataset, Dataset)
+        if args.ssb_resample_rounds > 0 and (not is_map_style or self.environment_factories is not None):
+            raise ValueError(
+                "`ssb_resample_rounds` needs prompts it can look up: a map-style training dataset and no "
+                "`environment_factory`. Set `ssb_resample_rounds=0`."
+            )
+        num_rows, group_size = args.per_device_train_batch_size * args.steps_per_generation, args.num_generations
+        if args.ssb_replay_share and (num_rows % group_size or args.ssb_replay_share * num_rows < group_size):
+            raise ValueError(
+                f"`ssb_replay_share` ({args.ssb_replay_share}) leaves out whole groups: a process's {num_rows} rows "
+                "(`per_device_train_batch_size * steps_per_generation`) must be divisible by `num_generations` "
+                f"({group_size}), and the share of them at least one group."
+            )
+        rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
+        self.buffer = SelectiveSampleBuffer(
+            args.ssb_capacity,
+            args.ssb_priority_exponent,
+            args.ssb_age_decay,
+            args.ssb_max_age,
+            args.ssb_max_uses,
+            seed=args.seed + rank,
+        )
+        # Tools, environments and custom rollouts may add images that the dataset row does not have.
+        can_read = is_map_style and not self.tools and self.environment_factories is None and self.rollout_func is None
+        self.images = PromptImages(args.ssb_pixel_bytes, self._read_images if can_read else None)
+        corrects_engine = self.use_vllm and self.vllm_importance_sampling_correction
+        fingerprint = run_fingerprint(
+            vocab_size=len(self._tokenizer),
+            dataset=self.train_dataset if can_read else None,
+            has_reference=self.beta != 0.0,
+            importance_sampling_mode=self.vllm_importance_sampling_mode if corrects_engine else None,
+        )
+        self.buffer_checkpoint = BufferCheckpoint(self.buffer, self.images, fingerprint, rank, world_size)
+        if args.ssb_prefill is not None:
+            self.buffer_checkpoint.load_share(Path(args.ssb_prefill), restart=True)
 
     # ---- Data: rows that say where they come from ----
 
     def _get_dataloader(self, dataset, *args, is_training: bool = False, **kwargs):
-        if is_training and self.buffer is not None and self._has_row_numbers:
+        if is_training and self.buffer is not None and isinstance(dataset, Dataset):
             dataset = RowNumberedDataset(dataset)
         return super()._get_dataloader(dataset, *args, is_training=is_training, **kwargs)
-
-    def _get_train_sampler(self, dataset=None):
-        sampler = super()._get_train_sampler(dataset)
-        if self.buffer is None:
-            return sampler
-        history = None
-        if self.args.ssb_skip_probability > 0:
-            history = PromptHistory(sampler.num_samples, self.args.ssb_skip_probability)
-        self._prompt_sampler = PromptSampler(
-            sampler.data_source,
-            sampler.mini_repeat_count,
-            sampler.batch_size,
-            sampler.repeat_count,
-            sampler.shuffle,
-            sampler.seed,
-            history,
-        )
-        return self._prompt_sampler
 
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
         if ROW_NUMBER not in self._signature_columns:
             self._signature_columns.append(ROW_NUMBER)
+
+    def _read_images(self, number: int) -> dict[str, torch.Tensor]:
+        [row] = self.data_collator([self.train_dataset[number]])
+        return process_row(row, self.processing_class, self.chat_template_kwargs)
 
     # ---- Judging ----
 
@@ -200,187 +142,168 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
         if judge in self.reward_func_names:
             return rewards_per_func[:, [self.reward_func_names.index(judge)]]
         # TRL clears these columns once it has gathered them for its own table, which is after this call.
-        values = self._pending_extra_logs.get(judge)
-        is_logged = torch.tensor([values is not None], device=rewards_per_func.device)
-        if not self.accelerator.gather(is_logged).any():
+        logged = sorted(set(gather_object(list(self._pending_extra_logs))))
+        if judge not in logged:
             raise ValueError(
                 f"`ssb_judge` is {judge!r}, which is neither a reward function ({self.reward_func_names}) nor a "
-                f"column that one of them logs with `log_extra` ({sorted(self._pending_extra_logs)})."
+                f"column that one of them logs with `log_extra` ({logged})."
             )
-        values = [None] * num_local if values is None else values
-        if len(values) != num_local:
-            raise ValueError(f"The logged column {judge!r} has {len(values)} values for {num_local} completions.")
-        wrong = next((value for value in values if not isinstance(value, int | float | None)), None)
-        if wrong is not None:
-            raise ValueError(f"`ssb_judge` names the column {judge!r}, which holds {wrong!r} and not numbers.")
-        column = torch.tensor(
-            [torch.nan if value is None else float(value) for value in values],
-            dtype=torch.float32,
-            device=rewards_per_func.device,
-        )
-        return self.accelerator.gather(column).unsqueeze(1)
+        values = gather_object(self._pending_extra_logs.get(judge, [None] * num_local))
+        values = [torch.nan if value is None else float(value) for value in values]
+        return torch.tensor(values, device=rewards_per_func.device).unsqueeze(1)
 
     # ---- Keeping, drawing, putting back ----
 
     def _generate_and_score_completions(self, inputs):
         if self.buffer is None or not self.model.training:
             return super()._generate_and_score_completions(inputs)
-        step, batch_size = self.state.global_step, len(inputs)
-        evicted_before = dict(self.buffer.num_evicted)
-        num_left_out = self._num_left_out(batch_size, step)
-        rollout = self._rollout(inputs[: batch_size - num_left_out])
-        num_fresh = len(rollout.sources)
+        step, num_rows = self.state.global_step, len(inputs)
+        rows = self._rollout(inputs[: num_rows - self._num_left_out(num_rows, step)])
+        num_fresh, is_captured_later = len(rows), BEHAVIOUR_LOGPS not in rows[0].tokens
 
         # Rows to fill: those that were not generated, then those that teach nothing. Draw before keeping, so that a
         # batch is never replayed into itself and new images do not push out those of drawn samples.
-        dead = (~rollout.is_live).nonzero().flatten().tolist()
-        to_fill = [*range(num_fresh, batch_size), *dead]
-        room = int(self.args.ssb_max_replay_fraction * batch_size)
-        drawn = [self._to_row(sample) for sample in self.buffer.draw(min(len(to_fill), room), step)]
-        replayed = dict(zip(to_fill, drawn, strict=False))
-        uids, num_skipped = self._keep(rollout, step)
-        uids += [-1] * num_left_out
+        dead = [index for index, row in enumerate(rows) if not row.is_live]
+        to_fill = [*range(num_fresh, num_rows), *dead]
+        drawn = self.buffer.draw(min(len(to_fill), int(self.args.ssb_max_replay_fraction * num_rows)), step)
+        replayed = dict(zip(to_fill, [self._to_row(sample, step) for sample in drawn], strict=False))
+        uids = self._keep(rows, step)
         resampled = self._resample([index for index in dead if index not in replayed], step)
-        for index in (*replayed, *resampled):
-            uids[index] = -1
-        self._drop_unreferenced_images()
+        self._drop_lost_images()
 
-        batch = select_rows(rollout.batch, [*range(num_fresh), *[0] * num_left_out])
-        batch = self._put(batch, replayed, resampled)
-        batch["ssb_uids"] = torch.tensor(uids, device=batch["advantages"].device)
-        num_effective = int(rollout.is_effective.sum())
-        evicted = {reason: self.buffer.num_evicted[reason] - evicted_before[reason] for reason in EVICTION_REASONS}
-        if self._prompt_sampler is not None:  # the same on every process
-            self._metrics["train"]["ssb/skipped_prompts"].append(self._prompt_sampler.num_skipped)
-        self._log_replay(
-            {
-                "rows": batch_size,
-                "fresh_rows": num_fresh,
-                "dead_rows": len(dead),
-                "effective_before": num_effective,
-                "effective_after": num_effective + len(replayed) + len(resampled),
-                "replayed_rows": len(replayed),
-                "resampled_rows": len(resampled),
-                "skipped/masked": num_skipped,
-                "pixel_bytes": self.images.store.num_bytes,
-                **self.buffer.metrics(step),
-                **{f"evicted/{reason}": count for reason, count in evicted.items()},
-            }
-        )
+        replaced = replayed | resampled
+        num_effective, reasons = sum(row.is_effective for row in rows), ("capacity", "age", "uses", "pixels")
+        counts = {
+            "rows": num_rows,
+            "fresh_rows": num_fresh,
+            "dead_rows": len(dead),
+            "effective_before": num_effective,
+            "effective_after": num_effective + len(replaced),
+            "replayed_rows": len(replayed),
+            "resampled_rows": len(resampled),
+            "skipped/masked": sum(row.is_informative for row in rows) - num_effective,
+            "pixel_bytes": self.images.num_bytes,
+            **self.buffer.metrics(step),
+            **{f"evicted/{reason}": self.buffer.evicted.pop(reason, 0) for reason in reasons},
+        }
+        self._log_ssb(replay_metrics(self._reduce(counts)))
+        rows = [replaced[index] if index in replaced else rows[index] for index in range(num_rows)]
+        self._add_references(rows)
+        batch = self._collate(rows)
+        # Without stored log-probabilities the loss takes the policy itself as the behaviour policy (upstream
+        # `_compute_loss`), which is wrong for replayed rows. Those of fresh rows are filled in at the first forward.
+        if is_captured_later:
+            absent = torch.zeros(batch["completion_ids"].shape, device=self.accelerator.device)
+            batch["ssb_stored_logps"] = batch.pop(BEHAVIOUR_LOGPS, absent)
+        device = self.accelerator.device
+        batch["ssb_uids"] = torch.tensor([uids.get(index, -1) for index in range(num_rows)], device=device)
+        batch["ssb_is_replayed"] = torch.tensor([index in replayed for index in range(num_rows)], device=device)
+        batch["num_items_in_batch"] = self.accelerator.gather(loss_mask(batch).sum()).sum()
         return unsplit_pixel_values_by_grid(batch)
 
-    def _num_left_out(self, batch_size: int, step: int) -> int:
+    def _num_left_out(self, num_rows: int, step: int) -> int:
         """Rows not to generate, because the buffer fills them: whole groups, the same number on every process."""
-        if self.args.ssb_replay != "share":
+        if self.args.ssb_replay_share == 0:
             return 0
-        num_rows = min(int(self.args.ssb_replay_share * batch_size), self.buffer.num_available(step))
-        num_groups = torch.tensor([num_rows // self.num_generations], device=self.accelerator.device)
-        return int(self.accelerator.gather(num_groups).min()) * self.num_generations
+        num_filled = min(int(self.args.ssb_replay_share * num_rows), self.buffer.num_available(step))
+        return min(gather_object([num_filled // self.num_generations])) * self.num_generations
 
-    def _rollout(self, inputs: list[dict[str, Any]]) -> _Rollout:
+    def _rollout(self, inputs: list[dict[str, Any]]) -> list[Row]:
         """Generate and score with TRL, and tell live rows from dead ones."""
         sources = [example.get(ROW_NUMBER) for example in inputs]
         inputs = [{key: value for key, value in example.items() if key != ROW_NUMBER} for example in inputs]
         batch = split_pixel_values_by_grid(super()._generate_and_score_completions(inputs))
         # Upstream sets `num_images=None` when tool images were cut off and it drops all pixels.
         batch = {name: value for name, value in batch.items() if value is not None}
-        check_fields(batch)
+        rows = take_rows(batch, self._tokenizer.pad_token_id)
         is_live = live_groups(self._judged_rewards, self.num_generations, self.args.ssb_judge_tolerance)
-        if self._prompt_sampler is not None and self._prompt_sampler.history is not None:
-            numbers = torch.tensor(sources, device=self.accelerator.device)
-            self._prompt_sampler.history.observe(self.accelerator.gather(numbers)[:: self.num_generations], is_live)
-        start = self.accelerator.process_index * len(inputs)
-        is_live = is_live.repeat_interleave(self.num_generations)[start : start + len(inputs)].cpu()
-        return _Rollout(batch, is_live, sources)
+        first = self.accelerator.process_index * len(rows)
+        for index, row in enumerate(rows):
+            row.source, row.is_live = sources[index], bool(is_live[(first + index) // self.num_generations])
+        return rows
 
-    def _keep(self, rollout: _Rollout, step: int) -> tuple[list[int], int]:
-        """Offer the effective rows to the buffer; returns each row's uid (-1: not kept) and how many were unusable."""
-        batch = tokens_on_cpu(rollout.batch)
-        prompt_lengths, completion_lengths = (lengths.tolist() for lengths in row_lengths(batch, self._pad_token_id))
-        usable = rollout.is_effective.nonzero().flatten().tolist()
-        samples = []
-        for index in usable:
-            row = take_row(batch, index, prompt_lengths[index], completion_lengths[index])
-            source = self.images.remember(row.visual, rollout.sources[index]) if row.num_images > 0 else None
-            samples.append(Sample(row.tokens, row.advantage, step, source, row.num_images))
-        uids = [-1] * len(rollout.sources)
-        for index, uid in zip(usable, self.buffer.extend(samples), strict=True):
-            uids[index] = uid
-        return uids, int(rollout.is_informative.sum()) - len(usable)
+    def _keep(self, rows: list[Row], step: int) -> dict[int, int]:
+        """Offer the effective rows to the buffer; returns their uids by place."""
+        samples = {}
+        for index, row in enumerate(rows):
+            if row.is_effective:
+                tokens = {name: tensor.clone() for name, tensor in row.tokens.items()}
+                source = self.images.remember(row.visual, row.source) if row.num_images > 0 else None
+                samples[index] = Sample(tokens, row.advantage, step, source, row.num_images)
+        return dict(zip(samples, self.buffer.extend(samples.values()), strict=True))
 
-    def _put(self, batch: dict[str, Any], replayed: dict[int, Row], resampled: dict[int, Row]) -> dict[str, Any]:
-        """Put rows into the batch and recompute what depends on all rows of all processes."""
-        # Without stored log-probabilities the loss takes the policy itself as the behaviour policy (upstream
-        # `_compute_loss`), which is wrong for replayed rows. Those of fresh rows are filled in at the first forward.
-        is_captured_later = BEHAVIOUR_LOGPS not in batch
-        if is_captured_later:
-            batch[BEHAVIOUR_LOGPS] = torch.zeros(batch["completion_ids"].shape, device=batch["advantages"].device)
-        batch = put_rows(batch, replayed | resampled, self._pad_token_id, self.pad_to_multiple_of)
-        if is_captured_later:
-            batch["ssb_stored_logps"] = batch.pop(BEHAVIOUR_LOGPS)
-        batch["ssb_is_replayed"] = torch.zeros_like(batch["advantages"], dtype=torch.bool)
-        batch["ssb_is_replayed"][list(replayed)] = True
-        batch["num_items_in_batch"] = self.accelerator.gather(_loss_mask(batch).sum()).sum()
-        return batch
-
-    def _resample(self, open_rows: list[int], step: int) -> dict[int, Row]:
-        """Generate for further prompts until the open rows of every process are filled or the rounds are used up."""
-        found: dict[int, Row] = {}
-        for _ in range(self.args.ssb_resample_rounds):
-            num_missing = len(open_rows) - len(found)
-            num_groups = torch.tensor([-(-num_missing // self.num_generations)], device=self.accelerator.device)
-            num_groups = int(self.accelerator.gather(num_groups).max())
-            if num_groups == 0:
-                break
-            rollout = self._rollout(self._draw_prompts(num_groups))
-            self._add_behaviour_logps(rollout.batch)
-            uids, _ = self._keep(rollout, step)
-            batch = tokens_on_cpu(rollout.batch)
-            prompt_lengths, completion_lengths = row_lengths(batch, self._pad_token_id)
-            kept = [index for index, uid in enumerate(uids) if uid >= 0]
-            for index in kept[:num_missing]:
-                row = take_row(batch, index, int(prompt_lengths[index]), int(completion_lengths[index]))
-                found[open_rows[len(found)]] = row
-        return found
-
-    def _draw_prompts(self, num_groups: int) -> list[dict[str, Any]]:
-        dataset = self._remove_unused_columns(self.train_dataset, description="Training")
-        num_prompts = num_groups * self.accelerator.num_processes
-        numbers = torch.randint(len(dataset), (num_prompts,), generator=self._prompt_generator).tolist()
-        start = self.accelerator.process_index * num_groups
-        own = numbers[start : start + num_groups]
-        examples = [{**dataset[number], ROW_NUMBER: number} for number in own]
-        return [dict(example) for example in examples for _ in range(self.num_generations)]
-
-    def _add_behaviour_logps(self, batch: dict[str, Any]) -> None:
-        """Rows of extra rounds may end up in the buffer only, so no training forward captures theirs."""
-        if BEHAVIOUR_LOGPS in batch:
-            return
-        flat = unsplit_pixel_values_by_grid(batch)
-        names = (*VISUAL_FIELDS, *SEQUENCE_FIELDS, "num_images", "num_tiles")
-        with torch.no_grad():
-            batch[BEHAVIOUR_LOGPS], _, _ = self._get_per_token_logps_and_entropies(
-                self.model,
-                torch.cat([flat["prompt_ids"], flat["completion_ids"]], dim=1),
-                torch.cat([flat["prompt_mask"], flat["completion_mask"]], dim=1),
-                flat["completion_ids"].size(1),
-                batch_size=self.args.per_device_train_batch_size,
-                **{name: flat[name] for name in names if name in flat},
-            )
-
-    # ---- Images ----
-
-    def _to_row(self, sample: Sample) -> Row:
+    def _to_row(self, sample: Sample, step: int) -> Row:
+        every = self.args.ref_model_sync_steps
+        if self.args.sync_ref_model and sample.step // every != step // every:
+            sample.tokens.pop("ref_per_token_logps", None)  # of a reference that has moved since
         visual = self.images.visual(sample.source) if sample.num_images > 0 else {}
         return Row(sample.tokens, sample.advantage, visual, sample.num_images)
 
-    def _drop_unreferenced_images(self) -> None:
+    def _drop_lost_images(self) -> None:
         samples = self.buffer.samples
-        for uid in [
-            uid for uid, sample in samples.items() if sample.num_images and self.images.is_lost(sample.source)
-        ]:
+        lost = [uid for uid, sample in samples.items() if sample.num_images and self.images.is_lost(sample.source)]
+        for uid in lost:
             self.buffer.remove(uid, "pixels")
-        self.images.store.keep_only({sample.source for sample in samples.values()})
+        self.images.keep_only({sample.source for sample in samples.values()})
+
+    def _collate(self, rows: list[Row]) -> dict[str, Any]:
+        return collate_rows(rows, self._tokenizer.pad_token_id, self.pad_to_multiple_of, self.accelerator.device)
+
+    # ---- Log-probabilities by a forward of their own ----
+
+    def _add_logps(self, rows: list[Row], model, name: str) -> None:
+        """Give rows their log-probabilities under a model; every process must come with as many rows."""
+        batch = unsplit_pixel_values_by_grid(self._collate(rows))
+        names = (*VISUAL_FIELDS, *SEQUENCE_FIELDS, "num_images", "num_tiles")
+        with torch.no_grad():
+            logps, _, _ = self._get_per_token_logps_and_entropies(
+                model,
+                torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+                torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+                batch["completion_ids"].size(1),
+                batch_size=self.args.per_device_train_batch_size,
+                **{name: batch[name] for name in names if name in batch},
+            )
+        for row, values in zip(rows, logps.cpu(), strict=True):
+            row.tokens[name] = values[: len(row.tokens["completion_ids"])].clone()
+
+    def _add_references(self, rows: list[Row]) -> None:
+        """Of replayed rows whose reference has moved; a process with fewer of them computes some of the others'."""
+        if self.args.sync_ref_model:
+            without = [row for row in rows if "ref_per_token_logps" not in row.tokens]
+            num_rows = max(gather_object([len(without)]))
+            if num_rows > 0:
+                self._add_logps((without + rows * num_rows)[:num_rows], self.ref_model, "ref_per_token_logps")
+
+    def _resample(self, open_rows: list[int], step: int) -> dict[int, Row]:
+        """Dynamic sampling: generate for further prompts until the open rows of every process are filled."""
+        found: dict[int, Row] = {}
+        num_drawn = 0
+        for _ in range(self.args.ssb_resample_rounds):
+            num_missing = len(open_rows) - len(found)
+            num_groups = max(gather_object([-(-num_missing // self.num_generations)]))
+            if num_groups == 0:
+                break
+            rows = self._rollout(self._draw_prompts(num_groups, num_drawn))
+            num_drawn += num_groups * self.accelerator.num_processes
+            # They may end up in the buffer alone, so that no training forward captures their log-probabilities.
+            if BEHAVIOUR_LOGPS not in rows[0].tokens:
+                self._add_logps(rows, self.model, BEHAVIOUR_LOGPS)
+            kept = [rows[index] for index in self._keep(rows, step)]
+            for row in kept[:num_missing]:
+                found[open_rows[len(found)]] = row
+        return found
+
+    def _draw_prompts(self, num_groups: int, num_drawn: int) -> list[dict[str, Any]]:
+        """The next prompts of this generation's own order, which is the same on every process; each takes its part."""
+        place = (self.args.seed, self.state.global_step, self._step % self.args.gradient_accumulation_steps)
+        num_rows = len(self.train_dataset)
+        order = random.Random(repr(place)).sample(range(num_rows), num_rows)
+        first = num_drawn + num_groups * self.accelerator.process_index
+        numbers = [order[place % num_rows] for place in range(first, first + num_groups)]
+        dataset = self._remove_unused_columns(self.train_dataset, description="Training")
+        rows = [{**dataset[number], ROW_NUMBER: number} for number in numbers]
+        return [dict(row) for row in self.data_collator(rows) for _ in range(self.num_generations)]
 
     # ---- Loss: behaviour log-probabilities ----
 
@@ -404,35 +327,55 @@ class SSBGRPOTrainer(BufferCheckpointMixin, GRPOTrainer):
         Between the training forward and the loss: capture what the policy that sampled the fresh rows assigned to
         them, and set the behaviour log-probabilities that the loss divides by.
         """
+        is_replayed = inputs["ssb_is_replayed"].unsqueeze(1)
         if "ssb_stored_logps" in inputs:  # generation and optimisation are aligned: this is the behaviour policy
-            on_cpu = logps.cpu()
-            for index, uid in enumerate(inputs["ssb_uids"].tolist()):
-                sample = self.buffer.samples.get(uid)
-                if sample is not None:
-                    self.buffer.set_behaviour_logps(uid, on_cpu[index, : len(sample.tokens["completion_ids"])])
-            if inputs["ssb_is_replayed"].any():
-                is_replayed = inputs["ssb_is_replayed"].unsqueeze(1)
+            for uid, row_logps in zip(inputs["ssb_uids"].tolist(), logps.cpu(), strict=True):
+                self.buffer.set_behaviour_logps(uid, row_logps)
+            if is_replayed.any():
                 inputs[BEHAVIOUR_LOGPS] = torch.where(is_replayed, inputs["ssb_stored_logps"].to(logps.dtype), logps)
-        self._log_ratios(inputs, logps)
+        mask, log_ratio = loss_mask(inputs), logps - inputs.get(BEHAVIOUR_LOGPS, logps)
+        if self.importance_sampling_level == "sequence":
+            num_tokens = mask.sum(dim=1, keepdim=True)
+            log_ratio, mask = (log_ratio * mask).sum(dim=1, keepdim=True) / num_tokens.clamp(min=1), num_tokens
+        # CISPO caps the ratio at `epsilon_high` itself; SAPO and VESPO do not clip.
+        clipped = (1 - self.epsilon_low, 1 + self.epsilon_high)
+        bounds = {"cispo": (0.0, self.epsilon_high), "sapo": (0.0, torch.inf), "vespo": (0.0, torch.inf)}
+        bounds = bounds.get(self.loss_type, clipped)
+        counts = ratio_counts(log_ratio, inputs["advantages"], (mask != 0) & is_replayed, bounds)
+        self._log_ssb(ratio_metrics(self._reduce(counts)))
 
     # ---- Metrics ----
 
-    def _log_replay(self, local: dict[str, float]) -> None:
-        values = torch.tensor(list(local.values()), dtype=torch.float64, device=self.accelerator.device)
-        gathered = self.accelerator.gather(values.unsqueeze(0)).cpu()
-        for name, value in replay_metrics(list(local), gathered).items():
+    def _reduce(self, counts: dict[str, Any]) -> dict[str, float]:
+        device = self.accelerator.device
+        values = torch.stack([torch.as_tensor(count, dtype=torch.float64, device=device) for count in counts.values()])
+        return reduce_counts(list(counts), self.accelerator.gather(values.unsqueeze(0)).cpu())
+
+    def _log_ssb(self, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
             self._metrics["train"][f"ssb/{name}"].append(value)
 
-    def _log_ratios(self, inputs: dict[str, Any], logps: torch.Tensor) -> None:
-        mask = _loss_mask(inputs)
-        log_ratio = logps - inputs.get(BEHAVIOUR_LOGPS, logps)
-        if self.importance_sampling_level == "sequence":
-            num_tokens = mask.sum(dim=1, keepdim=True)
-            log_ratio = (log_ratio * mask).sum(dim=1, keepdim=True) / num_tokens.clamp(min=1)
-            mask = num_tokens
-        mask = (mask != 0) & inputs["ssb_is_replayed"].unsqueeze(1)
-        bounds = clip_bounds(self.loss_type, self.epsilon_low, self.epsilon_high)
-        local = ratio_counts(log_ratio, inputs["advantages"], mask, bounds)
-        gathered = self.accelerator.gather(local.unsqueeze(0)).cpu()
-        for name, value in ratio_metrics(gathered).items():
-            self._metrics["train"][f"ssb/{name}"].append(value)
+    # ---- Checkpoints ----
+
+    def _save_checkpoint(self, model, trial):
+        # Before TRL's own save: `trainer_state.json`, which it writes last, then vouches for the buffer too.
+        if self.buffer is not None and not self.args.save_only_model:
+            checkpoint = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            (checkpoint / TRAINER_STATE_NAME).unlink(missing_ok=True)  # an earlier run's, of the same step
+            self.buffer_checkpoint.save(checkpoint / SSB_FOLDER)
+            self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.buffer is None or checkpoint is None:
+            return
+        self.buffer.samples.clear()  # what `ssb_prefill` brought is not what this run goes on with
+        if self.args.ssb_resume == "exact":
+            self.buffer_checkpoint.load(Path(checkpoint) / SSB_FOLDER)
+        elif self.args.ssb_resume == "reshard":
+            self.buffer_checkpoint.load_share(Path(checkpoint) / SSB_FOLDER)
+        if self.args.sync_ref_model:  # TRL does not save the reference that has moved
+            for sample in self.buffer.samples.values():
+                sample.tokens.pop("ref_per_token_logps", None)
+        self._drop_lost_images()

@@ -10,7 +10,7 @@ from transformers import AutoProcessor
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
 from tests.support.ssb_runs import image, image_dataset
-from trl_r1v2.ssb_grpo.pixels import PixelStore, content_key, process_row
+from trl_r1v2.images.prompt_images import PromptImages, content_key, process_row
 
 
 def fields(num_floats):
@@ -20,44 +20,46 @@ def fields(num_floats):
 keys = st.integers(0, 5)
 puts = st.tuples(st.just("put"), keys, st.integers(0, 8))  # 16 to 48 bytes
 gets = st.tuples(st.just("get"), keys, st.none())
-removals = st.one_of(
-    st.tuples(st.just("discard"), keys, st.none()),
-    st.tuples(st.just("keep_only"), st.sets(keys, min_size=4), st.none()),
-)
+removals = st.tuples(st.just("keep_only"), st.sets(keys, min_size=4), st.none())
 operations = st.lists(st.one_of(puts, puts, puts, gets, gets, removals), min_size=5, max_size=30)
 
 
 @settings(max_examples=200, deadline=None)
 @given(operations, st.integers(40, 200))
 def test_store_equals_a_list(script, max_bytes):
-    store, model = PixelStore(max_bytes), []  # the list holds (key, bytes), least recently used first
+    store, model = PromptImages(max_bytes), []  # the list holds (key, bytes), least recently used first
     for operation, key, size in script:
         if operation == "put":
             num_bytes = 4 * size + 16
-            dropped = store.put(key, fields(size))
+            store.put(key, fields(size))
             if num_bytes > max_bytes:
-                assert dropped == [key]
                 continue
             model = [entry for entry in model if entry[0] != key]
-            expected = []
             while sum(b for _, b in model) + num_bytes > max_bytes:
-                expected.append(model.pop(0)[0])
-            assert dropped == expected
+                model.pop(0)
             model.append((key, num_bytes))
         elif operation == "get":
-            found = store.get(key)
             held = [entry for entry in model if entry[0] == key]
-            assert (found is not None) == bool(held)
+            assert store.is_lost(key) == (not held)
+            if held:
+                assert 4 * len(store.visual(key)["pixel_values"]) + 16 == held[0][1]
             model = [entry for entry in model if entry[0] != key] + held
-        elif operation == "discard":
-            store.discard(key)
-            model = [entry for entry in model if entry[0] != key]
         else:
             store.keep_only(key)
             model = [entry for entry in model if entry[0] in key]
-        assert list(store.items()) == [entry[0] for entry in model]
+        assert list(store.entries) == [entry[0] for entry in model]
         assert store.num_bytes == sum(b for _, b in model) <= max_bytes
-        assert len(store) == len(model) and all(k in store for k, _ in model)
+
+
+def test_what_fell_out_is_read_again():
+    """By row number with a reader, by content without one."""
+    images = PromptImages(40, read_row=lambda number: fields(number))
+    assert images.remember(fields(4), 4) == 4 and images.remember(fields(5), 5) == 5  # 32 and 36 bytes
+    assert list(images.entries) == [5] and not images.is_lost(4)
+    assert len(images.visual(4)["pixel_values"]) == 4 and list(images.entries) == [4]
+    stream = PromptImages(40)
+    assert stream.remember(fields(4), None) == content_key(fields(4))
+    assert not stream.is_lost(content_key(fields(4))) and stream.is_lost(content_key(fields(5)))
 
 
 def test_content_key_tells_contents_apart():
