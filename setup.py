@@ -53,6 +53,7 @@ setup(
         "rich>=13",
         "scipy>=1.13",
         "jinja2>=3.1",
+        "pydantic>=2.9",
         "pyyaml>=6.0.1",
     ],
     extras_require=extras,

@@ -324,4 +324,4 @@ def make_parser(prog: str | None = None):
 
 
 if __name__ == "__main__":
-    main(*make_parser().parse_args_and_config())
+    raise SystemExit(make_parser().run(main))

@@ -14,8 +14,8 @@ from transformers import AutoModelForImageTextToText
 
 from tests.support.mpo_tiny import make_image
 from trl_r1v2.sampling import model_fingerprint
-from trl_r1v2.scripts.main import COMMANDS
-from trl_r1v2.scripts.pipeline import ResolvedStage, resolve_stages
+from trl_r1v2.scripts.main import script_of
+from trl_r1v2.scripts.pipeline import Stage
 from trl_r1v2.scripts.recipe import read_recipe
 from trl_r1v2.scripts.run import make_parser
 
@@ -36,9 +36,9 @@ def parity_reward(completions, **kwargs):
     return [float(sum(map(ord, completion[0]["content"])) % 2 == 0) for completion in completions]
 
 
-def run_stage(stage: ResolvedStage, **changes) -> None:
-    script = importlib.import_module(f"trl_r1v2.scripts.{COMMANDS[stage.command].module}")
-    recipe = {**stage.recipe, **SHORT.get(stage.command, {}), **changes}
+def run_stage(stage: Stage, **changes) -> None:
+    script = importlib.import_module(script_of(stage.command))
+    recipe = {**stage.args, **SHORT.get(stage.command, {}), **changes}
     script.main(*script.make_parser().parse_recipe(recipe, stage.place))
 
 
@@ -72,8 +72,8 @@ def rounds(tmp_path_factory, internvl_path):
         Dataset.from_list(rows, features=features).to_parquet(folder / "data" / f"{split}.parquet")
 
     pipeline = RECIPES / "iterated_mpo.yaml"
-    (run_args,) = make_parser("prog").parse_args_and_config(["--config", str(pipeline)])
-    stages = {stage.name: stage for stage in resolve_stages(run_args.stages, str(folder), pipeline.parent)}
+    (run_args,) = make_parser().parse_args_and_config(["--config", str(pipeline), "--output_dir", str(folder)])
+    stages = {stage.name: stage for stage in run_args.resolve()}
     common = {"dataset_name": str(folder / "data")}
     for number, split in ((1, "train[:4]"), (2, "train[4:]")):
         start = {"model_name_or_path": internvl_path} if number == 1 else {}
@@ -113,11 +113,11 @@ def test_rounds_are_wired_to_each_other(rounds):
     for number in (1, 2, 3):
         if number > 1:
             for stage in (f"pairs-{number}", f"mpo-{number}"):
-                assert stages[stage].recipe["model_name_or_path"] == str(folder / f"mpo-{number - 1}")
-        assert stages[f"mpo-{number}"].recipe["dataset_name"] == str(folder / f"pairs-{number}")
-        assert stages[f"pairs-{number}"].recipe["chosen_threshold"] == 2.0
-        assert stages[f"mpo-{number}"].recipe["resume_from_checkpoint"] == "auto"
-        assert stages[f"evaluate-{number}"].recipe["model_name_or_path"] == str(folder / f"mpo-{number}")
+                assert stages[stage].args["model_name_or_path"] == str(folder / f"mpo-{number - 1}")
+        assert stages[f"mpo-{number}"].args["dataset_name"] == str(folder / f"pairs-{number}")
+        assert stages[f"pairs-{number}"].args["chosen_threshold"] == 2.0
+        assert stages[f"mpo-{number}"].args["resume_from_checkpoint"] == "auto"
+        assert stages[f"evaluate-{number}"].args["model_name_or_path"] == str(folder / f"mpo-{number}")
 
 
 def test_interrupted_round_goes_on(rounds, capsys):
@@ -146,10 +146,10 @@ def test_grpo_starts_from_the_mpo_model(rounds, tmp_path):
         "use_cpu": True,
         "disable_tqdm": True,
     }
-    run_stage(ResolvedStage("grpo", "grpo", recipe, "grpo.yaml"), learning_rate=0.0)
+    run_stage(Stage("grpo", "grpo", args=recipe), learning_rate=0.0)
     start = weights(folder / "mpo-2")
     assert all(torch.equal(value, start[name]) for name, value in weights(tmp_path).items())
     log = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
     assert [entry["step"] for entry in log if "ssb/effective_after" in entry] == [1, 2]
-    run_stage(ResolvedStage("grpo", "grpo", recipe, "grpo.yaml"))
+    run_stage(Stage("grpo", "grpo", args=recipe))
     assert any(not torch.equal(value, start[name]) for name, value in weights(tmp_path).items())

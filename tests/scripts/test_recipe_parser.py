@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Literal
 
 import pytest
+from transformers import TrainingArguments
 
 from trl_r1v2.scripts.parser import RecipeParser
 from trl_r1v2.scripts.recipe import RecipeError, read_recipe, value_problem
@@ -26,6 +27,7 @@ class Arguments:
     save_strategy: Colour | str = field(default="red", metadata={"help": "When."})
     mode: str = field(default="paper", metadata={"help": "Mode.", "choices": ["paper", "fresh"]})
     shout: bool = field(default=False, metadata={"help": "Loud."})
+    extra: dict | None = field(default=None, metadata={"help": "More."})
 
     def __post_init__(self):
         if self.max_steps == 0:
@@ -66,25 +68,23 @@ def test_config_with_equals_sign(tmp_path):
         ("output_dir: x\nlearning_rat: 1e-4\n", "unknown key 'learning_rat' (did you mean 'learning_rate'?)"),
         ("output_dir: x\nlearning-rate: 1e-4\n", "did you mean 'learning_rate'?"),
         ("output_dir: x\nnum_procesess: 2\n", "did you mean 'num_processes'?"),
-        ("output_dir: x\nwarmup_ratio: 0.1\n", "'warmup_ratio' is gone: use `warmup_steps`"),
         ("output_dir: x\nmax_steps: 1\nmax_steps: 2\n", "line 3, column 1: the key 'max_steps' stands here a second time"),
         ("output_dir: [x\nmax_steps: 1\n", "recipe.yaml, line 2, column 10"),
         ("\toutput_dir: x\n", "recipe.yaml, line 1, column 1"),
-        ("- a\n- b\n", "holds a list; a recipe is a YAML mapping"),
-        ("", "is empty; a recipe is a YAML mapping"),
+        ("- a\n- b\n", "a recipe is a YAML mapping"),
+        ("", "a recipe is a YAML mapping"),
         ("output_dir: x\nenv: [A]\n", "`env` takes a mapping"),
-        ("output_dir: x\n3: y\n", "the key 3 is no text"),
-        ("output_dir: x\nmax_steps: 1.5\n", "`max_steps: 1.5` does not fit, the key takes an integer"),
-        ("output_dir: x\nmax_steps: 10.0\n", "write 10"),
-        ("output_dir: x\nmax_steps: ten\n", "`max_steps: ten` does not fit, the key takes an integer"),
-        ("output_dir: x\nsave_strategy: no\n", "YAML reads a bare yes/no/on/off as a boolean"),
-        ("output_dir: x\nnames: accuracy\n", "write it as a list: [accuracy]"),
-        ("output_dir: x\nweights: [1e-4]\n", "write 1.0e-4"),
-        ("output_dir: 12\n", "put it in quotes"),
-        ("output_dir: x\nmode: papre\n", "the key takes paper or fresh"),
+        ("output_dir: x\n3: y\n", "its keys are text"),
+        ("output_dir: x\nmax_steps: 1.5\n", "`max_steps: 1.5` does not fit: should be a valid integer"),
+        ("output_dir: x\nmax_steps: 10.0\n", "`max_steps: 10.0` does not fit: should be a valid integer"),
+        ("output_dir: x\nmax_steps: ten\n", "`max_steps: \"ten\"` does not fit: should be a valid integer"),
+        ("output_dir: x\nsave_strategy: true\n", "should be 'red' or 'blue' or should be a valid string"),
+        ("output_dir: x\nnames: accuracy\n", "`names: \"accuracy\"` does not fit: should be a valid array"),
+        ("output_dir: x\nweights: [heavy]\n", "should be a valid number (at 0)"),
+        ("output_dir: 12\n", "`output_dir: 12` does not fit: should be a valid string"),
+        ("output_dir: x\nmode: papre\n", "should be 'paper' or 'fresh'"),
         ("output_dir: x\nmax_steps: 0\n", "`max_steps` is 0; give at least 1."),
         ("max_steps: 1\n", "required: --output_dir"),
-        ("output_dir: x\nmulti_gpu: 3\n", "is a flag, write true or false"),
     ],
 )  # fmt: skip
 def test_refused_recipes(capsys, tmp_path, recipe, expected):
@@ -100,12 +100,12 @@ def test_every_unknown_key_is_named_with_the_file(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["--learning_rat", "1"], "unknown argument --learning_rat (did you mean 'learning_rate'?)"),
+        (["--learning_rat", "1"], "unknown argument 'learning_rat' (did you mean 'learning_rate'?)"),
         # argparse would take this for an abbreviation of --learning_rate
-        (["--learn", "1"], "unknown argument --learn"),
-        (["other.yaml"], "a recipe is given as `--config FILE`"),
-        (["--config", "other.yaml"], "`--config` is given twice"),
-        (["--num_processes", "2"], "start it with `accelerate launch` or `trl-r1v2`"),
+        (["--learn", "1"], "unknown argument 'learn'"),
+        (["other.yaml"], "unknown argument 'other.yaml'"),
+        (["--config", "other.yaml"], "other.yaml: no such file"),
+        (["--num_processes", "2"], "--num_processes 2: this command's process cannot start others"),
         (["--max_steps", "ten"], "invalid int value: 'ten'"),
     ],
 )
@@ -116,9 +116,9 @@ def test_refused_command_lines(capsys, tmp_path, args, expected):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("recpe.yaml", "no such recipe file (the folder holds recipe.yaml)"),
-        ("absent/recipe.yaml", "there is no folder"),
-        ("", "is a folder"),
+        ("recpe.yaml", "no such file; in its folder there is recipe.yaml"),
+        ("absent/recipe.yaml", "in its folder there is no recipe"),
+        ("", "cannot be read"),
     ],
 )
 def test_missing_recipe(tmp_path, name, expected):
@@ -132,7 +132,7 @@ def test_launch_keys_of_a_recipe_are_ignored_by_the_script_and_returned_to_the_l
     recipe = "output_dir: x\nnum_processes: 2\nmulti_gpu: true\ncpu: false\nmain_process_port: null\n"
     (arguments,) = parse(tmp_path, recipe)
     assert arguments.output_dir == "x"
-    options = {"return_remaining_strings": True, "separate_remaining_strings": True}
+    options = {"return_remaining_strings": True}
     arguments, of_recipe, of_command = parse(tmp_path, recipe, "--mixed_precision=bf16", "--shout", **options)
     assert of_recipe == ["--num_processes", "2", "--multi_gpu"]
     assert of_command == ["--mixed_precision=bf16"]
@@ -150,11 +150,11 @@ def test_environment_of_a_recipe(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("value", "hint", "fits"),
     [
-        (1, float, True), (True, float, False), (True, int, False), ("1e-4", float, True), (1.0, int, False),
+        (1, float, True), (True, float, False), (True, int, False), ("1e-4", float, False), (1.0, int, False),
         (None, int | None, True), (None, int, False), ("red", Colour, True), (False, Colour | str, False),
         ("a", Literal["a", "b"], True), ("c", Literal["a", "b"], False), ([1, 2.5], list[float], True),
         (["1"], list[float], False), ({"a": 1}, dict | str | None, True), ([1], dict | None, False),
-        (["x"], None | str | list[str], True), ([{"path": "x"}], list[Arguments], True), (["x"], list[Arguments], False),
+        (["x"], None | str | list[str], True), ([{"output_dir": "x"}], list[Arguments], True), (["x"], list[Arguments], False),
     ],
 )  # fmt: skip
 def test_kinds_of_values(value, hint, fits):
@@ -163,7 +163,17 @@ def test_kinds_of_values(value, hint, fits):
 
 @pytest.mark.parametrize("value", [True, False, "checkpoint-3", None])
 def test_resume_from_checkpoint_takes_booleans_as_the_trainer_does(value):
-    assert value_problem("resume_from_checkpoint", value, str | None) is None
+    recipe = {"output_dir": "x", "resume_from_checkpoint": value}
+    (arguments,) = RecipeParser((TrainingArguments,)).parse_recipe(recipe, "here")
+    assert arguments.resume_from_checkpoint == value
+
+
+def test_values_are_read_as_yaml_1_2_has_them(tmp_path):
+    """TRL's parser reads `1e-7` as text where no argument's type converts it, and `no` as false."""
+    recipe = "output_dir: x\nsave_strategy: no\nshout: True\nweights: [1e-4, -2E+3]\nextra: {min_lr: 1e-7, on: off}\n"
+    (arguments,) = parse(tmp_path, recipe)
+    assert (arguments.save_strategy, arguments.shout, arguments.weights) == ("no", True, [1e-4, -2000.0])
+    assert arguments.extra == {"min_lr": 1e-7, "on": "off"}
 
 
 def test_parse_recipe_raises_instead_of_ending_the_program():
@@ -173,24 +183,6 @@ def test_parse_recipe_raises_instead_of_ending_the_program():
         RecipeParser((Arguments,)).parse_recipe({"output_dir": "x", "max_step": 2}, "here")
     with pytest.raises(RecipeError, match="here: `max_steps` is 0"):
         RecipeParser((Arguments,)).parse_recipe({"output_dir": "x", "max_steps": 0}, "here")
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("learning_rate: fast", "`learning_rate: fast` does not fit, the key takes a number"),
-        ("max_steps: many", "`max_steps: many` does not fit, the key takes an integer"),
-        ("shout: maybe", "`shout: maybe` does not fit, the key takes true or false"),
-    ],
-)
-def test_text_that_is_no_number_is_refused_with_the_recipes_name(capsys, tmp_path, line, expected):
-    message = refusal(capsys, tmp_path, f"output_dir: x\n{line}\n")
-    assert f"recipe.yaml: {expected}" in message
-
-
-def test_text_that_is_a_number_is_taken(tmp_path):
-    (arguments,) = parse(tmp_path, "output_dir: x\nlearning_rate: 1e-4\nmax_steps: '12'\nshout: 'yes'\n")
-    assert (arguments.learning_rate, arguments.max_steps, arguments.shout) == (1e-4, 12, True)
 
 
 def test_a_choice_may_be_left_at_its_default_of_none(tmp_path):

@@ -21,9 +21,9 @@ from transformers import AutoProcessor, Trainer
 from tests.support.pooling_server import reward_serving
 from tests.support.tiny_qwen_vl import build_qwen_vl
 from trl_r1v2.scripts import align, grpo, mpo
-from trl_r1v2.scripts import launch as launcher
+from trl_r1v2.scripts import parser as launcher
 from trl_r1v2.scripts.loading import import_by_name
-from trl_r1v2.scripts.main import run_command
+from trl_r1v2.scripts.main import main
 from trl_r1v2.scripts.recipe import read_recipe
 from trl_r1v2.vlm.activation import component_of
 
@@ -162,7 +162,7 @@ def test_a_recipe_becomes_a_command_line_of_accelerate(path, monkeypatch):
     if "env" in recipe:
         monkeypatch.setenv("R1V2_REWARD_URL", "")  # set by the recipe, taken back by the fixture
     machine = ["--machine_rank", "1", "--main_process_ip", "10.0.0.1"] if "num_machines" in recipe else []
-    assert run_command(command, ["--config", path, *machine]) == 0
+    assert main([command, "--config", path, *machine]) == 0
     (parsed,) = launched
     assert (parsed.module, parsed.training_script) == (True, f"trl_r1v2.scripts.{command}")
     assert parsed.training_script_args == ["--config", path]

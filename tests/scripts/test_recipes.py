@@ -1,13 +1,13 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """Every recipe of the repository is parsed by the parser of its command."""
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
-from trl_r1v2.scripts.main import COMMANDS
-from trl_r1v2.scripts.pipeline import ResolvedStage, resolve_stages
+from trl_r1v2.scripts.main import COMMANDS, script_of
 from trl_r1v2.scripts.recipe import read_recipe
 from trl_r1v2.scripts.run import main, make_parser
 
@@ -17,10 +17,10 @@ RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if "acceler
 PIPELINES = [path for path in RECIPES if "stages" in read_recipe(path)]
 
 
-def stages_of(pipeline: Path):
-    """The run arguments and resolved stages of a pipeline recipe."""
-    (run_args,) = make_parser("prog").parse_args_and_config(["--config", str(pipeline)])
-    return run_args, resolve_stages(run_args.stages, run_args.output_dir, pipeline.parent)
+def stages_of(pipeline: Path, *args: str):
+    """The resolved stages of a pipeline recipe."""
+    (run_args,) = make_parser("prog").parse_args_and_config(["--config", str(pipeline), *args])
+    return run_args.resolve()
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -28,17 +28,17 @@ def test_dry_run_of_every_pipeline(pipeline, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     args = ["--config", str(pipeline), "--output_dir", str(tmp_path / "out"), "--dry_run"]
     main(*make_parser("prog").parse_args_and_config(args))
-    assert f"The recipes of {len(stages_of(pipeline)[1])} stages are in order" in capsys.readouterr().out
+    assert f"The recipes of {len(stages_of(pipeline))} stages are in order" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_pipeline_in_another_folder_writes_nowhere_else(pipeline, tmp_path):
     """`--output_dir` moves the whole pipeline: no stage still names the folder of the recipe."""
-    (run_args,) = make_parser("prog").parse_args_and_config(["--config", str(pipeline)])
-    for stage in resolve_stages(run_args.stages, str(tmp_path / "out"), pipeline.parent):
-        assert stage.output_dir is not None and tmp_path / "out" in stage.output_dir.parents
-        assert run_args.output_dir not in str(stage.recipe)
+    usual = read_recipe(pipeline)["output_dir"]
+    for stage in stages_of(pipeline, "--output_dir", str(tmp_path / "out")):
+        assert stage.output_dir is not None and tmp_path / "out" in Path(stage.output_dir).parents
+        assert usual not in str(stage.args)
 
 
 def single_recipes() -> list:
@@ -46,7 +46,7 @@ def single_recipes() -> list:
     in_pipelines = {
         (pipeline.parent / stage.config).resolve()
         for pipeline in PIPELINES
-        for stage in stages_of(pipeline)[0].stages
+        for stage in stages_of(pipeline)
         if stage.config is not None
     }
     found = []
@@ -64,7 +64,7 @@ def test_every_other_recipe_names_its_command_and_fits_it(path, command, monkeyp
     monkeypatch.chdir(ROOT)
     # a recipe for GPUs is parsed as on one
     monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: True)
-    ResolvedStage(path.stem, command, read_recipe(path), str(path)).check()
+    importlib.import_module(script_of(command)).make_parser().parse_recipe(read_recipe(path), str(path))
 
 
 def test_recipes_named_in_documents_exist_and_belong_to_their_command():

@@ -15,7 +15,7 @@ import yaml
 
 from trl_r1v2.scripts.recipe import RecipeError
 from trl_r1v2.scripts.run import main, make_parser
-from trl_r1v2.scripts.stage_process import clock, describe_exit, folder_lock, log_lines
+from trl_r1v2.scripts.stage_process import folder_lock, log_lines
 
 
 # Appends its name to `ran` and writes a file to its own folder.
@@ -81,8 +81,8 @@ def test_changed_recipe_runs_that_stage_and_all_after_it(tmp_path, capsys):
     assert "b: running (its recipe changed: value)" in out and "c: running (an earlier stage runs again)" in out
     # what the stage wrote before is kept apart from what it writes now
     assert (tmp_path / "out" / "b" / "value").read_text() == "2"
-    assert (tmp_path / "out" / "replaced" / "b-1" / "value").read_text() == "None"
-    assert f"b: earlier output moved to {tmp_path / 'out' / 'replaced' / 'b-1'}" in out
+    assert (next((tmp_path / "out" / "replaced").glob("b-*")) / "value").read_text() == "None"
+    assert f"b: earlier output moved to {tmp_path / 'out' / 'replaced' / 'b-'}" in out
     assert run(recipe) == []
 
 
@@ -108,10 +108,9 @@ def test_failing_stage_stops_the_run_and_the_next_run_goes_on_there(tmp_path, ca
     recipe = write_pipeline(tmp_path, "a", "b", "c", b={"fail": "tea"})
     with pytest.raises(SystemExit) as ended:
         run(recipe)
-    assert ended.value.code == 1
-    error = capsys.readouterr().err
-    assert "Stage 'b' failed (exit code 1)" in error and str(tmp_path / "out" / "logs" / "b.log") in error
-    assert "  | working on b\n  | no more tea" in error
+    error = ended.value.code
+    assert error.startswith("Stage 'b' failed (exit code 1)") and str(tmp_path / "out" / "logs" / "b.log") in error
+    assert error.endswith("  | working on b\n  | no more tea")
     assert marker(recipe, "b")["status"] == "failed"
     assert not (tmp_path / "out" / "stages" / "c.json").exists()
     with pytest.raises(SystemExit):
@@ -129,12 +128,9 @@ def test_lost_output_runs_again(tmp_path):
     assert run(recipe) == ["b"]
 
 
-def test_only_and_from_stage(tmp_path):
+def test_only(tmp_path):
     recipe = write_pipeline(tmp_path, "a", "b", "c")
-    with pytest.raises(RecipeError, match="stage 'a' comes before 'b' and is not finished \\(not run yet\\)"):
-        run(recipe, "--from_stage", "b")
     assert run(recipe) == ["a", "b", "c"]
-    assert run(recipe, "--from_stage", "b") == ["b", "c"]
     assert run(recipe, "--only", "b") == ["b"]
     # c read what b had written before
     assert run(recipe) == ["c"]
@@ -160,7 +156,7 @@ def test_second_run_in_the_same_folder_is_refused(tmp_path):
     recipe = write_pipeline(tmp_path, "a")
     run(recipe)
     with folder_lock(tmp_path / "out"):
-        with pytest.raises(RecipeError, match="another run is at work"):
+        with pytest.raises(RecipeError, match="another run, or a stage that it left"):
             run(recipe)
     assert run(recipe) == []
 
@@ -169,7 +165,7 @@ def test_dry_run_writes_nothing_and_says_what_would_run(tmp_path, capsys):
     recipe = write_pipeline(tmp_path, "a", "b")
     assert run(recipe, "--dry_run") == []
     assert not (tmp_path / "out").exists()
-    assert "a: python" in (out := capsys.readouterr().out) and "would run (not run yet)" in out
+    assert "a: would run (not run yet)" in capsys.readouterr().out
 
 
 def test_dry_run_checks_every_recipe_with_its_own_parser(tmp_path):
@@ -186,7 +182,7 @@ def test_dry_run_checks_every_recipe_with_its_own_parser(tmp_path):
             run(recipe, *args)
         message = str(refused.value)
         assert "unknown key 'num_sample' (did you mean 'num_samples'" in message and "evaluate.yaml" in message
-        assert "stage 'second': the following arguments are required" in message
+        assert "the following arguments are required" in message
         assert "stage 'third': there is no program 'no-such-program'" in message
     # a wrong recipe of any stage is found before the first one runs
     assert not (tmp_path / "out").exists()
@@ -195,12 +191,12 @@ def test_dry_run_checks_every_recipe_with_its_own_parser(tmp_path):
 @pytest.mark.parametrize(
     ("stage", "expected"),
     [
-        ({"name": "a", "comand": "grpo"}, "unknown key 'comand'; did you mean 'command'?"),
-        ({"name": "a"}, "a stage needs `name` and `command`"),
-        ({"name": "a", "command": "grop"}, "unknown command 'grop'; did you mean grpo?"),
+        ({"name": "a", "comand": "grpo"}, "Unexpected keyword argument (at 0.comand)"),
+        ({"name": "a"}, "Field required (at 0.command)"),
+        ({"name": "a", "command": "grop"}, "unknown command 'grop' (did you mean 'grpo'?)"),
         ({"name": "../a", "command": "grpo"}, "letters, digits, - and _"),
-        ({"name": "a", "command": "grpo", "args": ["x"]}, "`args` takes a mapping"),
-        ({"name": "a", "command": ["sleep", 1]}, "put numbers in quotes"),
+        ({"name": "a", "command": "grpo", "args": ["x"]}, "should be an object"),
+        ({"name": "a", "command": ["sleep", 1]}, "should be a valid string"),
     ],
 )
 def test_refused_stages(tmp_path, capsys, stage, expected):
@@ -220,13 +216,8 @@ def test_refused_overrides(tmp_path, override, expected):
 
 
 def test_two_stages_of_one_name(tmp_path):
-    with pytest.raises(RecipeError, match="two stages are called 'a'"):
+    with pytest.raises(RecipeError, match="two of them are called alike"):
         run(write_pipeline(tmp_path, "a", "b", "a"))
-
-
-def test_verbose_shows_what_the_stage_prints(tmp_path, capfdbinary):
-    run(write_pipeline(tmp_path, "a"), "--verbose")
-    assert b"working on a\n" in capfdbinary.readouterr().out
 
 
 def test_terminal_shows_one_line_a_stage_with_the_latest_progress(tmp_path):
@@ -261,10 +252,10 @@ def test_terminal_shows_one_line_a_stage_with_the_latest_progress(tmp_path):
             seen.touch()
     os.close(ours)
     assert process.wait(timeout=30) == 0
-    lines = [line.strip() for line in shown.decode().split("\r\n")]
-    assert any("slow" in line and "waiting" in line and "not run yet" in line for line in lines)
-    assert any("slow" in line and "running" in line and "60% of it" in line for line in lines)
-    assert any("slow" in line and "finished" in line and re.search(r"\d:\d\d\b", line) for line in lines)
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()))
+    assert any("slow: running (not run yet)" in line for line in lines)
+    assert any(re.search(r"\[2/2\] slow 0:00:\d\d 60% of it", line) for line in lines)
+    assert any(re.search(r"\[2/2\] slow: finished after 0:00:\d\d", line) for line in lines)
 
 
 def is_alive(pid: int) -> bool:
@@ -311,7 +302,7 @@ def test_a_signal_ends_the_stage_and_its_children(tmp_path, signal_number):
     os.kill(process.pid, signal_number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal_number
-    assert "Traceback" not in error and "goes on with the stage that was stopped" in error
+    assert "Traceback" not in error and "the same command goes on from there" in error
     wait_for(lambda: not is_alive(stage_pid) and not is_alive(child_pid))
     assert json.loads((tmp_path / "out" / "stages" / "a.json").read_text())["status"] == "interrupted"
 
@@ -320,12 +311,5 @@ def test_log_lines_keep_the_latest_state_of_a_progress_bar(tmp_path):
     log = tmp_path / "log"
     log.write_bytes(b"start\n 10%\r 50%\r\x1b[32m100%\x1b[0m\nlast\n\n")
     assert log_lines(log, 2) == ["100%", "last"]
-    assert log_lines(tmp_path / "absent", 2) == []
     log.write_text("x" * 1000)
-    assert log_lines(log, 1) == ["x" * 240 + "…"]
-
-
-def test_words_for_durations_and_exits():
-    assert [clock(seconds) for seconds in (5.9, 65, 3661)] == ["0:05", "1:05", "1:01:01"]
-    assert describe_exit(3) == "exit code 3"
-    assert "memory" in describe_exit(-9) and "memory" not in describe_exit(-15)
+    assert log_lines(log, 1) == ["x" * 240]

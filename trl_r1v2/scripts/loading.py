@@ -10,12 +10,13 @@ import functools
 import importlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..checks.rows import DatasetError
-from .recipe import RecipeError, extend_search_path, read_recipe, refusals_of
+from .recipe import RecipeError, read_recipe, refusals_of
 
 
 def load_splits(path: str, name: str | None = None, *, streaming: bool = False):
@@ -100,6 +101,16 @@ def take_split(splits, split: str, *, entry: str, source: str):
             f"dataset {source} has no split {split!r}, only {', '.join(map(repr, splits))}. Correct `{entry}`."
         )
     return splits[split]
+
+
+def search_path() -> list[str]:
+    """Where modules that a recipe names are looked for: the working directory, and the clone this package runs from."""
+    return [os.getcwd(), str(Path(__file__).parents[2])]
+
+
+def extend_search_path() -> None:
+    """Put [`search_path`] before the installed packages."""
+    sys.path[:0] = [folder for folder in search_path() if folder not in sys.path]
 
 
 def import_by_name(name: str, *, entry: str) -> Any:

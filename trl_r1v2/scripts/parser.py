@@ -1,30 +1,31 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-`RecipeParser`: TRL's `TrlParser`, which refuses what TRL's scripts let pass.
-
-Covers recipe and command line of one command, up to the dataclasses. Does not cover the choice of the command
-(`cli/main.py`) nor starting processes (`cli/launch.py`).
+`RecipeParser`: TRL's `TrlParser`, which refuses what TRL's scripts let pass, and starts the command, in several processes
+through `accelerate launch` as `trl` does. The launcher's options are accelerate's own; `accelerate_config` is TRL's.
 """
 
 import argparse
 import dataclasses
+import functools
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any, Literal, get_type_hints
 
+import torch
+from accelerate.commands.config.config_args import default_config_file
+from accelerate.commands.launch import launch_command, launch_command_parser
 from trl import TrlParser
+from trl.cli.accelerate_config import resolve_accelerate_config_argument
+from trl.cli.commands.training import _subtract_subsequence
 
-from .recipe import (
-    RecipeError,
-    config_path,
-    join_config_option,
-    read_recipe,
-    suggest,
-    unknown_key_message,
-    value_problem,
-)
-from .terminal import print_page
+from .recipe import RecipeError, config_of, refusals_of, unknown, value_problem
+
+
+# What a recipe cannot ask of `accelerate launch`, because the command itself decides it.
+_RESERVED = {"help", "module", "no_python", "training_script", "training_script_args", "env"}
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -35,171 +36,140 @@ class RecipeParser(TrlParser):
     """
     Parser of a command's recipe and command line into dataclasses.
 
-    Everything of [`trl.TrlParser`] holds: a recipe's keys are the defaults, the command line overrides them, `env` sets
-    environment variables. What differs: an unknown key, a key given twice, a value of the wrong kind, a missing file
-    and broken YAML end the program with exit code 2 and a message that names file, key and close matches, as does a
-    dataclass that refuses its values. Keys of `accelerate launch` (`num_processes`, `accelerate_config`, …) are
-    accepted in every recipe: the launcher takes them, the script's own process ignores them. Arguments cannot be
+    As for [`trl.TrlParser`], a recipe's keys are the defaults, the command line overrides them, and `env` sets environment
+    variables. What differs: an unknown key, a key given twice, a value of the wrong kind, a missing file and broken YAML
+    end the program with exit code 2 and a message that names file, key and close matches, as does a dataclass that refuses
+    its values. Keys of `accelerate launch` are accepted in every recipe: the launcher takes them. Arguments cannot be
     abbreviated.
-
-    Args:
-        dataclass_types (`type` or `Iterable[type]`, *optional*):
-            Dataclasses to fill, in the order in which they are returned.
-        **kwargs:
-            Further arguments of `argparse.ArgumentParser`, for example `prog`.
-
-    Attributes:
-        recipe_path (`Path` or `None`):
-            The recipe read by the last `parse_args_and_config`.
-
-    Example:
-
-    ```python
-    >>> parser = RecipeParser((GRPOScriptArguments, SSBGRPOConfig))
-    >>> script_args, training_args = parser.parse_args_and_config(["--config", "grpo.yaml", "--max_steps", "10"])
-    ```
     """
 
-    def __init__(self, dataclass_types: type | Iterable[type] | None = None, **kwargs):
-        kwargs = {
-            "allow_abbrev": False,
-            "usage": "%(prog)s --config recipe.yaml [--key value ...]",
-            "formatter_class": _HelpFormatter,
-            **kwargs,
-        }
-        super().__init__(dataclass_types, **kwargs)
-        self.recipe_path: Path | None = None
+    def __init__(self, dataclass_types=None, **kwargs):
+        usage = "%(prog)s --config recipe.yaml [--key value ...]"
+        super().__init__(dataclass_types, allow_abbrev=False, usage=usage, formatter_class=_HelpFormatter, **kwargs)
+        self.recipe_path: str | None = None
 
-    def parse_args_and_config(
-        self,
-        args: Iterable[str] | None = None,
-        return_remaining_strings: bool = False,
-        fail_with_unknown_args: bool = True,
-        separate_remaining_strings: bool = False,
-    ) -> tuple[Any, ...]:
+    def parse_args_and_config(self, args=None, return_remaining_strings=False, **kwargs) -> tuple[Any, ...]:
         """
-        Parse recipe and command line.
-
-        Args:
-            args (`Iterable[str]`, *optional*, defaults to `sys.argv[1:]`):
-                Command line.
-            return_remaining_strings (`bool`, *optional*, defaults to `False`):
-                Return the options of `accelerate launch` as well, those of the recipe before those of the command line.
-                Without it, such options are ignored in the recipe and refused on the command line.
-            fail_with_unknown_args (`bool`, *optional*, defaults to `True`):
-                Kept for TRL's signature; unknown keys are refused in either case.
-            separate_remaining_strings (`bool`, *optional*, defaults to `False`):
-                Return the launch options as two lists: recipe's, command line's.
-
-        Returns:
-            `tuple`: The dataclasses, and the launch options if asked for.
+        Parse recipe and command line. With `return_remaining_strings` the options of `accelerate launch` come last, those
+        of the recipe and those of the command line; otherwise the former are ignored and the latter refused.
         """
-        args = join_config_option(list(args) if args is not None else sys.argv[1:])
-        launch_strings = []
-        self.recipe_path = None
         try:
-            self.recipe_path = config_path(args)
-            if self.recipe_path is not None:
-                launch_strings = self._check_recipe(read_recipe(self.recipe_path), str(self.recipe_path))
-            *outputs, _, remaining = super().parse_args_and_config(
-                args, return_remaining_strings=True, separate_remaining_strings=True
-            )
-            self._check_command_line(remaining, launch_allowed=return_remaining_strings)
+            recipe, self.recipe_path, args = config_of(list(sys.argv[1:] if args is None else args))
+            *outputs, of_recipe, of_command = self._parse(recipe, self.recipe_path or "command line", args)
+            if of_command and not return_remaining_strings:
+                raise RecipeError(f"{' '.join(of_command)}: this command's process cannot start others")
         except RecipeError as error:
             super().error(str(error))
-        except (ValueError, TypeError) as error:
-            # from a dataclass' `__post_init__`: the user's values, not our code
-            super().error(f"{self.recipe_path}: {error}" if self.recipe_path else str(error))
-        if not return_remaining_strings:
-            return tuple(outputs)
-        if separate_remaining_strings:
-            return (*outputs, launch_strings, remaining)
-        return (*outputs, launch_strings + remaining)
+        return (*outputs, of_recipe, of_command) if return_remaining_strings else tuple(outputs)
 
     def parse_recipe(self, recipe: dict[str, Any], place: str) -> tuple[Any, ...]:
+        """Parse a recipe at hand, which messages call `place`, without its `env`; raise a [`RecipeError`] if it fails."""
+        return tuple(self._parse(recipe, place, [])[:-2])
+
+    def run(self, main: Callable, args: list[str] | None = None, module: str | None = None) -> int:
         """
-        Parse a recipe that is at hand as a mapping. Its `env` is not applied.
-
-        Args:
-            recipe (`dict[str, Any]`):
-                Recipe as [`~trl_r1v2.scripts.recipe.read_recipe`] returns it.
-            place (`str`):
-                How messages call it.
-
-        Returns:
-            `tuple`: The dataclasses.
-
-        Raises:
-            RecipeError: The recipe cannot be used.
+        Parse, and call `main` with the dataclasses, or have `accelerate launch` start `module` in several processes.
+        Return the exit code: 2 where recipe, data or checkpoint are refused, without a traceback.
         """
-        self._check_recipe(recipe, place)
-        self.set_defaults_with_config(**{key: value for key, value in recipe.items() if key != "env"})
+        from ..checks.rows import DatasetError
+        from ..vlm.errors import CheckpointError
+
+        outputs = self.parse_args_and_config(args, return_remaining_strings=module is not None)
         try:
-            return self.parse_args_into_dataclasses(args=[], look_for_args_file=False)
-        except (ValueError, TypeError) as error:
-            raise RecipeError(f"{place}: {error}") from error
+            if module is not None:
+                *outputs, of_recipe, of_command = outputs
+                if needs_launcher(of_recipe + of_command):
+                    launch(module, of_recipe, of_command, _subtract_subsequence(args, of_command))
+                    return 0
+            main(*outputs)
+        except (RecipeError, DatasetError, CheckpointError) as error:
+            print(f"{self.prog}: error: {error}", file=sys.stderr)
+            return 2
+        except CalledProcessError as error:  # the script's own process has said what went wrong
+            return error.returncode
+        return 0
 
     def error(self, message: str):
         """Raise what argparse complains about as a `RecipeError`; `parse_args_and_config` ends the program with it."""
         raise RecipeError(message)
 
-    def print_help(self, file: Any = None):
-        """Print the help, to standard output as a page whose reader may leave early."""
-        if file is None:
-            print_page(self.format_help().removesuffix("\n"))
-        else:
-            super().print_help(file)
+    def _parse(self, recipe: dict[str, Any], place: str, args: list[str]) -> tuple[Any, ...]:
+        """The dataclasses, and the launch options of recipe and command line; a [`RecipeError`] for all it refuses."""
+        known, of_recipe, problems = self._types(), [], []
+        for key, value in recipe.items():
+            if key in known:
+                problems.append(value_problem(key, value, known[key]))
+            elif key not in launch_options():
+                problems += [unknown("key", key, {*known, *launch_options(), "env"})] * (key != "env")
+            elif value is not None and not (launch_options()[key] and value is False):
+                of_recipe += [f"--{key}"] if launch_options()[key] else [f"--{key}", str(value)]
+        if any(problems):
+            raise RecipeError("\n  ".join(f"{place}: {problem}" for problem in problems if problem))
+        self.set_defaults_with_config(**{key: value for key, value in recipe.items() if key in known})
+        try:
+            *outputs, of_command = self.parse_args_into_dataclasses(args, return_remaining_strings=True)
+        except (ValueError, TypeError) as error:  # from a dataclass' `__post_init__`: the user's values, not our code
+            raise RecipeError(f"{place}: {error}") from error
+        for token in launch_entries(of_command)[1]:
+            name = token.removeprefix("--").split("=")[0]
+            raise RecipeError(unknown("argument", name, {*known, *launch_options(), "config"}))
+        return (*outputs, of_recipe, of_command)
 
-    def _known_keys(self) -> dict[str, Any]:
-        """Names of all fields, with their resolved type hints; a field with choices has them as its hint."""
-        known = {}
+    def _types(self) -> dict[str, Any]:
+        """The type of every field; a field with choices has them as its type."""
+        types = {}
         for dataclass_type in self.dataclass_types:
             hints = get_type_hints(dataclass_type)
             for field in dataclasses.fields(dataclass_type):
                 choices = field.metadata.get("choices")
-                known[field.name] = Literal[tuple(choices)] if choices else hints[field.name]
-                if field.default is None:
-                    known[field.name] = known[field.name] | None
-        return known
+                hint = Literal[tuple(choices)] if choices else hints[field.name]
+                types[field.name] = hint | None if field.default is None else hint
+        if "resume_from_checkpoint" in types:
+            types["resume_from_checkpoint"] |= bool  # text by its declaration, by its documentation a boolean as well
+        return types
 
-    def _check_recipe(self, recipe: dict[str, Any], place: str) -> list[str]:
-        """Refuse unknown keys and values of the wrong kind; return the options of `accelerate launch` among them."""
-        known = self._known_keys()
-        launch_strings, problems = [], []
-        for key, value in recipe.items():
-            if key == "env":
-                continue
-            if key in known:
-                problems.append(value_problem(key, value, known[key]))
-                continue
-            # imports torch: only when there is a key that is not the script's own
-            from .launch import is_launch_option, launch_option_names, recipe_option
 
-            if is_launch_option(key):
-                launch_strings += recipe_option(key, value)
-            else:
-                problems.append(unknown_key_message(key, {*known, *launch_option_names(), "env"}))
-        problems = [problem for problem in problems if problem]
-        if problems:
-            raise RecipeError("\n  ".join(f"{place}: {problem}" for problem in problems))
-        return launch_strings
+@functools.cache
+def launch_options() -> dict[str, bool]:
+    """The options of `accelerate launch`, with underscores, and `accelerate_config`; whether each is a flag."""
+    actions = [action for action in launch_command_parser()._actions if action.dest not in _RESERVED]
+    options = {option: action.nargs == 0 for action in actions for option in action.option_strings}
+    named = {option[2:].replace("-", "_"): is_flag for option, is_flag in options.items() if option.startswith("--")}
+    return {**named, "accelerate_config": False}
 
-    def _check_command_line(self, remaining: list[str], launch_allowed: bool) -> None:
-        """Refuse what is neither an argument of the script nor, where allowed, an option of `accelerate launch`."""
-        if not remaining:
-            return
-        from .launch import launch_option_names, stray_tokens
 
-        known = self._known_keys()
-        stray = stray_tokens(remaining)
-        for token in stray:
-            if token.startswith("--"):
-                name = token.removeprefix("--").split("=")[0]
-                raise RecipeError(f"unknown argument {token}{suggest(name, {*known, *launch_option_names()})}")
-            hint = " (a recipe is given as `--config FILE`)" if Path(token).suffix in (".yaml", ".yml") else ""
-            raise RecipeError(f"unexpected argument {token!r}{hint}")
-        if not launch_allowed:
-            raise RecipeError(
-                f"{' '.join(remaining)}: options of `accelerate launch` are no arguments of this process; start it "
-                "with `accelerate launch` or `trl-r1v2`"
-            )
+def launch_entries(strings: list[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Launch options by name, each with its value if it takes one, and the strings that are neither."""
+    entries, stray, open_key = {}, [], None
+    for string in strings:
+        name, equals, value = string.partition("=")
+        key = name[2:].replace("-", "_") if name.startswith("--") else ""
+        if key in launch_options():
+            entries[key] = [f"--{key}", value] if equals else [f"--{key}"]
+            open_key = None if equals or launch_options()[key] else key
+        elif open_key is not None:
+            entries[open_key].append(string)
+            open_key = None
+        else:
+            stray.append(string)
+    return entries, stray
+
+
+def needs_launcher(launch_strings: list[str]) -> bool:
+    """
+    Whether `accelerate launch` has to start the script: when a launch option is given, `accelerate config` has left a
+    default, or there are several accelerators. A process that a launcher has started never launches again.
+    """
+    several = torch.accelerator.is_available() and torch.accelerator.device_count() > 1
+    return "LOCAL_RANK" not in os.environ and (bool(launch_strings) or Path(default_config_file).is_file() or several)
+
+
+def launch(module: str, of_recipe: list[str], of_command: list[str], script_args: list[str]) -> None:
+    """Start `python -m module` with its arguments by `accelerate launch`; options of the command line win."""
+    entries, winning = launch_entries(of_recipe)[0], launch_entries(of_command)[0]
+    if {"accelerate_config", "config_file"} & winning.keys():
+        entries = {key: entry for key, entry in entries.items() if key not in ("accelerate_config", "config_file")}
+    strings = [string for entry in {**entries, **winning}.values() for string in entry]
+    with refusals_of("accelerate launch"):
+        strings = resolve_accelerate_config_argument(strings)
+        launch_command(launch_command_parser().parse_args([*strings, "--module", module, *script_args]))

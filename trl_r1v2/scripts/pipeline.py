@@ -1,13 +1,10 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-A pipeline recipe: its stages and what each of them runs.
+The stages of a pipeline recipe: what each runs, what is on disk about it, and whether a run therefore starts it.
 
-Covers reading, resolving and checking stages. Does not cover which of them are finished (`pipeline_state.py`) nor
-starting their processes (`stage_process.py`). Imports neither torch nor trl, unless a stage is checked.
+Does not cover running (`run.py`, `stage_process.py`). Imports neither torch nor trl, unless a stage is checked.
 """
 
-import difflib
-import hashlib
 import importlib
 import json
 import os
@@ -17,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from .main import COMMANDS
-from .recipe import RecipeError, extend_search_path, read_recipe
+from .loading import extend_search_path
+from .main import COMMANDS, script_of
+from .recipe import RecipeError, read_recipe, unknown
 
 
 @dataclass
@@ -40,166 +36,118 @@ class Stage:
             arguments. `${output_dir}` stands for the pipeline's output folder, here and in `command`.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}
+
     name: str
     command: str | list[str]
     config: str | None = None
     args: dict[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def from_mapping(cls, index: int, mapping: dict[str, Any]) -> "Stage":
-        """
-        Read one entry of `stages`.
+    def __post_init__(self):
+        self.place = f"stage {self.name!r}"
+        if not self.name.replace("-", "").replace("_", "").isalnum():
+            raise ValueError(f"{self.place}: a name takes letters, digits, - and _, because files are called by it.")
+        if isinstance(self.command, str) and self.command not in COMMANDS:
+            refusal = unknown("command", self.command, COMMANDS)
+            raise ValueError(f"{self.place}: {refusal}; a program is given as a list.")
 
-        Raises:
-            RecipeError: A key is unknown or missing, or a value has the wrong kind.
-        """
-        place = f"stages[{index}]" + (f" ({mapping['name']})" if "name" in mapping else "")
-        fields = cls.__dataclass_fields__
-        for key in mapping:
-            if key not in fields:
-                close = difflib.get_close_matches(str(key), fields, n=1)
-                hint = f"did you mean {close[0]!r}? " if close else ""
-                raise RecipeError(f"{place}: unknown key {key!r}; {hint}A stage has {', '.join(fields)}.")
-        if not mapping.get("name") or not mapping.get("command"):
-            raise RecipeError(f"{place}: a stage needs `name` and `command`.")
-        stage = cls(**mapping)
-        if not isinstance(stage.name, str) or not stage.name.replace("-", "").replace("_", "").isalnum():
-            raise RecipeError(f"{place}: the name takes letters, digits, - and _, because files are called by it.")
-        if not isinstance(stage.args, dict) or not isinstance(stage.config, str | None):
-            raise RecipeError(f"{place}: `args` takes a mapping of recipe keys and `config` the path of a recipe.")
-        if isinstance(stage.command, list):
-            if not all(isinstance(part, str) for part in stage.command):
-                raise RecipeError(f"{place}: `command` as a list takes text; put numbers in quotes.")
-        elif stage.command not in COMMANDS:
-            close = difflib.get_close_matches(str(stage.command), COMMANDS, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(close)}" if close else f"there are {', '.join(COMMANDS)}"
-            raise RecipeError(f"{place}: unknown command {stage.command!r}; {hint}? A program is given as a list.")
-        return stage
+    def resolve(self, recipe_folder: Path, output_dir: str, overrides: dict[str, Any]) -> None:
+        """Fill in the recipe, what overrides it, and what `${output_dir}` stands for."""
+        recipe = {}
+        if self.config is not None:
+            recipe = read_recipe(recipe_folder / self.config)
+            self.place += f" ({os.path.relpath(recipe_folder / self.config)})"
+        written = json.dumps([self.command, {**recipe, **self.args, **overrides}], default=str)
+        self.command, self.args = json.loads(written.replace("${output_dir}", json.dumps(output_dir)[1:-1]))
+        self.folder, self.output_dir = Path(output_dir), self.args.get("output_dir")
+        self.log_path, self.recipe_path, self.marker_path = (
+            self.folder / kind / f"{self.name}{ending}"
+            for kind, ending in (("logs", ".log"), ("recipes", ".yaml"), ("stages", ".json"))
+        )
 
-
-@dataclass
-class ResolvedStage:
-    """
-    What a stage runs, with its recipe and the placeholders filled in.
-
-    Args:
-        name (`str`):
-            Name of the stage.
-        command (`str` or `list[str]`):
-            Command of `trl-r1v2`, or program.
-        recipe (`dict[str, Any]`):
-            All keys: those of the recipe, overridden by the stage's own and by the command line.
-        place (`str`):
-            How messages call the recipe.
-    """
-
-    name: str
-    command: str | list[str]
-    recipe: dict[str, Any]
-    place: str
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of command and recipe."""
-        content = json.dumps([self.command, self.recipe], sort_keys=True, default=str)
-        return hashlib.sha256(content.encode()).hexdigest()
-
-    @property
-    def output_dir(self) -> Path | None:
-        """Folder that the stage writes, if its recipe names one."""
-        value = self.recipe.get("output_dir")
-        return Path(value) if isinstance(value, str) else None
-
-    def argv(self, recipe_path: Path) -> list[str]:
-        """Return the command line of the stage's process, whose recipe is written at `recipe_path`."""
+    def argv(self) -> list[str]:
+        """The command line of the stage's process."""
         if isinstance(self.command, str):
-            return [sys.executable, "-m", "trl_r1v2.scripts.main", self.command, "--config", str(recipe_path)]
+            return [sys.executable, "-m", "trl_r1v2.scripts.main", self.command, "--config", str(self.recipe_path)]
         program = sys.executable if self.command[0] == "python" else self.command[0]
-        return [program, *self.command[1:], *(["--config", str(recipe_path)] if self.recipe else [])]
+        return [program, *self.command[1:], *(["--config", str(self.recipe_path)] if self.args else [])]
 
-    def check(self) -> None:
-        """
-        Parse the recipe with the command's own parser, or look up the program.
-
-        Raises:
-            RecipeError: The stage could not start.
-        """
+    def check(self) -> str | None:
+        """Parse the recipe with the command's or module's own parser, or look up the program; return what is wrong."""
         if isinstance(self.command, str):
-            module = importlib.import_module(f"trl_r1v2.scripts.{COMMANDS[self.command].module}")
-            module.make_parser(prog=f"trl-r1v2 {self.command}").parse_recipe(self.recipe, self.place)
-        elif self.command[:2] == ["python", "-m"] and len(self.command) > 2:
-            check_module(self)
-        elif self.command[0] != "python" and shutil.which(self.command[0]) is None:
-            raise RecipeError(f"{self.place}: there is no program {self.command[0]!r}.")
+            module = script_of(self.command)
+        elif self.command[:2] == ["python", "-m"]:
+            module = self.command[2]
+        else:
+            found = self.command[0] == "python" or shutil.which(self.command[0]) is not None
+            return None if found else f"{self.place}: there is no program {self.command[0]!r}."
+        extend_search_path()
+        try:
+            script = importlib.import_module(module)
+            if "make_parser" in vars(script):
+                script.make_parser(prog=module).parse_recipe(self.args, self.place)
+        except ModuleNotFoundError as error:
+            return f"{self.place}: there is no module {module!r} ({error})."
+        except RecipeError as error:
+            return str(error)
+        return None
+
+    def read_marker(self) -> dict[str, Any] | None:
+        """
+        What is on disk about the stage, `None` if it has never run: `command` and `recipe`, `run_id`, which changes each
+        time, `follows`, the `run_id` of the stage before it, whose output it read, `status` (`"running"`, `"finished"`,
+        `"failed"` or `"interrupted"`), `started` (UTC), `seconds` and `output_dir`.
+        """
+        return json.loads(self.marker_path.read_text(encoding="utf-8")) if self.marker_path.is_file() else None
+
+    def unfinished(self, marker: dict[str, Any] | None, previous_id: str | None) -> str | None:
+        """Why the stage of this marker has to run, behind the run `previous_id` of the stage before it, or `None`."""
+        if marker is None:
+            return "not run yet"
+        if marker["command"] != self.command:
+            return "its command changed"
+        keys = sorted({*marker["recipe"], *self.args})
+        changed = [key for key in keys if marker["recipe"].get(key) != self.args.get(key)]
+        if changed:
+            return f"its recipe changed: {', '.join(changed)}"
+        if marker["follows"] != previous_id:
+            return "an earlier stage has run again since"
+        if marker["status"] != "finished":
+            return marker["status"]
+        gone = self.output_dir is not None and not Path(self.output_dir).exists()
+        return f"its output {self.output_dir} is gone" if gone else None
+
+    def set_aside(self, stages: list["Stage"]) -> Path | None:
+        """
+        Move what an earlier run has written out of the way, so that old and new files do not mix: only a folder of the
+        stage's own inside the pipeline's, in which no other of `stages` writes. Return where it is now.
+        """
+        marker, written = self.read_marker(), Path(self.output_dir or "").resolve()
+        others = [Path(stage.output_dir).resolve() for stage in stages if stage.output_dir and stage is not self]
+        shared = any(written in (other, *other.parents) for other in others)
+        if marker is None or not written.exists() or self.folder.resolve() not in written.parents or shared:
+            return None
+        (self.folder / "replaced").mkdir(exist_ok=True)
+        return written.rename(self.folder / "replaced" / f"{self.name}-{marker['run_id']}")
 
 
-def check_module(stage: ResolvedStage) -> None:
-    """Refuse a stage `python -m module` without such a module, or with a recipe that the module's parser refuses."""
-    extend_search_path()
-    try:
-        module = importlib.import_module(stage.command[2])
-    except ModuleNotFoundError as error:
-        raise RecipeError(f"{stage.place}: there is no module {stage.command[2]!r} ({error}).") from error
-    if "make_parser" in vars(module):
-        module.make_parser(prog=stage.command[2]).parse_recipe(stage.recipe, stage.place)
-
-
-def resolve_stages(
-    stages: list[Stage], output_dir: str, folder: Path, overrides: list[str] | None = None
-) -> list[ResolvedStage]:
+def plan(stages: list[Stage], only: list[str] | None = None) -> None:
     """
-    Read the stages' recipes and fill in what overrides them.
+    Decide what is done about each stage: whether it `runs`, the `reason`, and whether it `resumes`, because it was stopped.
 
-    Args:
-        stages (`list[Stage]`):
-            Stages of the pipeline recipe.
-        output_dir (`str`):
-            Output folder of the pipeline, which replaces `${output_dir}`.
-        folder (`Path`):
-            Folder of the pipeline recipe, to which `config` is relative.
-        overrides (`list[str]`, *optional*):
-            Entries `stage.key=value`; the value is read as YAML.
-
-    Returns:
-        `list[ResolvedStage]`: In the same order.
-
-    Raises:
-        RecipeError: A recipe cannot be read, a name is used twice, or an override names no stage.
+    The first stage that is not finished runs, and all after it; or those in `only`, finished or not. A stage is finished
+    when its marker says so for the same command and recipe, for the same run of the stage before it, and its output folder
+    still exists.
     """
-    names = [stage.name for stage in stages]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise RecipeError(f"two stages are called {twice[0]!r}; give each its own name.")
-    overriding = _parse_overrides(overrides or [], names)
-    resolved = []
+    previous_id, changed = None, False
     for stage in stages:
-        recipe, place = {}, f"stage {stage.name!r}"
-        if stage.config is not None:
-            path = folder / stage.config
-            recipe, place = read_recipe(path), f"{place} ({os.path.relpath(path)})"
-        recipe = _fill({**recipe, **stage.args, **overriding[stage.name]}, output_dir)
-        resolved.append(ResolvedStage(stage.name, _fill(stage.command, output_dir), recipe, place))
-    return resolved
-
-
-def _parse_overrides(overrides: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
-    overriding = {name: {} for name in names}
-    for entry in overrides:
-        key, equals, value = entry.partition("=")
-        stage, _, key = key.partition(".")
-        if not equals or not key:
-            raise RecipeError(f"`overrides: {entry}` is not of the form stage.key=value.")
-        if stage not in overriding:
-            raise RecipeError(f"`overrides: {entry}`: there is no stage {stage!r}, only {', '.join(names)}.")
-        overriding[stage][key] = yaml.safe_load(value)
-    return overriding
-
-
-def _fill(value: Any, output_dir: str) -> Any:
-    if isinstance(value, str):
-        return value.replace("${output_dir}", output_dir)
-    if isinstance(value, list):
-        return [_fill(item, output_dir) for item in value]
-    if isinstance(value, dict):
-        return {key: _fill(item, output_dir) for key, item in value.items()}
-    return value
+        marker = stage.read_marker()
+        unfinished = stage.unfinished(marker, previous_id)
+        stage.reason = unfinished or ("an earlier stage runs again" if changed else "finished")
+        stage.runs = stage.reason != "finished"
+        if only:
+            stage.runs = stage.name in only
+            stage.reason = "asked for" if stage.runs else "not asked for"
+        stage.resumes = not changed and unfinished in ("running", "failed", "interrupted")
+        changed = changed or stage.runs
+        previous_id = marker["run_id"] if marker else None
