@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# vLLM for CPUs is built for another torch than the one everything else here is run with.
+VLLM_VENV ?= .venv-vllm
 
 # Two cores are shared by training and data loading; spinning threads would slow both several times.
 export OMP_WAIT_POLICY := passive
@@ -11,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo real ablations ablations_kept test test_slow quality style bench clean
+.PHONY: help demo real ablations ablations_kept test test_slow test_vllm quality style bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z_]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_]+):.*## /  make \1|/' | column -t -s '|'
@@ -41,10 +43,18 @@ ablations_kept: $(VENV)/installed-demo  ## Compute the ablation tables again fro
 	$(BIN)/python -m benchmarks.ablations --kept
 
 test: $(VENV)/installed-demo $(VENV)/installed-test  ## Unit, invariant and end-to-end tests on tiny models
-	CI=1 $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	CI=1 $(BIN)/python -m pytest -m "not slow and not vllm and not gpu" $(PYTEST_ARGS)
 
 test_slow: $(VENV)/installed-demo $(VENV)/installed-test $(VENV)/installed-deepspeed  ## Two processes, kill and resume, deep property tests
 	CI=1 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+$(VLLM_VENV)/installed: tools/vllm_cpu.sh setup.py constraints.txt
+	rm -rf $(VLLM_VENV)
+	tools/vllm_cpu.sh $(VLLM_VENV) $(PYTHON)
+	@touch $@
+
+test_vllm: $(VLLM_VENV)/installed  ## Rollouts by a real vLLM on the CPU, colocated and as a server (makes an environment of 4 GB)
+	CI=1 $(VLLM_VENV)/bin/python -m pytest -m vllm tests/vllm $(PYTEST_ARGS)
 
 quality: $(VENV)/installed-quality  ## Check style, and the documentation's figures against their raw files
 	$(BIN)/ruff check .
@@ -76,4 +86,4 @@ bench: demo  ## Run the benchmarks (hours); raw results go beside the scripts in
 	$(BIN)/python -m benchmarks.vlm.compose --work_dir runs/compose_benchmark --output benchmarks/vlm/compose.json
 
 clean:  ## Remove the virtual environment and all runs
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(VLLM_VENV) runs
