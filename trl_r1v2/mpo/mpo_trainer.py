@@ -23,8 +23,6 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl.trainer.utils import get_config_model_id, hash_module
 
 from ..patches.dpo import DPOTrainer
-from ..patches.lockstep import check_step_without_images
-from ..patches.sharded_head import gather_head_with_forward
 from .collator import TRUNCATED, MPODataCollator, MPOVisionDataCollator
 from .image_sharing import PairImageSharing
 from .losses import MPOWeights, PairLogps, mpo_losses
@@ -104,8 +102,6 @@ class MPOTrainer(DPOTrainer):
                 "`accelerator_config={'even_batches': False}` leaves the processes with different numbers of pairs in the "
                 "last batch, on which TRL's gathering of per-pair metrics hangs. Set it to True, the default."
             )
-        if self.is_fsdp_enabled:
-            gather_head_with_forward(self.model)
         # TRL is left the forward passes, the auxiliary loss and its metrics; the losses are ours.
         self.loss_types, self.loss_weights = [], []
         if data_collator is None:
@@ -222,8 +218,6 @@ class MPOTrainer(DPOTrainer):
     def _compute_loss(self, model, inputs, return_outputs):
         inputs = dict(inputs)
         truncated = inputs.pop(TRUNCATED, None)
-        if self._is_vision_dataset and "pixel_values" not in inputs:
-            check_step_without_images(self)
         forwards = []
 
         def policy(**kwargs):

@@ -4,7 +4,15 @@
 import trl
 
 from .native_checkpoint import NativeCheckpointMixin
+from .sharded_head import gather_head_with_forward
+from .tower_in_step import keep_tower_in_step
 
 
 class DPOTrainer(NativeCheckpointMixin, trl.DPOTrainer):
     """[`~trl.DPOTrainer`] with the mends of this folder, on top of which features are built."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        gather_head_with_forward(self.model)
+        if self._is_vision_dataset:
+            keep_tower_in_step(self, self.model, self.ref_model)

@@ -3,10 +3,13 @@
 
 import trl
 
+from .adapter_reference import trained_parameters_kept
 from .native_checkpoint import NativeCheckpointMixin
 from .partial_checkpoints import PartialCheckpointsMixin
 from .prompt_order_after_resume import PromptOrderAfterResumeMixin
+from .sharded_head import gather_head_with_forward
 from .text_among_images import TextAmongImagesMixin
+from .tower_in_step import keep_tower_in_step
 from .vllm_encoder_cache import VLLMEncoderCacheMixin
 from .vllm_image_tokens import VLLMImageTokensMixin
 
@@ -21,3 +24,13 @@ class GRPOTrainer(
     trl.GRPOTrainer,
 ):
     """[`~trl.GRPOTrainer`] with the mends of this folder, on top of which features are built."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        gather_head_with_forward(self.model)
+        if self._is_vlm:
+            keep_tower_in_step(self, self.model, self.ref_model)
+
+    def _generate_and_score_completions(self, inputs):
+        with trained_parameters_kept(self.model):
+            return super()._generate_and_score_completions(inputs)

@@ -4,9 +4,11 @@ The output head of a vision-language model under FSDP2.
 
 TRL's fused head reads the head's weight without calling the head. accelerate shards the head as a unit of its own where
 it finds no final norm next to it, as in every vision-language model. Nothing gathers such a unit then: TRL gathers the
-weight by hand, and each process trains its shard of the head on its own rows alone, without the others' gradients.
+weight by hand, and each process trains its shard of the head on its own rows alone, without the others' gradients. That
+`generate` has gathered the head hides it until completions come from elsewhere, such as vLLM.
 
-Covers FSDP2. DDP and ZeRO do not shard by unit; FSDP1 gathers what the root holds.
+Reported in `docs/upstream.md`; the file can go when TRL reduces that gradient. Covers FSDP2. DDP and ZeRO do not shard by
+unit; FSDP1 gathers what the root holds.
 """
 
 import torch
@@ -15,7 +17,8 @@ from torch.distributed.fsdp import FSDPModule
 
 def gather_head_with_forward(model: torch.nn.Module) -> None:
     """
-    Have every forward of a model gather its output head, so that FSDP2 reduces the head's gradients over all processes.
+    Have every training forward of a model gather its output head, so that FSDP2 reduces the head's gradients over all
+    processes.
 
     Args:
         model (`torch.nn.Module`):
@@ -24,7 +27,8 @@ def gather_head_with_forward(model: torch.nn.Module) -> None:
 
     def gather(module: torch.nn.Module, args: tuple) -> None:
         head = module.get_output_embeddings()
-        if isinstance(head, FSDPModule):
+        # Without gradients TRL's way is right, and no backward pass would shard the head again.
+        if isinstance(head, FSDPModule) and torch.is_grad_enabled():
             head.unshard()
 
     model.register_forward_pre_hook(gather)

@@ -1,18 +1,15 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Rows without images among rows with some, in TRL 1.16's `GRPOTrainer`, which fails on them in four places.
+Rows without images among rows with some, in TRL 1.16's `GRPOTrainer`, which fails on them in three places.
 
-Does not cover processes that have to stay in step under FSDP and DeepSpeed: such batches are refused
-(`trl_r1v2.patches.lockstep`).
+Does not cover the forward of a micro-batch that has no image at all (`tower_in_step.py`).
 """
 
 from typing import Any
 
 from accelerate.utils import gather_object
 
-from ..images.prompt_images import VISUAL_FIELDS
 from ..images.rows import images_of, with_image_column
-from .lockstep import check_step_without_images
 
 
 def rows_with_images(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -34,10 +31,6 @@ class TextAmongImagesMixin:
         # Before anything reads them, so that rewards and a vLLM server see the same pictures as the model.
         self.data_collator = rows_with_images
         self._generated_images: list[list] | None = None
-        if self._is_vlm:
-            for forwarded in (self.model, self.ref_model):
-                if forwarded is not None:
-                    forwarded.register_forward_pre_hook(self._drop_empty_pixels, with_kwargs=True)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         log_multimodal, self.log_multimodal = self.log_multimodal, False
@@ -65,11 +58,3 @@ class TextAmongImagesMixin:
         images = None if images is None else [row_images or [] for row_images in images]
         self._generated_images = images
         return *output, images, tool_images
-
-    def _drop_empty_pixels(self, module, args, kwargs):
-        """In a batch of text and images a micro-batch can hold text only; vision towers fail on zero tiles."""
-        pixels = kwargs.get("pixel_values")
-        if pixels is None or pixels.size(0) > 0:
-            return args, kwargs
-        check_step_without_images(self)
-        return args, {name: value for name, value in kwargs.items() if name not in VISUAL_FIELDS}

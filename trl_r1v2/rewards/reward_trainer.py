@@ -19,7 +19,6 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import SequenceClassifierOutput
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
-from ..patches.lockstep import check_step_without_images
 from ..patches.reward import RewardTrainer
 from .reward_collator import (
     SWAPPED_ROWS,
@@ -230,8 +229,6 @@ class VisionRewardTrainer(RewardTrainer):
     # Loss
 
     def compute_loss(self, model, inputs: dict[str, Any], return_outputs=False, num_items_in_batch=None):
-        if "pixel_values" not in inputs:
-            check_step_without_images(self)
         swapped_rows = inputs.pop(SWAPPED_ROWS, None)
         # Images of swapped rows are not those of their half. Not all processes have such rows, but all have to gather
         # sharded parameters, and to reduce gradients under ZeRO-2, in the same order.
