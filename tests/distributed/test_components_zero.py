@@ -1,53 +1,25 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""
-Activation, monitor, reward training and vision cache in two processes with ZeRO-2, ZeRO-3 and FSDP2, against one plain
-process.
-"""
-
-import importlib.util
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
+"""Activation, monitor, reward training and vision cache in two processes, sharded or not, against one plain process."""
 
 import pytest
 import torch
-from peft import PeftModel  # noqa: E402
-from transformers import AutoModelForImageTextToText  # noqa: E402
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText
 
-from tests.support import (
-    ROOT,
-    zero_worker,  # noqa: E402
-)
-from tests.support.launch_configs import FSDP2, MACHINE  # noqa: E402
-from tests.support.reward_tiny import build_reward_model, conversation, pair  # noqa: E402
-from trl_r1v2.rewards import RewardModel  # noqa: E402
+from tests.support import zero_worker
+from tests.support.launch import every_backend, launch, needs_deepspeed
+from tests.support.reward_tiny import build_reward_model, conversation, pair
+from trl_r1v2.rewards import RewardModel
 
 
 pytestmark = pytest.mark.slow
 
-DEEPSPEED = (
-    MACHINE
-    + """
-distributed_type: DEEPSPEED
-deepspeed_config:
-  deepspeed_config_file: {file}
-  zero3_init_flag: {is_sharded_on_loading}
-"""
-)
-AUTO = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
-# DeepSpeed's own prefetch bucket holds the tiny models whole, so that parameters are there before their turn; nearly
-# none stays gathered for its size.
-ZERO = {
-    "stage3_prefetch_bucket_size": 50_000_000,
-    "stage3_param_persistence_threshold": 10,
-    "stage3_gather_16bit_weights_on_model_save": True,
+SCENARIOS = {
+    "ddp": ["reward"],
+    "fsdp2": ["activations", "reward"],
+    "zero2": ["activations", "monitor", "reward"],
+    "zero3": ["activations", "monitor", "reward", "reward_not_gathered", "vision_cache"],
 }
-needs_deepspeed = pytest.mark.skipif(
-    importlib.util.find_spec("deepspeed") is None, reason="needs `pip install trl_r1v2[deepspeed]`"
-)
 
 
 @pytest.fixture(scope="module")
@@ -55,65 +27,44 @@ def models(internvl_path, tmp_path_factory):
     return [internvl_path, build_reward_model(internvl_path, tmp_path_factory.mktemp("reward-model"))]
 
 
-def run_two(folder: Path, config: str, models: list[str], scenarios: list[str]) -> dict:
-    """What each of two processes found, scenario by scenario. A hang ends in the time limit."""
-    (folder / "config.yaml").write_text(config)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "TORCH_GLOO_TIMEOUT": "120",
-    }
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(folder / "config.yaml")]
-    command = [*launcher, "--main_process_port", str(port), zero_worker.__file__, str(folder), *models, *scenarios]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=560)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    found = {name: [load(folder / name / f"rank-{rank}.pt") for rank in (0, 1)] for name in scenarios}
-    return found | {"folder": folder}
-
-
-def load(path: Path):
-    return torch.load(path, weights_only=True)
-
-
-def with_zero(stage: int, tmp_path_factory, models: list[str], scenarios: list[str]) -> dict:
-    folder = tmp_path_factory.mktemp(f"zero{stage}")
-    settings = {"stage": stage, **(ZERO if stage == 3 else {})}
-    (folder / "zero.json").write_text(json.dumps({"zero_optimization": settings, **dict.fromkeys(AUTO, "auto")}))
-    config = DEEPSPEED.format(file=folder / "zero.json", is_sharded_on_loading=str(stage == 3).lower())
-    return run_two(folder, config, models, scenarios)
-
-
 @pytest.fixture(scope="module")
-def zero3(tmp_path_factory, models):
-    scenarios = ["activations", "monitor", "reward", "reward_without_images", "reward_not_gathered", "vision_cache"]
-    return with_zero(3, tmp_path_factory, models, scenarios)
+def run_two(tmp_path_factory, models):
+    """What each of two processes found under a backend, scenario by scenario, and their folder."""
+    found = {}
+
+    def run(backend: str) -> dict:
+        if backend not in found:
+            folder = tmp_path_factory.mktemp(backend)
+            found[backend] = launch(backend, zero_worker.__name__, folder, SCENARIOS[backend], *models)
+            found[backend]["folder"] = folder
+        return found[backend]
+
+    return run
 
 
-@pytest.fixture(scope="module")
-def zero2(tmp_path_factory, models):
-    return with_zero(
-        2, tmp_path_factory, models, ["activations", "monitor", "reward", "reward_mixed", "reward_without_images"]
-    )
+@pytest.fixture
+def zero3(run_two):
+    return run_two("zero3")
 
 
-@pytest.fixture(scope="module")
-def fsdp2(tmp_path_factory, models):
-    return run_two(tmp_path_factory.mktemp("fsdp2"), FSDP2, models, ["activations", "reward", "reward_without_images"])
+@pytest.fixture
+def zero2(run_two):
+    return run_two("zero2")
 
 
 @pytest.fixture(params=[pytest.param(name, marks=needs_deepspeed) for name in ("zero2", "zero3")])
-def zero(request):
-    return request.getfixturevalue(request.param)
+def zero(request, run_two):
+    return run_two(request.param)
 
 
-@pytest.fixture(
-    params=[pytest.param("zero2", marks=needs_deepspeed), pytest.param("zero3", marks=needs_deepspeed), "fsdp2"]
-)
-def two(request):
-    return request.getfixturevalue(request.param)
+@pytest.fixture(params=every_backend[1:])
+def two(request, run_two):
+    return run_two(request.param)
+
+
+@pytest.fixture(params=every_backend)
+def rewarding(request, run_two):
+    return run_two(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +129,6 @@ def test_one_process_trains_the_parameters_of_the_chosen_components(alone, model
 def test_zero3_shards_while_loading(zero3, zero2):
     for process in zero3["activations"]:
         assert all(found["is_sharded_on_loading"] for found in process.values())
-        assert {found["distributed_type"] for found in process.values()} == {"DEEPSPEED"}
     assert not any(found["is_sharded_on_loading"] for found in zero2["activations"][0].values())
 
 
@@ -220,9 +170,9 @@ def test_monitor_logs_the_figures_of_one_process(name, zero, alone):
 # ---- Reward model ----
 
 
-def test_reward_model_trains_as_in_one_process(two, alone):
+def test_reward_model_trains_as_in_one_process(rewarding, alone):
     folder, single = alone("reward")
-    for process in two["reward"]:
+    for process in rewarding["reward"]:
         for key in ("report", "trained_names"):
             assert process[key] == single[key]
         assert_equal(process["before"], single["before"])
@@ -233,7 +183,7 @@ def test_reward_model_trains_as_in_one_process(two, alone):
             assert process["evaluated"][key] == pytest.approx(value, abs=1e-4), key
         assert_equal(process["resumed"], process["parameters"])
         assert process["fresh_head"].std() == pytest.approx(single["fresh_head"].std(), rel=0.5)
-    first, second = two["reward"]
+    first, second = rewarding["reward"]
     assert torch.equal(first["fresh_head"], second["fresh_head"])
     for key in ("parameters", "swapping"):
         assert_equal(first[key], second[key])
@@ -242,17 +192,12 @@ def test_reward_model_trains_as_in_one_process(two, alone):
     assert changed == set(first["trained_names"]) - {"value_head.summary.bias"}
 
 
-def test_saved_reward_model_scores_as_that_of_one_process(two, alone):
+def test_saved_reward_model_scores_as_that_of_one_process(rewarding, alone):
     conversations = [conversation(pair(seed, 1), "chosen") for seed in (1, 2)]
-    folders = alone("reward")[0], two["folder"] / "reward"
+    folders = alone("reward")[0], rewarding["folder"] / "reward"
     for name in ("saved", "checkpoint-2"):
         expected, scores = (RewardModel.from_pretrained(str(folder / name)).score(conversations) for folder in folders)
         assert scores == pytest.approx(expected, abs=1e-4)
-
-
-def test_micro_batches_without_images_are_refused(two):
-    for process in two["reward_without_images"]:
-        assert "a micro-batch of rows without images" in process["error"]
 
 
 @needs_deepspeed
@@ -262,16 +207,11 @@ def test_zero3_that_would_save_shards_is_refused(zero3):
 
 
 @needs_deepspeed
-def test_zero2_mixes_micro_batches_where_only_the_llm_trains(zero2, alone):
-    for process in zero2["reward_mixed"]:
-        assert_close(process["parameters"], alone("reward_mixed")[1]["parameters"])
-
-
-@needs_deepspeed
-def test_image_preference_is_the_same_however_the_processes_share(zero2, zero3, fsdp2):
+def test_image_preference_is_the_same_however_the_processes_share(run_two):
     """Here and there a process has no row with a partner. Which rows have one depends on the number of processes."""
-    for other in (zero3, fsdp2):
-        assert_close(zero2["reward"][0]["swapping"], other["reward"][0]["swapping"])
+    expected = run_two("ddp")["reward"][0]["swapping"]
+    for backend in ("fsdp2", "zero2", "zero3"):
+        assert_close(run_two(backend)["reward"][0]["swapping"], expected)
 
 
 # ---- Vision cache ----

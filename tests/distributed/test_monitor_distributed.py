@@ -2,19 +2,13 @@
 """The hallucination monitor in two processes: the figures of one, the same on both, and restored on resume."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.support import (
-    ROOT,
-    monitor_worker,  # noqa: E402
-)
+from tests.support import monitor_worker
+from tests.support.launch import launch
 
 
 pytestmark = pytest.mark.slow
@@ -23,19 +17,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, internvl_path):
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "TORCH_GLOO_TIMEOUT": "120",
-    }
-    launcher = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
-    command = [sys.executable, "-m", *launcher, monitor_worker.__file__, str(folder), internvl_path]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=560)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-5000:]
-    return folder, [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    found = launch("ddp", monitor_worker.__name__, folder, ["monitor"], internvl_path)
+    return folder / "monitor", found["monitor"]
 
 
 @pytest.fixture

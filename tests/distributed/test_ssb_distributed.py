@@ -1,64 +1,18 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """The buffer in two processes: DDP against a row-by-row reference, resuming bit for bit, FSDP2 and DeepSpeed."""
 
-import importlib.util
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from tests.support import (
-    ROOT,
-    ssb_worker,  # noqa: E402
-)
-from tests.support.launch_configs import FSDP2, MACHINE  # noqa: E402
-from tests.support.ssb_row_losses import RefRow, row_logps, step_loss  # noqa: E402
-from tests.support.ssb_runs import SSBGRPOTrainer, make_trainer, text_dataset  # noqa: E402
-from trl_r1v2.ssb_grpo.checkpoint import BufferStateError  # noqa: E402
+from tests.support import ssb_worker
+from tests.support.launch import every_backend, launch
+from tests.support.ssb_row_losses import RefRow, row_logps, step_loss
+from tests.support.ssb_runs import SSBGRPOTrainer, make_trainer, text_dataset
+from trl_r1v2.ssb_grpo.checkpoint import BufferStateError
 
 
 pytestmark = pytest.mark.slow
-
-WORKER = ROOT / "tests" / "support" / "ssb_worker.py"
-DEEPSPEED = (
-    MACHINE
-    + """
-mixed_precision: 'no'
-distributed_type: DEEPSPEED
-deepspeed_config:
-  zero_stage: {stage}
-  offload_optimizer_device: none
-  offload_param_device: none
-  zero3_init_flag: false
-  zero3_save_16bit_model: true
-"""
-)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def run_two(launcher, folder, models, scenarios) -> dict[str, list[dict]]:
-    """What each of two processes saw, scenario by scenario. A hang ends in the time limit."""
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "TORCH_GLOO_TIMEOUT": "120",
-    }
-    command = [sys.executable, "-m", *launcher, str(WORKER), str(folder), *models, *scenarios]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=560)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-5000:]
-    return {
-        name: [torch.load(folder / name / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
-        for name in scenarios
-    }
 
 
 @pytest.fixture(scope="module")
@@ -68,18 +22,10 @@ def models(text_model_path, internvl_path):
 
 @pytest.fixture(scope="module")
 def in_two(tmp_path_factory, models):
-    launcher = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
     scenarios = ["grpo", "dapo", "old_rollouts", "mixed", "text_here", "text_here_off", "extra_rounds", "share"]
     scenarios += ["interrupted", "interrupted_later", "interrupted_images"]
     folder = tmp_path_factory.mktemp("ddp")
-    return run_two(launcher, folder, models, scenarios) | {"folder": folder}
-
-
-def launched(tmp_path_factory, name, config, models, scenarios):
-    folder = tmp_path_factory.mktemp(name)
-    (folder / "config.yaml").write_text(config)
-    launcher = ["accelerate.commands.launch", "--config_file", str(folder / "config.yaml")]
-    return run_two([*launcher, "--main_process_port", str(free_port())], folder, models, scenarios)
+    return launch("ddp", ssb_worker.__name__, folder, scenarios, *models) | {"folder": folder}
 
 
 # ---- DDP ----
@@ -264,21 +210,18 @@ def assert_trained_like_ddp(processes, ddp):
     assert processes[1]["digest"] in (processes[0]["digest"], None)
 
 
-def test_fsdp2(tmp_path_factory, models, in_two):
-    scenarios = ["sharded", "sharded_images", "interrupted_shards"]
-    found = launched(tmp_path_factory, "fsdp2", FSDP2, models, scenarios)
+@pytest.mark.parametrize("backend", every_backend[1:])
+def test_shards_train_as_whole_models_do(backend, tmp_path, models, in_two):
+    """The model itself generates: also where the second process never sees an image, with or without the buffer."""
+    scenarios = ["sharded", "text_here", "text_here_off", "interrupted_shards"]
+    found = launch(backend, ssb_worker.__name__, tmp_path, scenarios, *models)
     assert_trained_like_ddp(found["sharded"], in_two["grpo"])
+    for scenario in ("text_here", "text_here_off"):
+        for process, other in zip(found[scenario], in_two[scenario], strict=True):
+            assert process["losses"] == pytest.approx(other["losses"], abs=2e-3)
+            for name in ("replayed", "prompts", "num_images"):
+                assert process[name] == other[name]
     assert_same_run(found["interrupted_shards"])
-    assert found["sharded_images"][0]["logged"]["replayed_rows"] == SHARDED_REPLAYED
-
-
-@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs `pip install trl_r1v2[deepspeed]`")
-@pytest.mark.parametrize("stage", [2, 3])
-def test_deepspeed(stage, tmp_path_factory, models, in_two):
-    config = DEEPSPEED.format(stage=stage)
-    found = launched(tmp_path_factory, f"zero{stage}", config, models, ["sharded", "sharded_images"])
-    assert_trained_like_ddp(found["sharded"], in_two["grpo"])
-    assert found["sharded_images"][0]["logged"]["replayed_rows"] == SHARDED_REPLAYED
 
 
 def test_fates_are_what_the_expectations_assume():

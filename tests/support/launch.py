@@ -53,12 +53,12 @@ ZERO3 = {
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="needs `pip install trl_r1v2[deepspeed]`"
 )
-every_backend = [
-    pytest.param(name, marks=needs_deepspeed) if name.startswith("zero") else name for name in BACKENDS
-]
+every_backend = [pytest.param(name, marks=needs_deepspeed) if name.startswith("zero") else name for name in BACKENDS]
 
 
-def launch(backend: str, worker: str, folder: Path, scenarios: list[str], *args: str, **options: Any) -> dict[str, list]:
+def launch(
+    backend: str, worker: str, folder: Path, scenarios: list[str], *args: str, **options: Any
+) -> dict[str, list]:
     """
     Run scenarios of a worker in two processes.
 
@@ -106,7 +106,10 @@ def _accelerate_config(backend: str, folder: Path, zero3_init_flag: bool = True)
         stage = int(backend[-1])
         settings = {**ZERO, "zero_optimization": {"stage": stage, **(ZERO3 if stage == 3 else {})}}
         (folder / "zero.json").write_text(json.dumps(settings))
-        plugin = {"deepspeed_config_file": str(folder / "zero.json"), "zero3_init_flag": stage == 3 and zero3_init_flag}
+        plugin = {
+            "deepspeed_config_file": str(folder / "zero.json"),
+            "zero3_init_flag": stage == 3 and zero3_init_flag,
+        }
         config = {**MACHINE, "distributed_type": "DEEPSPEED", "deepspeed_config": plugin}
     (folder / "accelerate.yaml").write_text(json.dumps(config))
     return folder / "accelerate.yaml"

@@ -1,17 +1,12 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""
-One process of the monitor's distributed test: `monitor_worker.py FOLDER IMAGE_MODEL`.
-
-Writes what this process logged, its monitor's and its gate's state to `FOLDER/rank-N.json`.
-"""
+"""One process of the monitor's distributed test: what it logged, its monitor's and its gate's state."""
 
 import json
-import sys
 from pathlib import Path
 
 from tests import conftest  # noqa: F401  (environment variables before torch)
+from tests.support.launch import work
 from tests.support.ssb_runs import SSBGRPOTrainer, image_dataset, make_trainer
-from tests.support.worker_exit import leave
 from trl_r1v2.hallucination import HallucinationMonitor, MonitorConfig, RewardThresholdController
 from trl_r1v2.hallucination.probe import ProbeFunctions
 from trl_r1v2.rewards import Component, HybridReward
@@ -87,19 +82,20 @@ def seen(trainer, monitor, reward) -> dict:
     }
 
 
-if __name__ == "__main__":
-    folder, model = Path(sys.argv[1]), sys.argv[2]
-    found = {}
+def scenario(folder: Path, model: str) -> dict:
     # Without learning, two processes sample other completions than one but keep the same weights.
+    found = {}
     trainer, monitor, reward = monitored(folder / "still", model, local_batch=4, learning_rate=0.0)
     trainer.train()
     found["still"] = seen(trainer, monitor, reward)
-    rank = trainer.accelerator.process_index
     trainer, monitor, reward = monitored(folder / "whole", model, local_batch=4)
     trainer.train()
     found["whole"] = seen(trainer, monitor, reward)
     trainer, monitor, reward = monitored(folder / "resumed", model, local_batch=4)
     trainer.train(resume_from_checkpoint=str(folder / "whole" / f"checkpoint-{RESUMED_AT}"))
     found["resumed"] = seen(trainer, monitor, reward)
-    (folder / f"rank-{rank}.json").write_text(json.dumps(found))
-    leave()
+    return json.loads(json.dumps(found))
+
+
+if __name__ == "__main__":
+    work({"monitor": scenario})

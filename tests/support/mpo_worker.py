@@ -1,22 +1,14 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""
-One process of the distributed MPO tests: `mpo_worker.py FOLDER SCENARIO...`, under a launcher or alone.
+"""One process of the distributed MPO tests, under the launcher or alone."""
 
-Every scenario writes what it found to `FOLDER/SCENARIO/rank-N.json`; the test that started it compares.
-"""
-
-import json
-import os
-import sys
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
 from datasets import Dataset
-from torch.distributed.tensor import DTensor
 
+from tests import conftest  # noqa: F401  (environment variables before torch)
+from tests.support.launch import whole_parameters, work
 from tests.support.mpo_tiny import (
     image_pairs,
     logged,
@@ -28,26 +20,12 @@ from tests.support.mpo_tiny import (
     text_pairs,
     training_args,
 )
-from tests.support.worker_exit import leave
 from trl_r1v2.mpo.mpo_config import MPOConfig
 from trl_r1v2.mpo.mpo_trainer import MPOTrainer
 
 
 GLOBAL_BATCH = 4
-
-
-def allow_fsdp_on_cpu() -> None:
-    """accelerate reads a config for FSDP and, on CPUs, runs DDP all the same: make it do what the config says."""
-    initialize = AcceleratorState.__init__
-
-    def with_fsdp(self, *args, **kwargs):
-        initialize(self, *args, **kwargs)
-        if self.distributed_type == DistributedType.MULTI_CPU and self.__dict__.get("fsdp_plugin") is None:
-            self.fsdp_plugin = kwargs.get("fsdp_plugin")
-        if self.__dict__.get("fsdp_plugin") is not None:
-            self.distributed_type = DistributedType.FSDP
-
-    AcceleratorState.__init__ = with_fsdp
+IMAGES = [1, 0, 2, 1, 0, 0, 1, 3, 1, 1, 0, 1]
 
 
 def config(folder: Path, **settings) -> MPOConfig:
@@ -71,7 +49,7 @@ def text_trainer(folder: Path, **settings) -> MPOTrainer:
     return MPOTrainer(policy, moved_copy(policy), args, train_dataset=rows, processing_class=make_tokenizer())
 
 
-def image_trainer(folder: Path, frozen: bool, num_images: list[int], **settings) -> tuple[MPOTrainer, list[int]]:
+def image_trainer(folder: Path, frozen: bool, **settings) -> tuple[MPOTrainer, list[int]]:
     """A trainer on image pairs, and the list of tile counts its two towers will be called with."""
     processor = make_processor()
     policy = make_vlm(processor)
@@ -79,7 +57,7 @@ def image_trainer(folder: Path, frozen: bool, num_images: list[int], **settings)
     if frozen:
         reference.model.vision_tower.load_state_dict(policy.model.vision_tower.state_dict())
         policy.model.vision_tower.requires_grad_(False)
-    rows = image_pairs(num_images)
+    rows = image_pairs(IMAGES)
     args = config(folder, max_steps=3, **settings)
     if args.precompute_ref_log_probs:
         rows = on_disk(rows, folder / "rows")
@@ -91,29 +69,14 @@ def image_trainer(folder: Path, frozen: bool, num_images: list[int], **settings)
     return trainer, tiles
 
 
-def full_state(trainer: MPOTrainer) -> dict[str, list]:
-    """All parameters, gathered from whatever shards them."""
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) or {}
-    state = {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
-    return {name: value.double().flatten().tolist() for name, value in state.items()}
-
-
 def report(trainer: MPOTrainer, **more) -> dict:
     keys = ("loss", "mpo/reward_shift", "mpo/quality_loss", "mpo/chosen_reward", "mpo/generation_loss")
     return {
-        "world_size": trainer.accelerator.num_processes,
-        "distributed_type": str(trainer.accelerator.distributed_type.value),
         "shift": trainer.reward_shift.state_dict(),
         "log": {key: logged(trainer, key) for key in keys},
-        "parameters": full_state(trainer),
+        "parameters": whole_parameters(trainer),
         **more,
     }
-
-
-def text(folder: Path) -> dict:
-    trainer = text_trainer(folder)
-    trainer.train()
-    return report(trainer)
 
 
 def interrupted(folder: Path) -> dict:
@@ -125,8 +88,8 @@ def interrupted(folder: Path) -> dict:
     return report(resumed)
 
 
-def images(folder: Path, frozen: bool = False, num_images: list[int] | None = None, **settings) -> dict:
-    trainer, tiles = image_trainer(folder, frozen, num_images or [1, 0, 2, 1, 0, 0, 1, 3, 1, 1, 0, 1], **settings)
+def images(folder: Path, frozen: bool = False, **settings) -> dict:
+    trainer, tiles = image_trainer(folder, frozen, **settings)
     trainer.train()
     return report(trainer, tiles=tiles)
 
@@ -135,18 +98,8 @@ def frozen_images(folder: Path) -> dict:
     return images(folder, frozen=True)
 
 
-def sharded_images(folder: Path) -> dict:
-    """Sharded parameters are gathered by all processes at once, so every row has an image."""
-    return images(folder, frozen=False, num_images=[1, 2, 1, 1, 3, 1, 1, 2])
-
-
-def sharded_frozen_images(folder: Path) -> dict:
-    return images(folder, frozen=True, num_images=[1, 2, 1, 1, 3, 1, 1, 2])
-
-
 def precomputed(folder: Path) -> dict:
-    rows = [1, 2, 1, 1, 3, 1, 1, 2]
-    return images(folder, frozen=True, num_images=rows, precompute_ref_log_probs=True)
+    return images(folder, frozen=True, precompute_ref_log_probs=True)
 
 
 def unequal(folder: Path) -> dict:
@@ -172,15 +125,6 @@ def precomputed_in_memory(folder: Path) -> dict:
     return {"error": None}
 
 
-def sharded_without_images(folder: Path) -> dict:
-    trainer, _ = image_trainer(folder, frozen=False, num_images=[0] * 8)
-    try:
-        trainer.train()
-    except ValueError as error:
-        return {"error": str(error)}
-    return {"error": None}
-
-
 def uneven_last_batch(folder: Path) -> dict:
     try:
         text_trainer(folder, accelerator_config={"even_batches": False})
@@ -192,28 +136,16 @@ def uneven_last_batch(folder: Path) -> dict:
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (
-        text,
         interrupted,
         images,
         frozen_images,
-        sharded_images,
-        sharded_frozen_images,
         precomputed,
         unequal,
         uneven_last_batch,
         precomputed_in_memory,
-        sharded_without_images,
     )
 }
 
 
 if __name__ == "__main__":
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        allow_fsdp_on_cpu()
-    rank = int(os.environ.get("RANK", "0"))
-    for name in sys.argv[2:]:
-        folder = Path(sys.argv[1]) / name
-        folder.mkdir(parents=True, exist_ok=True)
-        found = SCENARIOS[name](folder)
-        (folder / f"rank-{rank}.json").write_text(json.dumps(found))
-    leave()
+    work(SCENARIOS)

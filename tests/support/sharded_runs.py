@@ -181,9 +181,7 @@ def relative_errors(updates: dict[str, torch.Tensor], expected: dict[str, torch.
     return errors
 
 
-SCENARIOS = {
-    name: lambda folder, models, name=name: run(name, folder, models) for name in (*MATRIX, *OTHERS)
-}
+SCENARIOS = {name: lambda folder, models, name=name: run(name, folder, models) for name in (*MATRIX, *OTHERS)}
 
 
 if __name__ == "__main__":

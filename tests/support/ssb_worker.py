@@ -1,21 +1,13 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""
-One process of the buffer's distributed tests: `ssb_worker.py FOLDER TEXT_MODEL IMAGE_MODEL SCENARIO...`.
-
-Every scenario writes what this process saw to `FOLDER/SCENARIO/rank-N.pt`; the test that started it compares.
-"""
+"""One process of the buffer's distributed tests, whose arguments are a text and an image model."""
 
 import hashlib
-import sys
-from pathlib import Path
-
-import torch
 
 from tests import conftest  # noqa: F401  (environment variables before torch)
+from tests.support.launch import work
 from tests.support.ssb_probes import copied, fated, logged
 from tests.support.ssb_reference import BeforeStep
 from tests.support.ssb_runs import SSBGRPOTrainer, image_dataset, losses, make_trainer, mixed_dataset, text_dataset
-from tests.support.worker_exit import leave
 
 
 # Twelve rows a generation, six a process: group 1 lies half in each.
@@ -172,19 +164,13 @@ SCENARIOS = {
     ),
     "interrupted_images": lambda folder, models: interrupted(folder, models, modality="images", max_steps=4),
     "sharded": lambda folder, models: trained(folder, models, with_gradients=False),
-    "sharded_images": lambda folder, models: trained(folder, models, with_gradients=False, modality="images"),
     "interrupted_shards": lambda folder, models: interrupted(folder, models),
 }
 
 
-def main(folder: Path, text_model: str, image_model: str, names: list[str]) -> None:
-    models = {"text": text_model, "images": image_model}
-    for name in names:
-        result = SCENARIOS[name](folder / name / "run", models)
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        torch.save(result, folder / name / f"rank-{rank}.pt")
-    leave()
+def on_models(scenario):
+    return lambda folder, text, images: scenario(folder / "run", {"text": text, "images": images})
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])
+    work({name: on_models(scenario) for name, scenario in SCENARIOS.items()})

@@ -1,32 +1,25 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-One process of the sharding tests: `zero_worker.py FOLDER MODEL REWARD_MODEL SCENARIO...`, under a launcher or alone.
+One process of the sharding tests, under the launcher or alone; its arguments are a model and a reward model.
 
 Models are given as folders, as the commands give them: under ZeRO-3 with `zero3_init_flag` they are sharded while they
-are loaded, before a trainer's constructor returns. What a scenario found is in `FOLDER/SCENARIO/rank-N.pt`; the test
-that started it compares.
+are loaded, before a trainer's constructor returns.
 """
 
 import json
 import os
-import sys
-from contextlib import nullcontext
 from pathlib import Path
 
-import torch
 from datasets import Dataset
 from peft import LoraConfig
-from torch.distributed.tensor import DTensor
 from transformers import AutoProcessor, set_seed
-from transformers.integrations import is_deepspeed_zero3_enabled
 
 from tests import conftest  # noqa: F401  (environment variables before torch)
+from tests.support.launch import whole_parameters, work
 from tests.support.monitor_worker import PROBE, half_right, letters, vowels
 from tests.support.mpo_tiny import image_pairs, training_args
-from tests.support.mpo_worker import allow_fsdp_on_cpu
 from tests.support.reward_tiny import logged, pairs, settings
 from tests.support.ssb_runs import image_dataset
-from tests.support.worker_exit import leave
 from trl_r1v2 import MPOConfig, MPOTrainer, SSBGRPOConfig, SSBGRPOTrainer, set_trainable
 from trl_r1v2.hallucination import HallucinationMonitor, MonitorConfig
 from trl_r1v2.hallucination.probe import ProbeFunctions
@@ -45,22 +38,6 @@ ACTIVATIONS = {
     "vision": ("adapter+vision", False, True),
     "lora": ("llm+adapter", True, True),
 }
-
-
-def whole_parameters(trainer) -> dict[str, torch.Tensor]:
-    """Every parameter by name, gathered from whatever shards it; the same on all processes."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    gathered = nullcontext()
-    if is_deepspeed_zero3_enabled():
-        import deepspeed
-
-        gathered = deepspeed.zero.GatheredParameters(list(model.parameters()))
-    with gathered, torch.no_grad():
-        found = {}
-        for name, parameter in model.named_parameters():
-            value = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
-            found[name] = value.detach().clone()
-    return found
 
 
 def mpo_trainer(folder: Path, model: str, with_lora: bool = False, **changes) -> MPOTrainer:
@@ -89,7 +66,6 @@ def activation(folder: Path, model: str, name: str) -> dict:
     trainer.train()
     trainer.save_model(str(folder / "saved"))
     return {
-        "distributed_type": str(trainer.accelerator.distributed_type.value),
         "is_sharded_on_loading": is_sharded_on_loading,
         "report": {"trained": report.trained, "frozen": report.frozen, "table": str(report)},
         "trained_names": list(report.trained_names),
@@ -179,22 +155,6 @@ def reward(folder: Path, model: str, reward_model: str) -> dict:
     }
 
 
-def reward_mixed(folder: Path, model: str, reward_model: str) -> dict:
-    """Micro-batches with images and some without, where nothing that sees images trains."""
-    trainer = reward_trainer(folder, reward_model, pairs([1, 0, 0, 0, 1, 0, 0, 1]), trainable="llm")
-    trainer.train()
-    return {"parameters": whole_parameters(trainer)}
-
-
-def reward_without_images(folder: Path, model: str, reward_model: str) -> dict:
-    trainer = reward_trainer(folder, reward_model, pairs([0] * 8))
-    try:
-        trainer.train()
-    except ValueError as error:
-        return {"error": str(error)}
-    return {"error": None}
-
-
 def reward_not_gathered(folder: Path, model: str, reward_model: str) -> dict:
     """With a DeepSpeed config that leaves saved weights in shards."""
     variable = "ACCELERATE_DEEPSPEED_CONFIG_FILE"
@@ -280,8 +240,6 @@ SCENARIOS = {
         activations,
         monitor,
         reward,
-        reward_mixed,
-        reward_without_images,
         reward_not_gathered,
         vision_cache,
     )
@@ -289,12 +247,4 @@ SCENARIOS = {
 
 
 if __name__ == "__main__":
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        allow_fsdp_on_cpu()
-    folder, model, reward_model = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    rank = int(os.environ.get("RANK", "0"))
-    for name in sys.argv[4:]:
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        found = SCENARIOS[name](folder / name, model, reward_model)
-        torch.save(found, folder / name / f"rank-{rank}.pt")
-    leave()
+    work(SCENARIOS)
