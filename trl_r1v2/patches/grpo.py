@@ -28,8 +28,7 @@ class GRPOTrainer(
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         gather_head_with_forward(self.model)
-        if self._is_vlm:
-            keep_tower_in_step(self, self.model, self.ref_model)
+        keep_tower_in_step(self, self.model, self.ref_model)
 
     def _generate_and_score_completions(self, inputs):
         with trained_parameters_kept(self.model):

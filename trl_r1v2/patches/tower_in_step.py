@@ -34,10 +34,10 @@ def keep_tower_in_step(trainer: Trainer, *models: torch.nn.Module | None) -> Non
         trainer ([`~transformers.Trainer`]):
             The trainer, with the model's processor as `processing_class` by the time it trains.
         models (`torch.nn.Module`):
-            Vision-language models before they are wrapped, with or without PEFT; `None` is passed over.
+            Models before they are wrapped, with or without PEFT; `None` and models of text are passed over.
     """
     for model in models:
-        if model is not None:
+        if model is not None and "image" in model.input_modalities:
             _BlankImage(trainer).watch(model)
 
 
