@@ -169,9 +169,9 @@ def test_pairs_are_scored_by_the_trained_folder(theta_path, internvl_path, tmp_p
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "hybrid.yaml: no such recipe file"),
+        (None, "hybrid.yaml: no such file"),
         ("components: {acuracy: {}}", "hybrid.yaml`: reward.components.acuracy.type: unknown 'acuracy'. Did you mean"),
-        ("[1]", "hybrid.yaml: holds a list"),
+        ("[1]", "hybrid.yaml: a recipe is a YAML mapping"),
     ],
 )
 def test_a_file_of_a_hybrid_reward_that_cannot_be_read_is_named(tmp_path, content, message):

@@ -120,6 +120,11 @@ def test_from_recipe_to_saved_model_and_resumption(recipe, tmp_path, capsys):
         ({"dataset_train_split": "training"}, "has no split 'training', only 'train'. Correct `dataset_train_split`"),
         ({"resume_from_checkpoint": True}, "holds no complete checkpoint"),
         ({"check_images": "some"}, "`check_images` is 'some'"),
+        ({"dataset_streaming": True, "max_steps": -1}, "grpo.yaml: `dataset_streaming: true` needs `max_steps`"),
+        (
+            {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4},
+            "grpo.yaml: `dataset_name` has 4 prompts, but a generation batch takes 8 different ones",
+        ),
         ({"trainable": "adaptor"}, "trainable is 'adaptor'; give each of vision, adapter, llm at most once"),
     ],
 )
@@ -131,6 +136,19 @@ def test_refused_before_training(recipe, capsys, changes, expected):
         code = ended.code
     error = capsys.readouterr().err
     assert code == 2 and expected in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["scale_rewards: false", "report_to: ~", "max_completion_length: null", "dataset_streaming: true",
+     "lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1e-7}"],
+)  # fmt: skip
+def test_settings_that_are_documented_work(recipe, line, tmp_path):
+    keys = {name: None for name in ("report_to", "max_completion_length") if line.startswith(name)}
+    path = recipe(max_steps=1, save_strategy="no", **keys)
+    path.write_text(f"{path.read_text()}{line}\n")
+    assert main(["grpo", "--config", str(path)]) == 0
+    assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 1
 
 
 def test_only_the_chosen_components_train(recipe, tmp_path, internvl_path):
@@ -224,7 +242,7 @@ def test_data_sets_that_are_none_are_refused_in_one_line(tmp_path, monkeypatch):
 def test_components_that_a_model_does_not_have_are_refused_in_one_line(recipe, text_model_path, capsys):
     path = recipe(model_name_or_path=text_model_path)
     assert main(["grpo", "--config", str(path), "--trainable", "llm+adapter"]) == 2
-    assert "error: `trainable: llm+adapter`: " in capsys.readouterr().err
+    assert "grpo.yaml: `trainable: llm+adapter`: " in capsys.readouterr().err
 
 
 def test_checkpoints(tmp_path):

@@ -7,39 +7,18 @@ Align a composed model on demonstrations, with TRL's `SFTTrainer`.
 R1V2 has no such stage: it is for models whose adapter is fresh, and for baselines. Takes every key of `trl sft`, the
 choice of the trained components, the `vision_cache*` keys, and the check of the images. The dataset has `prompt` and
 `completion`, and `images` where there are any; text-only rows may be mixed in. Writes model, processor and
-`trainer_state.json` (the log) to `output_dir`. Not covered: reward-driven training (`scripts/grpo.py`), preferences
-(`scripts/mpo.py`).
+`trainer_state.json` (the log) to `output_dir`.
 """
 
-from dataclasses import dataclass
-
-from trl import ScriptArguments
-
-from .training import (
-    ImageCheckArguments,
-    choose_components,
-    load_datasets,
-    model_init_kwargs,
-    prompt_limits,
-    train_and_save,
-)
-
-
-@dataclass
-class AlignScriptArguments(ImageCheckArguments, ScriptArguments):
-    """
-    Arguments of [`~trl.ScriptArguments`], and the check of the images.
-    """
+from .training import TrainingScriptArguments, choose_components, prepare, train_and_save
 
 
 def main(script_args, training_args, model_args, dataset_args, trainable_args, cache_args):
-    from trl import SFTTrainer, get_peft_config, get_quantization_config
+    from trl import SFTTrainer
 
-    from ..checks.rows import check_columns
     from ..images.rows import RGBImageCollator
     from ..patches.native_checkpoint import NativeCheckpointMixin
     from ..vlm.vision_cache_callback import add_vision_cache
-    from .loading import resolve_checkpoint
 
     class AlignTrainer(NativeCheckpointMixin, SFTTrainer):
         """
@@ -52,26 +31,11 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, c
             if self._is_vision_dataset:
                 self.data_collator = RGBImageCollator(self.data_collator)
 
-    checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
-    limits = prompt_limits(model_args, training_args)
-    train_dataset, eval_dataset = load_datasets(
-        script_args, training_args, dataset_args, reward_funcs=[], limits=limits
-    )
-    for dataset in (train_dataset, eval_dataset):
-        if dataset is not None:
-            check_columns(dataset, name=str(script_args.dataset_name), columns=["prompt", "completion"])
-    training_args.model_init_kwargs = model_init_kwargs(model_args, training_args)
-    trainer = AlignTrainer(
-        model=model_args.model_name_or_path,
-        args=training_args,
-        train_dataset=train_dataset,
-        eval_dataset=eval_dataset,
-        quantization_config=get_quantization_config(model_args),
-        peft_config=get_peft_config(model_args),
-    )
+    prepared = prepare(script_args, training_args, model_args, dataset_args, ["prompt", "completion"])
+    trainer = AlignTrainer(**prepared)
     choose_components(trainer, trainable_args.trainable)
     add_vision_cache(trainer, cache_args)
-    train_and_save(trainer, checkpoint, script_args.dataset_name)
+    train_and_save(trainer, script_args.dataset_name)
 
 
 def make_parser(prog: str | None = None):
@@ -82,7 +46,7 @@ def make_parser(prog: str | None = None):
     from .parser import RecipeParser
 
     own = (TrainableArguments, VisionCacheArguments)
-    return RecipeParser((AlignScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig, *own), prog=prog)
+    return RecipeParser((TrainingScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig, *own), prog=prog)
 
 
 if __name__ == "__main__":

@@ -176,8 +176,9 @@ def load_reward_func(name: str, *, entry: str) -> Callable:
     if name.endswith((".yaml", ".yml")):
         from ..rewards.hybrid import HybridReward
 
+        config = read_recipe(name)
         with refusals_of(f"{entry}: {name}"):
-            return HybridReward.from_config(read_recipe(name))
+            return HybridReward.from_config(config)
     registry = {
         "accuracy_reward": rewards.accuracy_reward,
         "reasoning_accuracy_reward": rewards.reasoning_accuracy_reward,

@@ -83,7 +83,8 @@ class RecipeParser(TrlParser):
                     return 0
             main(*outputs)
         except (RecipeError, DatasetError, CheckpointError) as error:
-            print(f"{self.prog}: error: {error}", file=sys.stderr)
+            place = "" if str(self.recipe_path) in f"{error} None" else f"{self.recipe_path}: "
+            print(f"{self.prog}: error: {place}{error}", file=sys.stderr)
             return 2
         except CalledProcessError as error:  # the script's own process has said what went wrong
             return error.returncode
@@ -124,8 +125,8 @@ class RecipeParser(TrlParser):
                 choices = field.metadata.get("choices")
                 hint = Literal[tuple(choices)] if choices else hints[field.name]
                 types[field.name] = hint | None if field.default is None else hint
-        if "resume_from_checkpoint" in types:
-            types["resume_from_checkpoint"] |= bool  # text by its declaration, by its documentation a boolean as well
+        for name in {"resume_from_checkpoint", "scale_rewards"} & types.keys():
+            types[name] |= bool  # text by their declaration, by their documentation a boolean as well
         return types
 
 

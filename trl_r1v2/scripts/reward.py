@@ -10,40 +10,18 @@ Writes model, head, processor and `trainer_state.json` (the log) to `output_dir`
 `trl-r1v2 serve-reward` load. Not covered: text-only reward models (`trl reward`).
 """
 
-from dataclasses import dataclass
-
-from trl import ScriptArguments
-
-from .training import ImageCheckArguments, load_datasets, model_init_kwargs, train_and_save
-
-
-@dataclass
-class RewardScriptArguments(ImageCheckArguments, ScriptArguments):
-    """
-    Arguments of [`~trl.ScriptArguments`], and the check of the images.
-    """
+from .training import TrainingScriptArguments, prepare, train_and_save
 
 
 def main(script_args, training_args, model_args, dataset_args):
-    from trl import get_peft_config, get_quantization_config
-
     from ..rewards.reward_trainer import VisionRewardTrainer
-    from .loading import check_model_path, resolve_checkpoint
 
-    checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
-    train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, reward_funcs=[])
-    check_model_path(model_args.model_name_or_path)
-    training_args.model_init_kwargs = model_init_kwargs(model_args, training_args)
-    trainer = VisionRewardTrainer(
-        model=model_args.model_name_or_path,
-        args=training_args,
-        train_dataset=train_dataset,
-        eval_dataset=eval_dataset,
-        quantization_config=get_quantization_config(model_args),
-        peft_config=get_peft_config(model_args),
-    )
+    columns = ["prompt", "chosen", "rejected"]
+    # the trainer removes tokens of images from text itself, and measures every row
+    prepared = prepare(script_args, training_args, model_args, dataset_args, columns, limits=False)
+    trainer = VisionRewardTrainer(**prepared)
     trainer.accelerator.print(trainer.activation_report)
-    train_and_save(trainer, checkpoint, script_args.dataset_name, result="Reward model")
+    train_and_save(trainer, script_args.dataset_name, result="Reward model")
 
 
 def make_parser(prog: str | None = None):
@@ -52,7 +30,7 @@ def make_parser(prog: str | None = None):
     from ..rewards.reward_trainer_config import VisionRewardConfig
     from .parser import RecipeParser
 
-    return RecipeParser((RewardScriptArguments, VisionRewardConfig, ModelConfig, DatasetMixtureConfig), prog=prog)
+    return RecipeParser((TrainingScriptArguments, VisionRewardConfig, ModelConfig, DatasetMixtureConfig), prog=prog)
 
 
 if __name__ == "__main__":

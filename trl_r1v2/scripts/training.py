@@ -1,18 +1,22 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-What the training commands (`align`, `reward`, `mpo`, `grpo`) share: checked datasets, how the model is loaded, a word
-on weights that small steps cannot move, the run.
+What the training commands (`align`, `reward`, `mpo`, `grpo`) share: checks before a model is loaded, the trainer, the run.
 
-Does not cover: the trainers and what is special to one command (`trl_r1v2.scripts`). Imports trl only when called.
+Does not cover the trainers and what is special to one command.
 """
 
 from dataclasses import dataclass, field
 
+from trl import ScriptArguments
+
+from ..checks.rows import parse_check_images
+from .recipe import RecipeError, refusals_of
+
 
 @dataclass
-class ImageCheckArguments:
+class TrainingScriptArguments(ScriptArguments):
     """
-    The check of the images, for a script's arguments.
+    Arguments of [`~trl.ScriptArguments`], and the check of the images.
     """
 
     check_images: str = field(
@@ -23,73 +27,64 @@ class ImageCheckArguments:
     )
 
     def __post_init__(self):
-        from ..checks.rows import parse_check_images
-
         parse_check_images(self.check_images)
 
 
-def prompt_limits(model_args, training_args, *, completion_length: int = 0, check_length: bool = True):
+def prepare(
+    script_args, training_args, model_args, dataset_args, columns, limits=True, completion_length=None
+) -> dict:
     """
-    What the model that will be trained allows in a dataset's text, read from its files without loading it.
+    Check what can be checked without the model's weights, and gather what the trainer's constructor takes.
 
     Args:
-        model_args ([`~trl.ModelConfig`]):
-            Names the model.
-        training_args ([`~transformers.TrainingArguments`]):
-            Whether remote code may run.
-        completion_length (`int`, *optional*, defaults to 0):
+        script_args ([`TrainingScriptArguments`]), training_args ([`~transformers.TrainingArguments`]), model_args
+            ([`~trl.ModelConfig`]), dataset_args ([`~trl.DatasetMixtureConfig`]):
+            The recipe. `resume_from_checkpoint` and `model_init_kwargs` are filled in.
+        columns (`Sequence[str]`):
+            Columns that the datasets must have.
+        limits (`bool`, *optional*, defaults to `True`):
+            Whether texts are held against what the model allows.
+        completion_length (`int`, *optional*):
             Tokens that have to fit behind a prompt.
-        check_length (`bool`, *optional*, defaults to `True`):
-            Whether too long prompts are refused.
-
-    Returns:
-        [`~trl_r1v2.checks.prompt_limits.PromptLimits`]: For [`load_datasets`].
 
     Raises:
-        RecipeError: There is no such model.
-    """
-    from ..checks.prompt_limits import PromptLimits
-    from .loading import check_model_path
-
-    check_model_path(model_args.model_name_or_path)
-    return PromptLimits.from_pretrained(
-        model_args.model_name_or_path,
-        completion_length=completion_length,
-        check_length=check_length,
-        revision=model_args.model_revision,
-        trust_remote_code=training_args.trust_remote_code,
-    )
-
-
-def load_datasets(script_args, training_args, dataset_args, reward_funcs, limits=None):
-    """
-    Load and check the datasets that training needs.
-
-    Args:
-        script_args ([`~trl.ScriptArguments`] with [`ImageCheckArguments`]):
-            Names of dataset and splits, and how much to check.
-        training_args ([`~transformers.TrainingArguments`]):
-            Whether there is an evaluation, and which process this is.
-        dataset_args ([`~trl.DatasetMixtureConfig`]):
-            A mixture, instead of `dataset_name`.
-        reward_funcs (`list`):
-            Reward functions, whose columns have to exist.
-        limits ([`~trl_r1v2.checks.prompt_limits.PromptLimits`], *optional*):
-            What the model allows in the text.
-
-    Returns:
-        `tuple[Dataset, Dataset | None]`: Training and evaluation data.
-
-    Raises:
-        RecipeError: There is no dataset, or there are two.
+        RecipeError: There is no such model or checkpoint, no dataset, or two.
         DatasetError: A dataset cannot be used.
     """
+    from trl import get_peft_config, get_quantization_config
+
+    from ..checks.prompt_limits import PromptLimits
+    from .loading import check_model_path, resolve_checkpoint
+
+    path, options = model_args.model_name_or_path, {"trust_remote_code": training_args.trust_remote_code}
+    options["revision"] = model_args.model_revision
+    check_model_path(path)
+    training_args.resume_from_checkpoint = resolve_checkpoint(
+        training_args.resume_from_checkpoint, training_args.output_dir
+    )
+    if script_args.dataset_streaming and training_args.max_steps <= 0:
+        raise RecipeError("`dataset_streaming: true` needs `max_steps`, since nobody knows how many rows will come.")
+    training_args.report_to = [name for name in training_args.report_to if name is not None]  # `report_to: ~`
+    found = PromptLimits.from_pretrained(path, completion_length=completion_length or 0, **options) if limits else None
+    train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, columns, found)
+    options |= {"attn_implementation": model_args.attn_implementation, "dtype": model_args.dtype}
+    training_args.model_init_kwargs = options | (training_args.model_init_kwargs or {})
+    return {
+        "model": path,
+        "args": training_args,
+        "train_dataset": train_dataset,
+        "eval_dataset": eval_dataset,
+        "quantization_config": get_quantization_config(model_args),
+        "peft_config": get_peft_config(model_args),
+    }
+
+
+def load_datasets(script_args, training_args, dataset_args, columns, limits) -> list:
+    """The training and the evaluation data (`None` without an evaluation), checked."""
     from trl import get_dataset
 
     from ..checks.rows import check_dataset
-    from ..rewards.columns import reward_columns
     from .loading import load_splits, take_split
-    from .recipe import RecipeError
 
     if bool(dataset_args.datasets) == bool(script_args.dataset_name):
         raise RecipeError("set either `dataset_name` or `datasets`, not both and not neither.")
@@ -98,58 +93,34 @@ def load_datasets(script_args, training_args, dataset_args, reward_funcs, limits
     else:
         source = script_args.dataset_name
         splits = load_splits(source, script_args.dataset_config, streaming=script_args.dataset_streaming)
-    wanted = {"dataset_train_split": script_args.dataset_train_split}
-    if training_args.eval_strategy != "no":
-        wanted["dataset_test_split"] = script_args.dataset_test_split
-    taken = []
-    for entry, split in wanted.items():
-        taken.append(take_split(splits, split, entry=entry, source=source))
+    taken = [None, None]
+    for index, entry in enumerate(("dataset_train_split", "dataset_test_split")):
+        if index == 1 and training_args.eval_strategy == "no":
+            break
+        split = vars(script_args)[entry]
+        taken[index] = take_split(splits, split, entry=entry, source=source)
         check_dataset(
-            taken[-1],
+            taken[index],
             name=f"{source} [{split}]",
-            columns=["prompt", *reward_columns(reward_funcs)],
+            columns=columns,
             check_images=script_args.check_images,
             shard=(training_args.process_index, training_args.world_size),
             progress=training_args.process_index == 0 and not training_args.disable_tqdm,
             limits=limits,
         )
-    return taken[0], taken[1] if len(taken) > 1 else None
-
-
-def model_init_kwargs(model_args, training_args) -> dict:
-    """Arguments of `from_pretrained` from [`~trl.ModelConfig`]; those that the recipe gives itself come first."""
-    return {
-        "revision": model_args.model_revision,
-        "trust_remote_code": training_args.trust_remote_code,
-        "attn_implementation": model_args.attn_implementation,
-        "dtype": model_args.dtype,
-        **(training_args.model_init_kwargs or {}),
-    }
+    return taken
 
 
 def choose_components(trainer, trainable: str | None, **options) -> None:
     """
-    Make the chosen components of a trainer's model trainable and print the table; without a choice, nothing.
-
-    Args:
-        trainer ([`~transformers.Trainer`]):
-            The trainer.
-        trainable (`str`, *optional*), options:
-            As for [`~trl_r1v2.vlm.activation.set_trainable`].
-
-    Raises:
-        RecipeError: The model has no such components, or they cannot be chosen so.
+    Make the chosen components of a trainer's model trainable and print the table; without a choice, nothing. `options` are
+    those of [`~trl_r1v2.vlm.activation.set_trainable`].
     """
     from ..vlm.activation import set_trainable
-    from .recipe import RecipeError
 
-    if trainable is None:
-        return
-    try:
-        report = set_trainable(trainer.model, trainable, **options)
-    except ValueError as error:
-        raise RecipeError(f"`trainable: {trainable}`: {error}") from error
-    trainer.accelerator.print(report)
+    if trainable is not None:
+        with refusals_of(f"trainable: {trainable}"):
+            trainer.accelerator.print(set_trainable(trainer.model, trainable, **options))
 
 
 def precision_warning(trainer) -> str | None:
@@ -158,13 +129,6 @@ def precision_warning(trainer) -> str | None:
 
     DeepSpeed keeps one (unless `bf16_master_weights_and_grads` is set), and so does FSDP under accelerate with mixed
     precision, which makes the trained weights float32 when it shards them. Autocast (`bf16: true`) alone does not.
-
-    Args:
-        trainer ([`~transformers.Trainer`]):
-            The trainer, before it trains.
-
-    Returns:
-        `str` or `None`: The warning, if there is reason for one.
     """
     import torch
     from accelerate.utils import DistributedType
@@ -181,38 +145,48 @@ def precision_warning(trainer) -> str | None:
         return None
     dtype = trained[0].dtype
     return (
-        f"{len(trained):,} weight tensors train in {str(dtype).removeprefix('torch.')} without a float32 copy: a step "
-        f"below about {torch.finfo(dtype).eps / 4:.2%} of a weight is rounded away, which at small learning rates is "
-        "nearly every step. Set `dtype: float32` (with `bf16: true` the forward stays in bfloat16), or train with "
-        "DeepSpeed or FSDP, which keep a float32 copy."
+        f"Warning: {len(trained):,} weight tensors train in {str(dtype).removeprefix('torch.')} without a float32 copy: a "
+        f"step below about {torch.finfo(dtype).eps / 4:.2%} of a weight is rounded away, which at small learning rates is "
+        "nearly every step. Set `dtype: float32` (with `bf16: true` the forward stays in bfloat16), or train with DeepSpeed "
+        "or FSDP, which keep a float32 copy."
     )
 
 
-def train_and_save(
-    trainer, checkpoint: str | None, dataset_name: str | None, result: str = "Model, processor"
-) -> None:
+def train_and_save(trainer, dataset_name: str | None, result: str = "Model, processor") -> None:
     """
-    Train, and save what was trained with the log.
+    Train from `args.resume_from_checkpoint`, if it is set, and save what was trained with the log.
 
     Args:
         trainer ([`~transformers.Trainer`]):
             The trainer.
-        checkpoint (`str`, *optional*):
-            Checkpoint to resume from.
         dataset_name (`str`, *optional*):
             For the model card, where the model is pushed to the Hub.
         result (`str`, *optional*, defaults to `"Model, processor"`):
             What the last message says is saved, beside the log.
+
+    Raises:
+        RecipeError: The checkpoint is not one of this run, or the data are too few for a single step.
     """
-    warning = precision_warning(trainer)
-    if warning is not None:
-        trainer.accelerator.print(f"Warning: {warning}")
+    from ..mpo.reward_shift import MPOStateError
+    from ..ssb_grpo.checkpoint import BufferStateError
+
+    say, checkpoint = trainer.accelerator.print, trainer.args.resume_from_checkpoint
+    if warning := precision_warning(trainer):
+        say(warning)
     if checkpoint:
-        trainer.accelerator.print(f"Resuming from {checkpoint}.")
-    trainer.train(resume_from_checkpoint=checkpoint)
+        say(f"Resuming from {checkpoint}.")
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except (BufferStateError, MPOStateError) as error:
+        raise RecipeError(f"cannot resume: {error}") from error
+    if trainer.state.global_step == 0:
+        raise RecipeError(
+            f"no step was trained: the {len(trainer.train_dataset):,} rows of `dataset_name` are fewer than one batch takes. "
+            "Add rows, or lower `per_device_train_batch_size` or the number of processes."
+        )
     trainer.save_state()
     trainer.save_model(trainer.args.output_dir)
-    trainer.accelerator.print(f"{result} and trainer_state.json are in {trainer.args.output_dir}.")
+    say(f"{result} and trainer_state.json are in {trainer.args.output_dir}.")
     if trainer.args.push_to_hub:
         trainer.push_to_hub(dataset_name=dataset_name)
     trainer.end()
