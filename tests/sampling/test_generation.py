@@ -104,7 +104,7 @@ def grpo_completions(model, processing_class, dataset, tmp_path, seed, num_sampl
 
 def chunk_seed(monkeypatch, seed):
     """Makes every chunk start from `seed`, as the recorded trainer does."""
-    monkeypatch.setattr("trl_r1v2.sampling.generation._seed_of_chunk", lambda _, rows: seed)
+    monkeypatch.setattr("trl_r1v2.sampling.generation.seed_of_chunk", lambda _, rows: seed)
 
 
 @pytest.mark.parametrize("kind", ["vlm", "text_conversational", "text_plain"])
@@ -292,6 +292,7 @@ def test_rollouts_are_plain_data(vlm, processor, prompts):
         "completion_ids": list,
         "num_tokens": int,
         "finished": bool,
+        "logps": type(None),
     }
     assert rollout.num_tokens == len(rollout.completion_ids)
 

@@ -49,9 +49,9 @@ def test_two_processes_share_the_rows(tmp_path, text_model_path):
         verdicts = {sum(map(ord, r.text)) % 2 for r in rollouts if r.row == row}
         kept += [row] if len(verdicts) == 2 else []
     assert kept and load_dataset(str(pool), split="train")["source_row"][:] == kept
-    assert sorted(path.name for path in (pool / "ssb").glob("*.json")) == [
-        "ssb-00000-of-00002.json",
-        "ssb-00001-of-00002.json",
+    assert sorted(path.name for path in (pool / "ssb").glob("*.safetensors")) == [
+        "ssb-00000-of-00002.safetensors",
+        "ssb-00001-of-00002.safetensors",
     ]
 
     pairs = tmp_path / "pairs"

@@ -1,5 +1,6 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 
+import asyncio
 import math
 
 import pytest
@@ -55,7 +56,7 @@ def test_functions_get_what_grpo_gives_them(dataset, text_model_path, tmp_path):
             zip(seen["grpo"]["completions"], seen["grpo"]["completion_ids"], strict=True)
         )
     ]
-    list(score_rollouts(rollouts, texts, {"ours": recorder("ours")}, progress=False))
+    list(score_rollouts(rollouts, texts, {"ours": recorder("ours")}))
     assert seen["ours"].keys() == seen["grpo"].keys()
     for name in ("prompts", "completions", "completion_ids", "solution"):
         assert seen["ours"][name] == seen["grpo"][name], name
@@ -71,7 +72,7 @@ def test_images_are_inside_the_prompts_and_beside_them(dataset):
         seen.update(prompts=prompts, images=images)
         return [1.0] * len(prompts)
 
-    list(score_rollouts([rollout(0, 0, "x"), rollout(1, 0, "y")], dataset, {"f": record}, progress=False))
+    list(score_rollouts([rollout(0, 0, "x"), rollout(1, 0, "y")], dataset, {"f": record}))
     assert [part["type"] for part in seen["prompts"][0][0]["content"]] == ["image", "text"]
     assert seen["prompts"][0][0]["content"][0]["image"].size == (3, 2)
     assert [part["type"] for part in seen["prompts"][1][0]["content"]] == ["text"]
@@ -88,7 +89,7 @@ def test_batches_keep_prompts_whole_and_scores_in_place(dataset):
     rollouts = [rollout(row, sample, str(10 * row + sample)) for row in range(2) for sample in range(3)]
     for batch_size, expected in ((64, [6]), (4, [3, 3]), (1, [3, 3])):
         sizes.clear()
-        batches = list(score_rollouts(rollouts, dataset, {"f": number}, batch_size=batch_size, progress=False))
+        batches = list(score_rollouts(rollouts, dataset, {"f": number}, batch_size=batch_size))
         assert sizes == expected
         records = [record for batch in batches for record in batch]
         assert [record["scores"]["f"] for record in records] == [10 * r["row"] + r["sample"] for r in records]
@@ -101,24 +102,47 @@ def test_none_and_nan_are_unscored_and_infinity_is_refused(dataset):
         return [values[completion[0]["content"]] for completion in completions]
 
     rollouts = [rollout(0, index, text) for index, text in enumerate("abc")]
-    (records,) = score_rollouts(rollouts, dataset, {"f": function}, progress=False)
+    (records,) = score_rollouts(rollouts, dataset, {"f": function})
     assert [record["scores"]["f"] for record in records] == [None, None, 2.0]
     values["b"] = math.inf
     with pytest.raises(ValueError, match="f returned inf for sample 1 of row 0"):
-        list(score_rollouts(rollouts, dataset, {"f": function}, progress=False))
+        list(score_rollouts(rollouts, dataset, {"f": function}))
 
 
 def test_coroutines_are_awaited(dataset):
     async def slow(completions, **kwargs):
         return [3.0] * len(completions)
 
-    (records,) = score_rollouts([rollout(0, 0, "x")], dataset, {"f": slow}, progress=False)
+    (records,) = score_rollouts([rollout(0, 0, "x")], dataset, {"f": slow})
     assert records[0]["scores"] == {"f": 3.0}
+
+
+def test_coroutines_run_together_after_the_other_functions(dataset):
+    """As `GRPOTrainer` calls them: neither coroutine ends before both have begun."""
+    order, both = [], asyncio.Event()
+
+    def meet(name):
+        async def function(completions, **kwargs):
+            order.append(name)
+            if len(order) == 3:
+                both.set()
+            await asyncio.wait_for(both.wait(), 30)
+            return [float(len(order))] * len(completions)
+
+        return function
+
+    def plain(completions, **kwargs):
+        order.append("plain")
+        return [0.0] * len(completions)
+
+    functions = {"one": meet("one"), "plain": plain, "other": meet("other")}
+    (records,) = score_rollouts([rollout(0, 0, "x")], dataset, functions)
+    assert records[0]["scores"] == {"one": 3.0, "plain": 0.0, "other": 3.0} and order[0] == "plain"
 
 
 def test_wrong_number_of_scores_is_refused(dataset):
     with pytest.raises(ValueError, match="f returned 0 scores for 1 responses"):
-        list(score_rollouts([rollout(0, 0, "x")], dataset, {"f": lambda **kwargs: []}, progress=False))
+        list(score_rollouts([rollout(0, 0, "x")], dataset, {"f": lambda **kwargs: []}))
 
 
 def test_a_missing_image_is_named():
@@ -126,7 +150,7 @@ def test_a_missing_image_is_named():
         {"prompt": [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "q"}]}]], "images": [[]]}
     )
     with pytest.raises(ValueError, match="row 0: Number of images"):
-        list(score_rollouts([rollout(0, 0, "x")], dataset, {"f": lambda **kwargs: [1.0]}, progress=False))
+        list(score_rollouts([rollout(0, 0, "x")], dataset, {"f": lambda **kwargs: [1.0]}))
 
 
 def test_prompts_may_be_plain_text():
@@ -134,7 +158,6 @@ def test_prompts_may_be_plain_text():
         [rollout(0, 0, "The answer is a"), rollout(0, 1, "The answer is c")],
         Dataset.from_dict({"prompt": ["q"], "solution": ["a"]}),
         {"accuracy": accuracy_reward},
-        progress=False,
     )
     assert [record["scores"]["accuracy"] for record in records] == [1.0, 0.0]
 

@@ -10,11 +10,12 @@ from datasets import Dataset, load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as PILImage
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from tests.support.tiny_models import build_internvl
 from trl_r1v2.sampling import RolloutStore
-from trl_r1v2.sampling.prefill import group_advantages
+from trl_r1v2.sampling.prefill import EngineCorrection, group_advantages
 from trl_r1v2.sampling.prompt_pool import FATES, PoolRules, PromptOutcome, count_fates, pass_rate_histogram
 from trl_r1v2.scripts import filter_prompts
 from trl_r1v2.scripts.filter_prompts import FilterPromptsArguments
@@ -102,6 +103,51 @@ def test_advantages_are_those_of_eq_6():
     for row, values in enumerate(rewards.double().numpy()):
         expected = (values - np.nanmean(values)) / (np.nanstd(values, ddof=1) + 1e-4)
         np.testing.assert_allclose(advantages[row], np.nan_to_num(expected), rtol=1e-5)
+
+
+def test_the_correction_for_an_engine_is_trls():
+    """The four modes by hand, for differences of log 2, log 0.5 and one that the engine does not say."""
+    logps = torch.tensor([-1.0, -2.0, -3.0])
+    engine = logps - torch.tensor([2.0, 0.25, 1.0]).log()
+    engine[2] = float("nan")
+    for mode, expected in {
+        "token_truncate": [1.5, 0.5, 1.0],
+        "token_mask": [0.0, 0.0, 1.0],
+        "sequence_truncate": [0.5],
+        "sequence_mask": [0.5],
+    }.items():
+        correction = EngineCorrection(mode, clip_max=1.5, clip_min=0.5)
+        torch.testing.assert_close(correction.ratio(logps, engine), torch.tensor(expected))
+    assert EngineCorrection("sequence_mask", clip_max=0.4).ratio(logps, engine).tolist() == [0.0]
+    assert EngineCorrection("token_mask").ratio(logps, engine).tolist() == pytest.approx([2.0, 0.25, 1.0])
+
+
+def test_a_buffer_for_a_run_with_vllm_is_refused_by_one_without(tmp_path, text_prompts, text_model_path):
+    """What was sampled by the model itself has a ratio of exactly 1; samples that a bound masks are left out."""
+    settings = {"prefill": True, "plots": False, "vllm_importance_sampling_mode": "sequence_mask"}
+    filter_prompts.main(arguments(tmp_path, text_prompts, text_model_path, **settings))
+    (file,) = (tmp_path / "ssb").glob("*.safetensors")
+    tensors = load_file(file)
+    ratios = [value for name, value in tensors.items() if name.endswith("importance_sampling_ratio")]
+    assert ratios and all(ratio.tolist() == [1.0] for ratio in ratios)
+    for name, value in tensors.items():
+        if name.endswith("sampling_per_token_logps"):
+            torch.testing.assert_close(value, tensors[name.replace("sampling", "old")], rtol=0, atol=0)
+    pool = load_dataset(str(tmp_path), split="train")
+    config = SSBGRPOConfig(
+        output_dir=str(tmp_path / "run"),
+        per_device_train_batch_size=6,
+        num_generations=6,
+        ssb_prefill=str(tmp_path / "ssb"),
+        report_to=[],
+        use_cpu=True,
+    )
+    with pytest.raises(ValueError, match="importance_sampling_mode.*sequence_mask"):
+        SSBGRPOTrainer(text_model_path, [PoolRewards()], config, train_dataset=pool)
+    filter_prompts.main(
+        arguments(tmp_path, text_prompts, text_model_path, **settings, vllm_importance_sampling_clip_max=0.5)
+    )
+    assert not load_file(file).keys() & tensors.keys() - {"generator"}
 
 
 # ---- The command ----
@@ -251,6 +297,9 @@ def test_no_mixed_prompt_is_an_error_with_the_counts(tmp_path, text_prompts, tex
         ({"min_pass_rate": 2.0}, "min_pass_rate is 2.0"),
         ({"top_p": 0.0}, r"`top_p` is 0.0"),
         ({"prefill_capacity": 0}, "prefill_capacity"),
+        ({"generation": "server", "server_url": "http://x/v1", "prefill": True}, "`prefill` needs the tokens"),
+        ({"generation": "server"}, "`generation: server` and `server_url` belong together"),
+        ({"generation": "tgi"}, "`generation` is 'tgi'"),
     ],
 )
 def test_arguments_are_checked(changes, message, tmp_path):

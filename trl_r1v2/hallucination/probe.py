@@ -275,7 +275,7 @@ class Probe:
         if "reward_disagreement" not in self.config.signals:
             return
         functions = {RULE: self.functions.rule, REWARD: self.functions.reward}
-        batches = score_rollouts(rollouts, self.dataset, functions, batch_size=len(rollouts), progress=False)
+        batches = score_rollouts(rollouts, self.dataset, functions, batch_size=len(rollouts))
         scored = [item["scores"] for batch in batches for item in batch]
         for record, scores in zip(records, scored, strict=True):
             record.right = None if scores[RULE] is None else scores[RULE] >= RIGHT_FROM

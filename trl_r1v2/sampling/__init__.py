@@ -15,14 +15,13 @@ from .rollouts import Rollout, RolloutStore
 
 if TYPE_CHECKING:
     from .fingerprints import dataset_fingerprint, model_fingerprint
-    from .generation import sample_chunks, sample_responses, sample_to_store
+    from .generation import sample_chunks, sample_responses
 
 _LAZY = {
     "dataset_fingerprint": "fingerprints",
     "model_fingerprint": "fingerprints",
     "sample_chunks": "generation",
     "sample_responses": "generation",
-    "sample_to_store": "generation",
 }
 
 __all__ = [
@@ -32,7 +31,6 @@ __all__ = [
     "model_fingerprint",
     "sample_chunks",
     "sample_responses",
-    "sample_to_store",
 ]
 
 

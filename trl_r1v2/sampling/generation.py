@@ -4,7 +4,7 @@
 Sampling responses from a policy, prompted exactly as `GRPOTrainer` prompts it.
 
 Scope: one process, one model that holds all of its weights (no FSDP or DeepSpeed sharding; data parallelism is a set
-of rows a process), `transformers` generation. Tools, environments and vLLM are not covered.
+of rows a process), `transformers` generation. Does not cover tools and environments.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import (
+    AutoConfig,
     BatchFeature,
     GenerationConfig,
     PreTrainedModel,
@@ -25,10 +26,17 @@ from transformers import (
 
 from .fingerprints import model_fingerprint
 from .prompts import encode_prompts, read_prompt
-from .rollouts import Rollout, RolloutStore
+from .rollouts import Rollout
 
 
 def sample_responses(
+    model: PreTrainedModel, processing_class: PreTrainedTokenizerBase | ProcessorMixin, dataset: Dataset, **settings
+) -> list[Rollout]:
+    """The rollouts of all chunks of [`sample_chunks`], whose arguments and errors these are."""
+    return [rollout for chunk in sample_chunks(model, processing_class, dataset, **settings) for rollout in chunk]
+
+
+def sample_chunks(
     model: PreTrainedModel,
     processing_class: PreTrainedTokenizerBase | ProcessorMixin,
     dataset: Dataset,
@@ -44,7 +52,7 @@ def sample_responses(
     progress: bool = True,
     prefix_ids: Mapping[int, Sequence[int]] | None = None,
     chat_template_kwargs: dict[str, Any] | None = None,
-) -> list[Rollout]:
+) -> Iterator[list[Rollout]]:
     """
     Samples `num_samples` responses to every prompt.
 
@@ -86,53 +94,13 @@ def sample_responses(
         chat_template_kwargs (`dict[str, Any]`, *optional*):
             Passed to the chat template, as `GRPOConfig.chat_template_kwargs`.
 
-    Returns:
-        `list[Rollout]`: Ordered as `rows`, the responses of a prompt in a row.
+    Yields:
+        `list[Rollout]`: The rollouts of each chunk as soon as they exist; prompts in the order of `rows`, the responses of
+            a prompt next to each other.
 
     Raises:
         `ValueError`: A setting is out of range, the dataset has no `prompt`, or a row cannot be rendered (broken or
             missing image, placeholders that do not match the images); the message names the row.
-    """
-    chunks = sample_chunks(
-        model,
-        processing_class,
-        dataset,
-        num_samples=num_samples,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        do_sample=do_sample,
-        batch_size=batch_size,
-        seed=seed,
-        rows=rows,
-        progress=progress,
-        prefix_ids=prefix_ids,
-        chat_template_kwargs=chat_template_kwargs,
-    )
-    return [rollout for chunk in chunks for rollout in chunk]
-
-
-def sample_chunks(
-    model: PreTrainedModel,
-    processing_class: PreTrainedTokenizerBase | ProcessorMixin,
-    dataset: Dataset,
-    *,
-    num_samples: int,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    do_sample: bool = True,
-    batch_size: int = 64,
-    seed: int = 0,
-    rows: Sequence[int] | None = None,
-    progress: bool = True,
-    prefix_ids: Mapping[int, Sequence[int]] | None = None,
-    chat_template_kwargs: dict[str, Any] | None = None,
-) -> Iterator[list[Rollout]]:
-    """
-    [`sample_responses`], yielding the rollouts of each chunk of prompts as soon as they exist.
-
-    Arguments and errors are those of [`sample_responses`]; settings are checked when the first chunk is asked for.
     """
     _check_settings(dataset, num_samples, max_new_tokens, temperature, top_p, do_sample, batch_size)
     rows = list(range(len(dataset)) if rows is None else rows)
@@ -153,38 +121,19 @@ def sample_chunks(
             prompts = [read_prompt(dataset, row, processing_class) for row in chunk_rows]
             inputs = encode_prompts(processing_class, prompts, prefixes, chat_template_kwargs)
             completions = [[] for _ in chunk_rows]
-            with _random_state(model.device, _seed_of_chunk(seed, chunk_rows)), _evaluation_mode(model):
+            with _random_state(model.device, seed_of_chunk(seed, chunk_rows)), _evaluation_mode(model):
                 for done in range(0, num_samples, batch_size):
                     config.num_return_sequences = min(batch_size, num_samples - done)
                     generated = _generate(model, inputs, config)
                     for index, ids in enumerate(generated):
-                        completions[index // config.num_return_sequences].append(ids)
+                        response = {"ids": ids, "finished": ids[-1] in config.eos_token_id}
+                        completions[index // config.num_return_sequences].append(response)
             yield [
                 rollout
-                for row, ids in zip(chunk_rows, completions, strict=True)
-                for rollout in _to_rollouts(row, ids, processing_class, config.eos_token_id)
+                for row, responses in zip(chunk_rows, completions, strict=True)
+                for rollout in rollouts_of(row, responses, processing_class)
             ]
             bar.update(len(chunk_rows))
-
-
-def sample_to_store(
-    store: RolloutStore, model, processing_class, dataset: Dataset, rows: Sequence[int], **settings
-) -> None:
-    """
-    Samples the `rows` that a store lacks, chunk by chunk.
-
-    Args:
-        store ([`RolloutStore`]):
-            Store of this process.
-        model, processing_class, dataset:
-            As for [`sample_responses`].
-        rows (`Sequence[int]`):
-            All rows of this process, those already done included.
-        settings:
-            Keyword arguments of [`sample_responses`] other than `rows`.
-    """
-    for chunk in sample_chunks(model, processing_class, dataset, rows=store.remaining(rows), **settings):
-        store.append_rollouts(chunk)
 
 
 def generation_config(
@@ -208,13 +157,6 @@ def generation_config(
     """
     is_vlm = isinstance(processing_class, ProcessorMixin)
     tokenizer = processing_class.tokenizer if is_vlm else processing_class
-    eos_token_ids = model.generation_config.eos_token_id
-    if eos_token_ids is None:
-        eos_token_ids = []
-    elif isinstance(eos_token_ids, int):
-        eos_token_ids = [eos_token_ids]
-    if tokenizer.eos_token_id not in eos_token_ids:
-        eos_token_ids = [tokenizer.eos_token_id, *eos_token_ids]
     # `top_k=0` is GRPOConfig's default; left unset, generate() would take the model's own (or 50).
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if do_sample else {}
     return GenerationConfig(
@@ -224,11 +166,27 @@ def generation_config(
         repetition_penalty=1.0,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=list(eos_token_ids),
+        eos_token_id=stop_ids(model.generation_config, processing_class),
         # A sampled image token would have no image features when the response is trained on.
         suppress_tokens=[model.config.image_token_id] if is_vlm else None,
         disable_compile=True,
     )
+
+
+def image_token_bias(path: str) -> dict[int, float]:
+    """
+    Logit bias by which an engine that knows no suppressed tokens never samples a model's image token; empty for a text
+    model. -100 is the least that OpenAI's protocol takes: e^-100 of what the model gives the token.
+    """
+    token_id = AutoConfig.from_pretrained(path).to_dict().get("image_token_id")
+    return {} if token_id is None else {token_id: -100.0}
+
+
+def stop_ids(config: GenerationConfig, processing_class) -> list[int]:
+    """The end-of-sequence ids of a model and of its tokenizer."""
+    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
+    ids = [config.eos_token_id] if isinstance(config.eos_token_id, int) else list(config.eos_token_id or [])
+    return ids if tokenizer.eos_token_id in ids else [tokenizer.eos_token_id, *ids]
 
 
 def _check_settings(dataset, num_samples, max_new_tokens, temperature, top_p, do_sample, batch_size) -> None:
@@ -245,7 +203,7 @@ def _check_settings(dataset, num_samples, max_new_tokens, temperature, top_p, do
         raise ValueError(f"num_samples is {num_samples}, but greedy decoding repeats one response: set num_samples=1")
 
 
-def _seed_of_chunk(seed: int, rows: Sequence[int]) -> int:
+def seed_of_chunk(seed: int, rows: Sequence[int]) -> int:
     """Depends on nothing but the run's seed and the rows of the chunk, so chunks can be sampled in any order."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{list(rows)}".encode()).digest()[:8], "big") >> 1
 
@@ -285,18 +243,20 @@ def _generate(model, inputs: dict[str, torch.Tensor], config: GenerationConfig) 
     return [ids[mask].tolist() for ids, mask in zip(completion_ids, keep, strict=True)]
 
 
-def _to_rollouts(row: int, completions: list[list[int]], processing_class, eos_token_ids: list[int]) -> list[Rollout]:
-    texts = processing_class.batch_decode(completions, skip_special_tokens=True)
+def rollouts_of(row: int, responses: Sequence[dict[str, Any]], processing_class) -> list[Rollout]:
+    """Rollouts of a row from its responses: `ids`, whether they are `finished`, and the `logps` that an engine gives."""
+    texts = processing_class.batch_decode([response["ids"] for response in responses], skip_special_tokens=True)
     return [
         Rollout(
             row=row,
             sample=sample,
             text=text,
-            completion_ids=ids,
-            num_tokens=len(ids),
-            finished=ids[-1] in eos_token_ids,
+            completion_ids=response["ids"],
+            num_tokens=len(response["ids"]),
+            finished=response["finished"],
+            logps=response.get("logps"),
         )
-        for sample, (text, ids) in enumerate(zip(texts, completions, strict=True))
+        for sample, (text, response) in enumerate(zip(texts, responses, strict=True))
     ]
 
 

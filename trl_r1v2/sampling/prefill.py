@@ -3,18 +3,21 @@
 """
 A buffer file made from rollouts that were sampled before training, for `SSBGRPOConfig.ssb_prefill`.
 
-The samples get the advantages GRPO would have given them, and behaviour log-probabilities from a forward pass of the
-model that sampled them. Which rollouts there are is decided elsewhere (`prompt_pool`, `trl_r1v2.sampling`).
+The samples get the advantages GRPO would have given them, behaviour log-probabilities from a forward pass of the model that
+sampled them, and, for a run that generates with vLLM, TRL's correction from the engine to that model. Which rollouts there
+are is decided elsewhere (`prompt_pool`, `trl_r1v2.sampling`).
 """
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import BatchFeature
-from trl.trainer.utils import nanstd
+from trl.trainer.utils import add_fused_lm_head, nanstd
 
 from ..images.prompt_images import PromptImages
 from ..ssb_grpo.checkpoint import BufferCheckpoint, run_fingerprint
@@ -39,6 +42,42 @@ def group_advantages(rewards: torch.Tensor) -> torch.Tensor:
     return (centred / (nanstd(rewards, dim=1, keepdim=True) + 1e-4)).nan_to_num(nan=0.0)
 
 
+@dataclass(frozen=True)
+class EngineCorrection:
+    """
+    How a run with vLLM corrects for the engine: `vllm_importance_sampling_*` of [`~trl.GRPOConfig`].
+
+    Args:
+        mode (`str`):
+            `"token_truncate"`, `"token_mask"`, `"sequence_truncate"` or `"sequence_mask"`.
+        clip_max (`float`, *optional*), clip_min (`float`, *optional*):
+            Bounds of the ratio.
+    """
+
+    mode: str
+    clip_max: float | None = None
+    clip_min: float | None = None
+
+    def ratio(self, logps: torch.Tensor, sampling_logps: torch.Tensor) -> torch.Tensor:
+        """
+        Importance ratio of one completion, as TRL forms it.
+
+        Args:
+            logps (`torch.Tensor` of shape `(C,)`), sampling_logps (`torch.Tensor` of shape `(C,)`):
+                Log-probabilities of its tokens under the model and in the engine, in nats; NaN where the engine has none.
+
+        Returns:
+            `torch.Tensor` of shape `(C,)`, or `(1,)` in the modes by sequence: Ratio, dimensionless; 0 where it is masked.
+        """
+        difference = (logps - sampling_logps).nan_to_num(nan=0.0)
+        ratio = (difference.sum(dim=0, keepdim=True) if self.mode.startswith("sequence") else difference).exp()
+        low = -math.inf if self.clip_min is None else self.clip_min
+        high = math.inf if self.clip_max is None else self.clip_max
+        if self.mode.endswith("truncate"):
+            return ratio.clamp(low, high)
+        return ratio.masked_fill((ratio < low) | (ratio > high), 0.0)
+
+
 def completion_logps(
     model,
     processing_class,
@@ -50,11 +89,12 @@ def completion_logps(
     progress: bool = True,
 ) -> Iterator[tuple[Rollout, dict[str, torch.Tensor]]]:
     """
-    Log-probabilities of rollouts under a model, by a forward pass over prompt and completion.
+    Log-probabilities of rollouts under a model, by a forward pass over prompt and completion with TRL's fused head, which
+    never holds the logits of a whole vocabulary.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
-            The model that sampled the rollouts, in evaluation mode.
+            The model that sampled the rollouts, in evaluation mode. It keeps the fused head.
         processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
             Its tokenizer or processor.
         dataset ([`~datasets.Dataset`]):
@@ -73,17 +113,17 @@ def completion_logps(
         `(P,)`, `completion_ids` and `old_per_token_logps` (nats) of shape `(C,)`, and the token-type fields of models
         that have them, of shape `(P + C,)`.
     """
+    add_fused_lm_head(model, temperature=temperature)
     for start in tqdm(range(0, len(rollouts), batch_size), desc="log-probabilities", disable=not progress):
         batch = rollouts[start : start + batch_size]
         prompts = [read_prompt(dataset, rollout.row, processing_class) for rollout in batch]
         inputs = encode_prompts(processing_class, prompts, [rollout.completion_ids for rollout in batch])
-        longest = max(rollout.num_tokens for rollout in batch)
+        labels = torch.full_like(inputs["input_ids"], -100)
+        for index, rollout in enumerate(batch):  # left padding: every completion ends in the last column
+            labels[index, -rollout.num_tokens :] = inputs["input_ids"][index, -rollout.num_tokens :]
         with torch.no_grad():
-            on_device = BatchFeature(inputs).to(model.device)
-            # Left padding: every completion ends in the last column, and the logits one earlier predict its tokens.
-            logits = model(**on_device, logits_to_keep=longest + 1).logits[:, :-1].float() / temperature
-        targets = on_device["input_ids"][:, -longest:]
-        logps = logits.log_softmax(dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1).cpu()
+            on_device = BatchFeature(inputs | {"labels": labels}).to(model.device)
+            logps = model(**on_device, fused_lm_head=True).log_probs.float().cpu()
         for index, rollout in enumerate(batch):
             length = int(inputs["attention_mask"][index].sum())
             sequence = inputs["input_ids"][index, -length:]
@@ -111,6 +151,7 @@ def write_prefill(
     capacity: int,
     batch_size: int,
     with_reference: bool = False,
+    correction: EngineCorrection | None = None,
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
@@ -141,6 +182,9 @@ def write_prefill(
         with_reference (`bool`, *optional*, defaults to `False`):
             Whether to store the log-probabilities as the reference's too, for a run with `beta > 0` whose reference is
             this model.
+        correction ([`EngineCorrection`], *optional*):
+            That of the coming run, if it generates with vLLM. Without log-probabilities of an engine, the model is taken
+            for the engine. Samples whose ratio is 0 everywhere are left out, as the run would leave them out.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the stored generators.
         rank (`int`, *optional*, defaults to `0`):
@@ -163,12 +207,19 @@ def write_prefill(
     for rollout, tokens in completion_logps(
         model, processing_class, dataset, ordered, temperature=temperature, batch_size=batch_size, progress=progress
     ):
+        logps = tokens["old_per_token_logps"]
         if with_reference:
-            tokens["ref_per_token_logps"] = tokens["old_per_token_logps"].clone()
+            tokens["ref_per_token_logps"] = logps.clone()
+        if correction is not None:
+            sampling_logps = logps.clone() if rollout.logps is None else torch.tensor(rollout.logps)
+            tokens["sampling_per_token_logps"] = sampling_logps
+            tokens["importance_sampling_ratio"] = correction.ratio(logps, sampling_logps)
+            if not tokens["importance_sampling_ratio"].any():
+                continue
         num_images = count_images(dataset, rollout.row)
         source = rollout.row if num_images else None
         advantage = advantage_of[rollout.row, rollout.sample]
         buffer.extend([Sample(tokens, advantage, step=0, source=source, num_images=num_images)])
-    fingerprint = run_fingerprint(vocab_size, dataset, with_reference, importance_sampling_mode=None)
+    fingerprint = run_fingerprint(vocab_size, dataset, with_reference, correction and correction.mode)
     BufferCheckpoint(buffer, PromptImages(max_bytes=0), fingerprint, rank, world_size).save(Path(folder))
     return len(buffer)

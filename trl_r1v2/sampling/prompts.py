@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset
+from PIL import Image
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from trl.data_utils import is_conversational, prepare_multimodal_messages
 from trl.trainer.utils import pad
@@ -166,3 +167,29 @@ def encode_prompts(
         else:
             inputs[name] = torch.from_numpy(np.array(value))
     return inputs
+
+
+def placeholder_prompt(
+    processing_class: PreTrainedTokenizerBase | ProcessorMixin, prompt: str | list[dict[str, Any]]
+) -> tuple[list[int], list[Image.Image]]:
+    """
+    A prompt of [`read_prompt`] as inference engines take it, which expand images themselves.
+
+    Args:
+        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
+            Tokenizer or processor.
+        prompt (`str` or `list[dict[str, Any]]`):
+            Prompt.
+
+    Returns:
+        `tuple[list[int], list[Image]]`: Token ids with the chat template's one placeholder for each image; the images.
+    """
+    is_vlm = isinstance(processing_class, ProcessorMixin)
+    tokenizer = processing_class.tokenizer if is_vlm else processing_class
+    if isinstance(prompt, str):
+        return tokenizer(prompt)["input_ids"], []
+    text = processing_class.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    begins = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
+    parts = [part for message in prompt if isinstance(message["content"], list) for part in message["content"]]
+    images = [part["image"] for part in parts if part["type"] == "image"]
+    return tokenizer(text, add_special_tokens=not begins)["input_ids"], images

@@ -42,6 +42,9 @@ class Rollout:
             Length of `completion_ids`.
         finished (`bool`):
             Whether the response ended with an end-of-sequence token rather than at the length limit.
+        logps (`list[float]`, *optional*):
+            Log-probability of each token in the distribution that an inference engine sampled from, in nats, where it was
+            asked for them.
     """
 
     row: int
@@ -50,6 +53,7 @@ class Rollout:
     completion_ids: list[int]
     num_tokens: int
     finished: bool
+    logps: list[float] | None = None
 
 
 class ChunkStore:
@@ -177,7 +181,8 @@ class RolloutStore(ChunkStore):
 
     def append_rollouts(self, rollouts: Sequence[Rollout]) -> None:
         """Writes one chunk of rollouts and syncs it to disk."""
-        self.append([asdict(rollout) for rollout in rollouts])
+        records = map(asdict, rollouts)
+        self.append([{key: value for key, value in record.items() if value is not None} for record in records])
 
     @staticmethod
     def merge(folder: str | Path, rows: Iterable[int], num_samples: int, name: str = "rollouts") -> list[Rollout]:

@@ -3,12 +3,13 @@
 """
 Scoring rollouts with TRL reward functions outside a trainer.
 
-Functions are called with what `GRPOTrainer` would pass; finding them by their names is `cli.loading`. Reward models given
-as `nn.Module` are not covered: wrap them in a function. What a score means is the business of `ssb_grpo.prompt_pool` and
-`mpo.pairs`.
+Functions are called with what `GRPOTrainer` would pass, and as it calls them: the asynchronous ones together. Reward models
+given as `nn.Module` are not covered: wrap them in a function. What a score means is the business of `prompt_pool` and
+`pairs`.
 """
 
 import asyncio
+import contextlib
 import inspect
 import itertools
 import math
@@ -16,12 +17,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
-from tqdm.auto import tqdm
 from transformers import TrainerState
 from trl.data_utils import is_conversational
 
+from .fingerprints import content_fingerprint
 from .prompts import fill_images, read_example
-from .rollouts import ChunkStore, Rollout
+from .rollouts import Rollout
 
 
 def score_rollouts(
@@ -30,7 +31,6 @@ def score_rollouts(
     functions: Mapping[str, Callable],
     *,
     batch_size: int = 64,
-    progress: bool = True,
 ) -> Iterator[list[dict[str, Any]]]:
     """
     Calls every reward function on every rollout.
@@ -48,12 +48,10 @@ def score_rollouts(
             Reward functions by name, which the scores are kept under.
         batch_size (`int`, *optional*, defaults to `64`):
             Rollouts scored at once; the rollouts of a prompt are never split.
-        progress (`bool`, *optional*, defaults to `True`):
-            Whether to show a progress bar.
 
     Yields:
-        `list[dict[str, Any]]`: For each batch, records with `row`, `sample` and `scores` by path; a score is `None`
-        where the function returned `None` or NaN.
+        `list[dict[str, Any]]`: For each batch, records with `row`, `sample`, a digest of the `response`, and `scores` by
+        path; a score is `None` where the function returned `None` or NaN.
 
     Raises:
         `ValueError`: A function returns the wrong number of scores or an infinite one. An error inside a function
@@ -65,37 +63,17 @@ def score_rollouts(
         if batches[-1] and len(batches[-1]) + len(group) > batch_size:
             batches.append([])
         batches[-1].extend(group)
-    with tqdm(total=len(rollouts), desc="scoring", unit="response", disable=not progress) as bar:
-        for batch in filter(None, batches):
-            inputs = _reward_inputs(batch, dataset)
-            scores = {path: _call(path, function, batch, inputs) for path, function in functions.items()}
-            yield [
-                {
-                    "row": rollout.row,
-                    "sample": rollout.sample,
-                    "scores": {path: values[index] for path, values in scores.items()},
-                }
-                for index, rollout in enumerate(batch)
-            ]
-            bar.update(len(batch))
-
-
-def score_to_store(
-    store: ChunkStore, rollouts: Sequence[Rollout], dataset: Dataset, functions: Mapping[str, Callable], **settings
-) -> None:
-    """
-    Scores the rollouts whose rows a store lacks, batch by batch.
-
-    Args:
-        store ([`ChunkStore`]):
-            Store of this process.
-        rollouts, dataset, functions, settings:
-            As for [`score_rollouts`].
-    """
-    remaining = set(store.remaining(rollout.row for rollout in rollouts))
-    todo = [rollout for rollout in rollouts if rollout.row in remaining]
-    for records in score_rollouts(todo, dataset, functions, **settings):
-        store.append(records)
+    for batch in filter(None, batches):
+        scores = _call(functions, batch, _reward_inputs(batch, dataset))
+        yield [
+            {
+                "row": rollout.row,
+                "sample": rollout.sample,
+                "response": content_fingerprint(rollout.text),
+                "scores": {path: values[index] for path, values in scores.items()},
+            }
+            for index, rollout in enumerate(batch)
+        ]
 
 
 def total_score(scores: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
@@ -135,16 +113,41 @@ def _reward_inputs(batch: Sequence[Rollout], dataset: Dataset) -> dict[str, Any]
     }
 
 
-def _call(path: str, function: Callable, batch: Sequence[Rollout], inputs: dict[str, Any]) -> list[float | None]:
-    rows = sorted({rollout.row for rollout in batch})
+def _call(
+    functions: Mapping[str, Callable], batch: Sequence[Rollout], inputs: dict[str, Any]
+) -> dict[str, list[float | None]]:
+    values, awaited = {}, {}
+    for path, function in functions.items():
+        with _naming(path, batch):
+            found = function(**inputs)
+            if inspect.isawaitable(found):
+                awaited[path] = found
+            else:
+                values[path] = list(found)
+
+    async def wait_for(path: str) -> None:
+        with _naming(path, batch):
+            values[path] = list(await awaited[path])
+
+    async def wait_for_all() -> None:
+        await asyncio.gather(*map(wait_for, awaited))
+
+    if awaited:
+        asyncio.run(wait_for_all())
+    return {path: _checked(path, batch, values[path]) for path in functions}
+
+
+@contextlib.contextmanager
+def _naming(path: str, batch: Sequence[Rollout]) -> Iterator[None]:
     try:
-        values = function(**inputs)
-        if inspect.isawaitable(values):
-            values = asyncio.run(_wait_for(values))
-        values = list(values)
+        yield
     except Exception as error:
+        rows = sorted({rollout.row for rollout in batch})
         error.add_note(f"raised by reward function {path} on rows {rows}; what was scored before is kept")
         raise
+
+
+def _checked(path: str, batch: Sequence[Rollout], values: list) -> list[float | None]:
     if len(values) != len(batch):
         raise ValueError(f"reward function {path} returned {len(values)} scores for {len(batch)} responses")
     scores = []
@@ -157,7 +160,3 @@ def _call(path: str, function: Callable, batch: Sequence[Rollout], inputs: dict[
             )
         scores.append(score)
     return scores
-
-
-async def _wait_for(awaitable):
-    return await awaitable

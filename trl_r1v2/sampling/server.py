@@ -68,6 +68,7 @@ class ChatServer:
             raise EngineError(f"the environment variable {api_key_env} is not set: put the server's key into it.")
         key = "none" if api_key_env is None else os.environ[api_key_env]
         self.url, self.model, self.concurrency, self.extra_body = url, model, concurrency, extra_body or {}
+        self.processing_class = None  # the server's business
         self.fingerprint = {"model": f"served as {model}", "extra_body": self.extra_body}
         self._client = openai.OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=max_retries)
 

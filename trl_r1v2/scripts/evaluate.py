@@ -119,18 +119,11 @@ class EvaluateArguments(GenerationArguments):
 
 
 def main(eval_args: EvaluateArguments) -> None:
-    from .generation import server_errors
-
-    with server_errors():  # one line rather than a traceback: it names the remedy
-        measure(eval_args)
-
-
-def measure(eval_args: EvaluateArguments) -> None:
     """
     Sample, score and write the files.
 
     Raises:
-        RecipeError: The recipe's parts do not fit together.
+        RecipeError: The recipe's parts do not fit together, or what generates fails.
         DatasetError: The data cannot be used.
     """
     import torch

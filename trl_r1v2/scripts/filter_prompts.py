@@ -21,10 +21,10 @@ from transformers import ProcessorMixin
 
 from ..sampling.dataset_folder import write_dataset_folder
 from ..sampling.histograms import check_plotting, draw_histograms
-from ..sampling.prefill import group_advantages, write_prefill
+from ..sampling.prefill import EngineCorrection, group_advantages, write_prefill
 from ..sampling.prompt_pool import PoolRules, PromptOutcome, count_fates, pass_rate_histogram
 from ..ssb_grpo.checkpoint import SSB_FOLDER
-from .generation import load_policy
+from .generation import load_policy, open_engine
 from .parser import RecipeParser
 from .sample_and_score import (
     SamplingArguments,
@@ -32,8 +32,7 @@ from .sample_and_score import (
     check_output_dir,
     load_dataset_of,
     reward_functions_of,
-    sample_over_processes,
-    score_over_processes,
+    sample_and_score,
     score_statistics,
     start_processes,
 )
@@ -69,6 +68,19 @@ class FilterPromptsArguments(SamplingArguments):
         },
     )
 
+    vllm_importance_sampling_mode: str | None = field(
+        default=None,
+        metadata={
+            "help": "That of the run to which the buffer goes, if it generates with vLLM (`sequence_mask` is TRL's); unset: "
+            "a run without vLLM, or without its correction.",
+            "choices": ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"],
+        },
+    )
+    vllm_importance_sampling_clip_max: float | None = field(
+        default=3.0, metadata={"help": "The same run's (TRL's: 3)."}
+    )
+    vllm_importance_sampling_clip_min: float | None = field(default=None, metadata={"help": "The same run's."})
+
     def __post_init__(self):
         super().__post_init__()
         PoolRules(self.min_pass_rate, self.max_pass_rate)
@@ -76,6 +88,10 @@ class FilterPromptsArguments(SamplingArguments):
             raise ValueError(f"`num_samples` is {self.num_samples}, but mixed outcomes need at least 2")
         if self.prefill_capacity < 1:
             raise ValueError(f"`prefill_capacity` is {self.prefill_capacity}, but must be at least 1")
+        if self.prefill and self.generation == "server":
+            raise ValueError(
+                "`prefill` needs the tokens of the responses, which no server gives: use vllm or transformers"
+            )
 
 
 def main(args: FilterPromptsArguments) -> None:
@@ -87,9 +103,8 @@ def main(args: FilterPromptsArguments) -> None:
     reward_functions_of(args)
     dataset = load_dataset_of(args)
 
-    model, processing_class = load_policy(args.model_name_or_path, state.device, dtype=args.dtype)
-    rollouts = sample_over_processes(args, dataset, model, processing_class, state)
-    scored = score_over_processes(args, dataset, rollouts, state)
+    with open_engine(args, state.device, with_logps=args.prefill) as engine:
+        scored = sample_and_score(args, dataset, engine, state)
 
     rules = PoolRules(args.min_pass_rate, args.max_pass_rate)
     groups = [list(group) for _, group in groupby(scored, key=lambda item: item.rollout.row)]
@@ -106,7 +121,11 @@ def main(args: FilterPromptsArguments) -> None:
         write_pool(args, dataset, rules, outcomes, kept)
     state.wait_for_everyone()
     if args.prefill:
-        fill_buffer(args, model, processing_class, groups, kept, state)
+        if args.generation == "transformers":
+            policy = engine.model, engine.processing_class
+        else:
+            policy = load_policy(args.model_name_or_path, state.device, dtype=args.dtype)
+        fill_buffer(args, *policy, groups, kept, state)
     if state.is_main_process:
         print(f"{len(kept)} of {len(outcomes)} prompts are in {args.output_dir}: load_dataset({args.output_dir!r})")
         if args.prefill:
@@ -190,6 +209,8 @@ def fill_buffer(
         for item, advantage in zip(group, values, strict=True)
     ][state.process_index :: state.num_processes]
     tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
+    mode = args.vllm_importance_sampling_mode
+    bounds = args.vllm_importance_sampling_clip_max, args.vllm_importance_sampling_clip_min
     write_prefill(
         Path(args.output_dir) / SSB_FOLDER,
         model.eval(),
@@ -202,6 +223,7 @@ def fill_buffer(
         capacity=args.prefill_capacity,
         batch_size=args.batch_size,
         with_reference=args.prefill_reference,
+        correction=None if mode is None else EngineCorrection(mode, *bounds),
         seed=args.seed,
         rank=state.process_index,
         world_size=state.num_processes,

@@ -4,13 +4,14 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..sampling.rollouts import EngineError
 from .recipe import RecipeError
 
 
-GENERATIONS = ("transformers", "server")
+GENERATIONS = ("transformers", "vllm", "server")
 
 
 @dataclass(kw_only=True)
@@ -21,8 +22,21 @@ class GenerationArguments:
 
     generation: str = field(
         default="transformers",
-        metadata={"help": "What generates.", "choices": list(GENERATIONS)},
+        metadata={
+            "help": "What generates: transformers in this process, vLLM's offline engine in one of its own, or an "
+            "OpenAI-compatible server.",
+            "choices": list(GENERATIONS),
+        },
     )
+    vllm_python: str | None = field(
+        default=None,
+        metadata={"help": "Interpreter of an environment with vLLM, for `generation: vllm`. Unset: this one."},
+    )
+    vllm_kwargs: dict | None = field(
+        default=None,
+        metadata={"help": "Arguments of `vllm.LLM`, e.g. `{tensor_parallel_size: 4, max_model_len: 65536}`."},
+    )
+    vllm_batch_size: int = field(default=1024, metadata={"help": "Responses handed to vLLM at once."})
     server_url: str | None = field(
         default=None,
         metadata={"help": "Address for `generation: server`, with the version: `http://localhost:8000/v1`."},
@@ -42,14 +56,18 @@ class GenerationArguments:
             raise ValueError(f"`generation` is {self.generation!r}; give one of {', '.join(GENERATIONS)}")
         if (self.generation == "server") != (self.server_url is not None):
             raise ValueError("`generation: server` and `server_url` belong together: set both or neither")
-        if self.server_concurrency < 1:
-            raise ValueError(f"`server_concurrency` is {self.server_concurrency}, but must be at least 1")
+        for name in ("server_concurrency", "vllm_batch_size"):
+            if vars(self)[name] < 1:
+                raise ValueError(f"`{name}` is {vars(self)[name]}, but must be at least 1")
 
 
 @contextlib.contextmanager
-def open_engine(args, device, revision: str | None = None) -> Iterator:
+def open_engine(args, device, revision: str | None = None, with_logps: bool = False) -> Iterator:
     """
     The engine that [`GenerationArguments`] of a command name; what it started ends with it.
+
+    An engine has `sample_chunks` as [`~trl_r1v2.sampling.generation.sample_chunks`] has it, a `fingerprint` that stored
+    rollouts share, and the `processing_class` of its prompts, if that is known here.
 
     Args:
         args ([`GenerationArguments`]):
@@ -58,34 +76,61 @@ def open_engine(args, device, revision: str | None = None) -> Iterator:
             Device of a model in this process.
         revision (`str`, *optional*):
             Revision of the model on the Hub.
+        with_logps (`bool`, *optional*, defaults to `False`):
+            Whether rollouts of vLLM hold the log-probabilities that it sampled by.
+
+    Raises:
+        RecipeError: The engine fails.
     """
     path = args.model_name_or_path
-    if args.generation == "server":
-        from ..sampling.server import ChatServer
+    if path is None:
+        raise RecipeError("sampling needs a policy: set `model_name_or_path`")
+    engine = {"server": _open_server, "vllm": _open_vllm, "transformers": _open_transformers}[args.generation]
+    try:
+        with engine(args, path, device, revision, with_logps) as opened:
+            yield opened
+    except EngineError as error:  # one line rather than a traceback: it names the remedy
+        raise RecipeError(str(error)) from error
 
-        yield ChatServer(
-            args.server_url,
-            path,
-            api_key_env=args.server_api_key_env,
-            concurrency=args.server_concurrency,
-            timeout=args.server_timeout,
-            max_retries=args.server_max_retries,
-            extra_body=args.server_extra_body,
-        )
-        return
+
+@contextlib.contextmanager
+def _open_server(args, path, device, revision, with_logps) -> Iterator:
+    from ..sampling.generation import image_token_bias
+    from ..sampling.server import ChatServer
+
+    extra = dict(args.server_extra_body or {})
+    if Path(path).is_dir():  # the model's own folder, by whose name vLLM and transformers serve it
+        extra |= {"logit_bias": {**image_token_bias(path), **extra.get("logit_bias", {})}}
+    yield ChatServer(
+        args.server_url,
+        path,
+        api_key_env=args.server_api_key_env,
+        concurrency=args.server_concurrency,
+        timeout=args.server_timeout,
+        max_retries=args.server_max_retries,
+        extra_body=extra,
+    )
+
+
+@contextlib.contextmanager
+def _open_vllm(args, path, device, revision, with_logps) -> Iterator:
+    from transformers import AutoProcessor
+
+    from ..sampling.vllm_engine import VLLMEngine
+
+    processing_class = AutoProcessor.from_pretrained(path, revision=revision)
+    kwargs = {"dtype": args.dtype, "revision": revision, **(args.vllm_kwargs or {})}
+    engine = VLLMEngine(path, processing_class, args.vllm_python, kwargs, args.vllm_batch_size, with_logps)
+    with contextlib.closing(engine):
+        yield engine
+
+
+@contextlib.contextmanager
+def _open_transformers(args, path, device, revision, with_logps) -> Iterator:
     from ..sampling.generation import TransformersEngine
 
     kwargs = {"dtype": args.dtype, "attn_implementation": args.attn_implementation}
     yield TransformersEngine(*load_policy(path, device, revision, **kwargs), args.batch_size)
-
-
-@contextlib.contextmanager
-def server_errors() -> Iterator[None]:
-    """A failing engine as one line rather than a traceback: it names the remedy."""
-    try:
-        yield
-    except EngineError as error:
-        raise RecipeError(str(error)) from error
 
 
 def load_policy(path: str, device, revision: str | None = None, **kwargs: Any) -> tuple:

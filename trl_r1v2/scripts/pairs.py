@@ -7,9 +7,11 @@ Samples responses (or reads those of an earlier command), scores them, and write
 where they come from. The rules are in `trl_r1v2.sampling.pairs`; training is not covered.
 """
 
+import contextlib
+import functools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,7 @@ from transformers import ProcessorMixin
 from ..hallucination.threshold_files import KINDS, read_threshold_file
 from ..rewards.answers import final_answer, prompt_opens_think
 from ..sampling.dataset_folder import write_dataset_folder
-from ..sampling.fingerprints import content_fingerprint, dataset_fingerprint, model_fingerprint
-from ..sampling.generation import sample_to_store
+from ..sampling.fingerprints import content_fingerprint
 from ..sampling.histograms import check_plotting, draw_histograms, histogram
 from ..sampling.pairs import (
     NEGATIVES,
@@ -38,7 +39,7 @@ from ..sampling.pairs_dropout_ntp import blind_prompts, first_half, join_halves
 from ..sampling.prompts import count_images
 from ..sampling.rollouts import Rollout, RolloutStore
 from ..sampling.tables import read_rollouts
-from .generation import load_policy
+from .generation import open_engine
 from .parser import RecipeParser
 from .recipe import refusals_of
 from .sample_and_score import (
@@ -46,10 +47,11 @@ from .sample_and_score import (
     SamplingArguments,
     ScoredRollout,
     check_output_dir,
+    collect_scores,
     load_dataset_of,
     reward_functions_of,
+    sample_and_score,
     sample_over_processes,
-    sampling_settings,
     score_over_processes,
     score_statistics,
     start_processes,
@@ -139,6 +141,10 @@ class PairsArguments(SamplingArguments):
             )
         if self.model_name_or_path is None and (self.rollouts is None or self.max_dropout_pairs > 0):
             raise ValueError("`model_name_or_path` is unset, but sampling and DropoutNTP need a policy")
+        if self.generation == "server" and self.max_dropout_pairs > 0:
+            raise ValueError(
+                "DropoutNTP goes on within a response, which no chat server does: use vllm or transformers"
+            )
 
     @property
     def rules(self) -> PairRules:
@@ -165,22 +171,27 @@ def main(args: PairsArguments) -> None:
     reward_functions_of(args, extra_funcs)
     rules = read_rules(args)
     dataset = load_dataset_of(args)
-    policy = None
+    with contextlib.ExitStack() as stack:
 
-    if args.rollouts is not None:
-        rollouts = read_rollouts(args.rollouts, dataset)
-    else:
-        policy = load_policy(args.model_name_or_path, state.device, dtype=args.dtype)
-        rollouts = sample_over_processes(args, dataset, *policy, state)
-    scored = score_over_processes(args, dataset, rollouts, state, extra_funcs=extra_funcs)
-    responses = to_responses(args, dataset, scored)
-    pair_set = build_pairs(responses, rules)
+        @functools.cache
+        def engine():
+            return stack.enter_context(open_engine(args, state.device))
 
-    dropout_counts = {}
-    if args.max_dropout_pairs > 0:
-        policy = policy or load_policy(args.model_name_or_path, state.device, dtype=args.dtype)
-        found, dropout_counts = build_dropout_pairs(args, dataset, rollouts, responses, pair_set, policy, state)
-        pair_set.pairs = sorted([*pair_set.pairs, *found], key=lambda pair: pair.chosen.row)
+        if args.rollouts is not None:
+            rollouts = read_rollouts(args.rollouts, dataset)
+            own = [rollout for rollout in rollouts if rollout.row % state.num_processes == state.process_index]
+            score_over_processes(args, dataset, [own], state, extra_funcs)
+            scored = collect_scores(args, rollouts)
+        else:
+            scored = sample_and_score(args, dataset, engine(), state, extra_funcs)
+            rollouts = [item.rollout for item in scored]
+        responses = to_responses(args, dataset, scored)
+        pair_set = build_pairs(responses, rules)
+
+        dropout_counts = {}
+        if args.max_dropout_pairs > 0:
+            found, dropout_counts = build_dropout_pairs(args, dataset, rollouts, responses, pair_set, engine, state)
+            pair_set.pairs = sorted([*pair_set.pairs, *found], key=lambda pair: pair.chosen.row)
 
     if state.is_main_process:
         num_unanswered = len(dataset) - len({rollout.row for rollout in rollouts})
@@ -232,15 +243,16 @@ def build_dropout_pairs(
     rollouts: Sequence[Rollout],
     responses: Sequence[Response],
     pair_set: PairSet,
-    policy: tuple,
+    get_engine: Callable,
     state: PartialState,
 ) -> tuple[list[Pair], dict[str, int]]:
     """Regenerates the second halves of good responses without the image and pairs the two."""
-    model, processing_class = policy
-    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
     rollout_of = {(rollout.row, rollout.sample): rollout for rollout in rollouts}
     with_images = [row for row in {r.row for r in rollouts} if count_images(dataset, row)]
     good = dropout_sources(responses, with_images, args.rules, pair_set.thresholds["chosen"])
+    engine = get_engine()
+    processing_class = engine.processing_class
+    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
     halves = [first_half(rollout_of[response.row, response.sample], tokenizer) for response in good]
     kept = [index for index, half in enumerate(halves) if half]
     sources, prefixes = [good[index] for index in kept], [halves[index] for index in kept]
@@ -249,30 +261,28 @@ def build_dropout_pairs(
         return [], counts
 
     whole = [rollout_of[response.row, response.sample] for response in sources]
-    settings = {**sampling_settings(args), "num_samples": 1}
-    fingerprint = {
-        "model": model_fingerprint(model),
-        "dataset": dataset_fingerprint(dataset),
-        "prefixes": content_fingerprint([(r.row, r.sample, ids) for r, ids in zip(whole, prefixes, strict=True)]),
-        **settings,
-    }
-    folder = Path(args.output_dir) / ROLLOUT_FOLDER
-    store = RolloutStore(folder, fingerprint, state.process_index, state.num_processes, name="dropout")
-    sample_to_store(
-        store,
-        model,
-        processing_class,
-        blind_prompts(dataset, [rollout.row for rollout in whole]),
-        range(state.process_index, len(whole), state.num_processes),
+    starts = content_fingerprint([(r.row, r.sample, ids) for r, ids in zip(whole, prefixes, strict=True)])
+    blind = blind_prompts(dataset, [rollout.row for rollout in whole])
+    chunks = sample_over_processes(
+        args,
+        blind,
+        engine,
+        state,
+        "dropout",
+        {"prefixes": starts},
+        num_samples=1,
         prefix_ids=dict(enumerate(prefixes)),
-        progress=state.is_local_main_process,
-        **settings,
     )
+    for _ in chunks:  # stored as they come
+        pass
     state.wait_for_everyone()
+    folder = Path(args.output_dir) / ROLLOUT_FOLDER
     continuations = RolloutStore.merge(folder, range(len(whole)), 1, name="dropout")
     joined = join_halves(whole, prefixes, continuations, processing_class)
     extra_funcs = [args.format_func] if args.format_func is not None else []
-    scored = score_over_processes(args, dataset, joined, state, name="dropout_scores", extra_funcs=extra_funcs)
+    own = [rollout for rollout in joined if rollout.row % state.num_processes == state.process_index]
+    score_over_processes(args, dataset, [own], state, extra_funcs, "dropout_scores")
+    scored = collect_scores(args, joined, "dropout_scores")
     pairs, drops = pair_with_dropout(sources, to_responses(args, dataset, scored), args.dropout_drop_right)
     return pairs, counts | drops
 

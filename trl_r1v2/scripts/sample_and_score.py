@@ -3,12 +3,15 @@
 """
 What `filter-prompts` and `pairs` share: their common arguments, and sampling and scoring over all processes.
 
-Every process holds the whole model and answers its own rows; the processes meet at files. Nothing here decides what
-becomes of the scored responses.
+Every process holds the whole model and answers its own rows; the processes meet at files. What an engine outside this
+process samples is scored while it samples on. Nothing here decides what becomes of the scored responses.
 """
 
+import itertools
 import json
-from collections.abc import Callable, Sequence
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -18,11 +21,12 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from ..sampling.dataset_folder import load_prompts
-from ..sampling.fingerprints import content_fingerprint, dataset_fingerprint, model_fingerprint, reward_fingerprint
-from ..sampling.generation import sample_to_store
+from ..sampling.fingerprints import content_fingerprint, dataset_fingerprint, reward_fingerprint
+from ..sampling.generation import TransformersEngine
 from ..sampling.prompts import encode_prompts, read_prompt
 from ..sampling.rollouts import ChunkStore, Rollout, RolloutStore, merge_shards
-from ..sampling.scoring import score_to_store, total_score
+from ..sampling.scoring import score_rollouts, total_score
+from .generation import GenerationArguments
 from .loading import load_reward_func
 
 
@@ -32,7 +36,7 @@ WAIT_LIMIT = timedelta(days=7)
 
 
 @dataclass
-class SamplingArguments:
+class SamplingArguments(GenerationArguments):
     """
     Arguments of commands that sample responses and score them.
     """
@@ -42,7 +46,11 @@ class SamplingArguments:
     )
     output_dir: str = field(metadata={"help": "Folder for the result, the rollouts and the scores."})
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Policy to sample from: a `save_pretrained` folder or a name on the Hub."}
+        default=None,
+        metadata={
+            "help": "Policy to sample from: a `save_pretrained` folder or a name on the Hub. With `generation: server`: the "
+            "name under which the server knows it."
+        },
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
     dataset_split: str = field(default="train", metadata={"help": "Split of the dataset."})
@@ -84,6 +92,7 @@ class SamplingArguments:
     plots: bool = field(default=True, metadata={"help": "Draw the histograms (needs matplotlib)."})
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("num_samples", "max_new_tokens", "batch_size", "max_prompts"):
             value = vars(self)[name]
             if value is not None and value < 1:
@@ -134,8 +143,19 @@ class ScoredRollout:
 
 
 def start_processes(args: SamplingArguments) -> PartialState:
-    """This process's place among all; processes wait for each other up to a week."""
-    return PartialState(cpu=args.use_cpu, timeout=WAIT_LIMIT)
+    """
+    This process's place among all; processes wait for each other up to a week.
+
+    Raises:
+        `ValueError`: There are several, and none of them generates.
+    """
+    state = PartialState(cpu=args.use_cpu, timeout=WAIT_LIMIT)
+    if args.generation != "transformers" and state.num_processes > 1:
+        raise ValueError(
+            f"`generation: {args.generation}` uses several accelerators by itself, but {state.num_processes} processes were "
+            "started: start one"
+        )
+    return state
 
 
 def check_output_dir(args: SamplingArguments, command: str) -> None:
@@ -160,96 +180,168 @@ def load_dataset_of(args: SamplingArguments) -> Dataset:
 
 
 def sampling_settings(args: SamplingArguments) -> dict[str, Any]:
-    """The arguments of [`sample_responses`] among the arguments."""
+    """The arguments of an engine's `sample_chunks` among the arguments."""
     return {
         "num_samples": args.num_samples,
         "max_new_tokens": args.max_new_tokens,
         "temperature": args.temperature,
         "top_p": args.top_p,
-        "batch_size": args.batch_size,
         "seed": args.seed,
     }
 
 
 def sample_over_processes(
-    args: SamplingArguments, dataset: Dataset, model, processing_class, state: PartialState
-) -> list[Rollout]:
+    args: SamplingArguments,
+    dataset: Dataset,
+    engine,
+    state: PartialState,
+    name: str = "rollouts",
+    extra: dict[str, Any] | None = None,
+    **settings,
+) -> Iterator[list[Rollout]]:
     """
-    Samples what is not yet in `<output_dir>/rollouts`, each process its own rows.
+    Samples what is not yet in `<output_dir>/rollouts/<name>-*`, each process its own rows.
+
+    Args:
+        args ([`SamplingArguments`]):
+            Folder and settings of the sampling.
+        dataset ([`~datasets.Dataset`]):
+            Prompts.
+        engine:
+            From [`~trl_r1v2.scripts.generation.open_engine`].
+        state ([`~accelerate.PartialState`]):
+            From [`start_processes`].
+        name (`str`, *optional*, defaults to `"rollouts"`):
+            Name of the shards.
+        extra (`dict[str, Any]`, *optional*):
+            What the responses depend on beside model, prompts and settings.
+        **settings:
+            Further arguments of the engine's `sample_chunks`, and others than those of `args`.
 
     Returns:
-        `list[Rollout]`: The rollouts of all processes, ordered by row and sample.
+        `Iterator[list[Rollout]]`: What this process had sampled before, then each chunk once it is stored.
     """
-    folder = Path(args.output_dir) / ROLLOUT_FOLDER
-    first = encode_prompts(processing_class, [read_prompt(dataset, 0, processing_class)])
-    settings = sampling_settings(args)
     fingerprint = {
-        "model": model_fingerprint(model),
+        **engine.fingerprint,
         "dataset": dataset_fingerprint(dataset),
         "num_rows": len(dataset),
-        "first_prompt": content_fingerprint(first["input_ids"].tolist()),
-        **settings,
+        **sampling_settings(args),
+        "num_samples": settings.get("num_samples", args.num_samples),
+        **(extra or {}),
     }
-    store = RolloutStore(folder, fingerprint, rank=state.process_index, world_size=state.num_processes)
+    if engine.processing_class is not None:
+        first = encode_prompts(engine.processing_class, [read_prompt(dataset, 0, engine.processing_class)])
+        fingerprint["first_prompt"] = content_fingerprint(first["input_ids"].tolist())
+    folder = Path(args.output_dir) / ROLLOUT_FOLDER
+    store = RolloutStore(folder, fingerprint, state.process_index, state.num_processes, name)
     rows = range(state.process_index, len(dataset), state.num_processes)
-    sample_to_store(store, model, processing_class, dataset, rows, progress=state.is_local_main_process, **settings)
-    state.wait_for_everyone()
-    return RolloutStore.merge(folder, range(len(dataset)), args.num_samples)
+
+    def sample() -> Iterator[list[Rollout]]:
+        chosen = {**sampling_settings(args), **settings, "progress": state.is_local_main_process}
+        for chunk in engine.sample_chunks(dataset, rows=store.remaining(rows), **chosen):
+            store.append_rollouts(chunk)
+            yield chunk
+
+    done = [Rollout(**record) for record in store.records]
+    return itertools.chain([done], sample() if isinstance(engine, TransformersEngine) else _ahead(sample()))
+
+
+def _ahead(chunks: Iterator[list[Rollout]]) -> Iterator[list[Rollout]]:
+    """The same, taken by a thread while the caller works: what has come meanwhile in one list."""
+    taken: queue.SimpleQueue = queue.SimpleQueue()
+
+    def take() -> None:
+        try:
+            for chunk in chunks:
+                taken.put(chunk)
+            taken.put(None)
+        except BaseException as error:
+            taken.put(error)
+
+    threading.Thread(target=take, name="sampling", daemon=True).start()
+    while True:
+        found = [taken.get()]
+        while not taken.empty():
+            found.append(taken.get())
+        arrived = [rollout for chunk in found if isinstance(chunk, list) for rollout in chunk]
+        if arrived:
+            yield arrived
+        if isinstance(found[-1], BaseException):
+            raise found[-1]
+        if found[-1] is None:
+            return
+
+
+def sample_and_score(
+    args: SamplingArguments, dataset: Dataset, engine, state: PartialState, extra_funcs: Sequence[str] = ()
+) -> list[ScoredRollout]:
+    """[`sample_over_processes`], then the scores of all processes, ordered by row and sample."""
+    score_over_processes(args, dataset, sample_over_processes(args, dataset, engine, state), state, extra_funcs)
+    folder = Path(args.output_dir) / ROLLOUT_FOLDER
+    return collect_scores(args, RolloutStore.merge(folder, range(len(dataset)), args.num_samples))
 
 
 def score_over_processes(
     args: SamplingArguments,
     dataset: Dataset,
-    rollouts: Sequence[Rollout],
+    chunks: Iterable[Sequence[Rollout]],
     state: PartialState,
-    name: str = "scores",
     extra_funcs: Sequence[str] = (),
-) -> list[ScoredRollout]:
+    name: str = "scores",
+) -> None:
     """
-    Scores what is not yet in `<output_dir>/rollouts/<name>-*`, each process its own rows.
+    Scores the rollouts of this process as they come, if they are not yet in `<output_dir>/rollouts/<name>-*`, and waits for
+    the other processes.
 
     Args:
         args ([`SamplingArguments`]):
-            Reward functions, weights and judge.
+            Reward functions and judge.
         dataset ([`~datasets.Dataset`]):
             Dataset that the rollouts' rows refer to.
-        rollouts (`Sequence[Rollout]`):
-            Rollouts of all processes.
+        chunks (`Iterable[Sequence[Rollout]]`):
+            Rollouts of this process, those of a row in one chunk.
         state ([`~accelerate.PartialState`]):
             From [`start_processes`].
-        name (`str`, *optional*, defaults to `"scores"`):
-            Name of the score shards.
         extra_funcs (`Sequence[str]`, *optional*):
             Further functions to call, whose scores do not count.
-
-    Returns:
-        `list[ScoredRollout]`: In the order of `rollouts`.
+        name (`str`, *optional*, defaults to `"scores"`):
+            Name of the score shards.
     """
     functions = reward_functions_of(args, extra_funcs)
-    folder = Path(args.output_dir) / ROLLOUT_FOLDER
     # A reward function may read any column.
-    columns = [name for name in dataset.column_names if name not in ("images", "image")]
+    columns = [column for column in dataset.column_names if column not in ("images", "image")]
     fingerprint = {
         "dataset": dataset_fingerprint(dataset, columns),
-        "rollouts": content_fingerprint([(r.row, r.sample, r.text, r.completion_ids) for r in rollouts]),
-        "reward_funcs": {name: reward_fingerprint(name, function) for name, function in functions.items()},
+        "reward_funcs": {path: reward_fingerprint(path, function) for path, function in functions.items()},
     }
+    folder = Path(args.output_dir) / ROLLOUT_FOLDER
     store = ChunkStore(folder, name, fingerprint, rank=state.process_index, world_size=state.num_processes)
-    rows = sorted({rollout.row for rollout in rollouts})
-    own = set(rows[state.process_index :: state.num_processes])
-    score_to_store(
-        store,
-        [rollout for rollout in rollouts if rollout.row in own],
-        dataset,
-        functions,
-        batch_size=args.batch_size,
-        progress=state.is_local_main_process,
-    )
+    for chunk in chunks:
+        remaining = set(store.remaining(rollout.row for rollout in chunk))
+        todo = [rollout for rollout in chunk if rollout.row in remaining]
+        for records in score_rollouts(todo, dataset, functions, batch_size=args.batch_size):
+            store.append(records)
     state.wait_for_everyone()
-    found = {(record["row"], record["sample"]): record["scores"] for record in merge_shards(folder, name)}
+
+
+def collect_scores(args: SamplingArguments, rollouts: Sequence[Rollout], name: str = "scores") -> list[ScoredRollout]:
+    """
+    Reads the scores that all processes have given to `rollouts`, whose order it keeps.
+
+    Raises:
+        `ValueError`: The scores are those of other responses.
+    """
+    folder = Path(args.output_dir) / ROLLOUT_FOLDER
+    found = {(record["row"], record["sample"]): record for record in merge_shards(folder, name)}
     scored = []
     for rollout in rollouts:
-        scores = found[rollout.row, rollout.sample]
+        record = found.get((rollout.row, rollout.sample))
+        if record is None or record["response"] != content_fingerprint(rollout.text):
+            raise ValueError(
+                f"{folder} holds {name} of other responses than these (row {rollout.row}): delete {folder / name}* to score "
+                "again"
+            )
+        scores = record["scores"]
         verdict = scores[args.judge]
         right = None if verdict is None else verdict >= args.judge_threshold
         scored.append(ScoredRollout(rollout, scores, total_score(scores, args.weights), right))
