@@ -82,7 +82,7 @@ bench: demo  ## Run the benchmarks (hours); raw results go beside the scripts in
 	$(BIN)/python -m benchmarks.rewards.scores_per_second
 	$(BIN)/python -m benchmarks.rewards.http_scores_per_second
 	$(BIN)/python -m benchmarks.sizes.memory
-	$(BIN)/python benchmarks/rewards/verifier_throughput.py --output benchmarks/rewards/verifier_throughput.json
+	$(BIN)/python benchmarks/rewards/verdicts_per_second.py --output benchmarks/rewards/verdicts_per_second.json
 	$(BIN)/python -m benchmarks.vlm.compose --work_dir runs/compose_benchmark --output benchmarks/vlm/compose.json
 
 clean:  ## Remove the virtual environment and all runs

@@ -274,7 +274,7 @@ def test_from_config():
         "prefix": "mine",
         "rule": "maths",
         "components": {
-            "maths": {"type": "accuracy", "solution_column": "gold", "think_open": True, "verifier": {"timeout": 3.0}},
+            "maths": {"type": "accuracy", "solution_column": "gold", "think_open": True},
             "format": {"think_open": True, "weight": 0.5},
             "step_completeness": None,
             "repetition": {"ngram_size": 2},
@@ -293,7 +293,7 @@ def test_from_config():
     assert reward.__name__ == "my_reward"
     maths = reward.components["maths"].reward
     assert isinstance(maths, AccuracyReward)
-    assert (maths.solution_column, maths.think_open, maths.pool.timeout) == ("gold", True, 3.0)
+    assert (maths.solution_column, maths.think_open) == ("gold", True)
     assert isinstance(reward.components["format"].reward, FormatReward)
     assert reward.components["plain"].reward is format_reward
     assert reward.components["steps"].reward.target_steps == 1
@@ -356,7 +356,6 @@ def test_from_config():
             {"components": {"format": {"calibration": {"type": "zscore", "clip": "wide"}}}},
             "format.calibration.clip is 'wide'; it must be a number",
         ),
-        ({"components": {"accuracy": {"verifier": 5}}}, "accuracy.verifier is 5; it must be a mapping or null"),
         ({"components": {1: {}}}, "reward.components has the key 1; keys are text"),
         ({"components": {"accuracy": {}}, "prefix": 5}, "reward.prefix is 5; it must be text"),
         ([], r"reward is \[\]; it must be a mapping"),
@@ -369,7 +368,6 @@ def test_from_config():
             "components.theta: reward_model: runs/misspelt: no such folder below",
         ),
         ({"components": {"x": {"type": "no.such.reward"}}}, "cannot import 'no.such.reward'"),
-        ({"components": {"accuracy": {"verifier": {"timeout": -1}}}}, "accuracy: verifier: timeout is -1"),
         (
             {"components": {"soft_overlong": {"max_completion_len": 5, "soft_punish_cache": 6}}},
             "soft_punish_cache is 6",

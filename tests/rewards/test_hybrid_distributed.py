@@ -1,6 +1,6 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Two processes: the calibration of both is that of one process that sees all scores, and each has a verifier of its own.
+Two processes: the calibration of both is that of one process that sees all scores.
 """
 
 import json

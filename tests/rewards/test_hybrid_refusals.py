@@ -24,13 +24,12 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
     path = tmp_path / "reward.yaml"
     path.write_text(
         "components:\n"
-        "  accuracy: {verifier: {timeout: 2e0}}\n"
+        "  accuracy: {}\n"
         "  format: {weight: 1e-1, min_score: '-5', calibration: {type: sigmoid, scale: 2e1}}\n"
     )
     reward = load_reward_func(str(path), entry="reward_funcs[0]")
     form = reward.components["format"]
     assert (form.weight, form.min_score, form.calibration.scale) == (0.1, -5, 20.0)
-    assert reward.components["accuracy"].reward.pool.timeout == 2.0
 
 
 def test_a_misspelt_reward_model_is_said_with_file_and_place(tmp_path):
@@ -66,7 +65,6 @@ def test_length_is_judged_as_accuracy_beside_it():
         ({"max_length": 9, "accuracy": {"think_open": True}}, "accuracy is .*; it must be a reward function"),
         ({"max_length": 9, "right": 1.0}, "right is 1.0; it must be two numbers"),
         ({"max_length": 9, "think_open": "yes"}, "think_open is 'yes'; it must be true or false or null"),
-        ({"max_length": 9, "verifier": {"timeout": -1}}, "verifier: timeout is -1"),
         ({"max_lenght": 9}, "unknown 'max_lenght'. Did you mean 'max_length'"),
     ],
 )

@@ -7,23 +7,10 @@ reasoning.
 import pytest
 
 from trl_r1v2.rewards import AccuracyReward, FormatReward, accuracy_reward, format_reward
-from trl_r1v2.rewards.verifier import Outcome
 
 
 def conversational(texts):
     return [[{"role": "assistant", "content": text}] for text in texts]
-
-
-class ScriptedPool:
-    """A verifier that answers from a script and records what it was asked."""
-
-    def __init__(self, *outcomes):
-        self.outcomes = list(outcomes)
-        self.asked = []
-
-    def verify(self, pairs):
-        self.asked.append(list(pairs))
-        return [self.outcomes.pop(0) for _ in pairs]
 
 
 @pytest.mark.parametrize("wrap", [list, conversational])
@@ -49,31 +36,15 @@ def test_accuracy_accepts_any_of_several_golds():
     assert accuracy_reward(completions=completions, solution=[["gray", "grey"]] * 3) == [1.0, 1.0, 0.0]
 
 
-def test_only_algebra_reaches_the_verifier_and_unknown_is_none_not_wrong():
-    pool = ScriptedPool(
-        Outcome(None, "timeout"), Outcome(False, "verified"), Outcome(True, "verified"), Outcome(False, "verified")
+def test_what_was_taken_for_the_answer_is_logged():
+    columns = {}
+    rewards = accuracy_reward(
+        completions=[r"\boxed{7}", r"\boxed{9^{9^9}}", r"\boxed{x+y}", r"\boxed{\sqrt{4}}", "no idea", ""],
+        solution=["7", "7", "y-x", ["2", "5"], "7", "7"],
+        log_extra=columns.__setitem__,
     )
-    reward = AccuracyReward(pool=pool)
-    metrics, columns = {}, {}
-    rewards = reward(
-        completions=[r"\boxed{7}", r"\boxed{9^{9^9}}", r"\boxed{x+y}", r"\boxed{\sqrt{4}}", "no idea"],
-        solution=["7", "7", "y-x", ["2", "5"], "7"],
-        log_metric=lambda name, value: metrics.__setitem__(name, value),
-        log_extra=lambda name, values: columns.__setitem__(name, values),
-    )
-    assert pool.asked == [
-        [
-            ("$7$", r"\boxed{9^{9^9}}"),
-            ("$y-x$", r"\boxed{x+y}"),
-            ("$2$", r"\boxed{\sqrt{4}}"),
-            ("$5$", r"\boxed{\sqrt{4}}"),
-        ]
-    ]
-    assert rewards == [1.0, None, 0.0, 1.0, 0.0]
-    assert metrics["verifier/asked"] == 4.0
-    assert metrics["verifier/timeout"] == 1.0
-    assert metrics["accuracy_reward/unverifiable"] == 0.2
-    assert columns["accuracy_reward/answer"] == ["7", "9^{9^9}", "x+y", r"\sqrt{4}", "no idea"]
+    assert rewards == [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]
+    assert columns["accuracy_reward/answer"] == ["7", "9^{9^9}", "x+y", r"\sqrt{4}", "no idea", None]
 
 
 def test_accuracy_where_the_prompt_opens_the_reasoning():
@@ -83,27 +54,12 @@ def test_accuracy_where_the_prompt_opens_the_reasoning():
     assert AccuracyReward(think_open=True)(completions=completions, solution=["5", "5"]) == [0.0, 1.0]
 
 
-def test_what_reaches_math_verify_is_latex_as_it_was_written():
-    """Simplifications of the string comparison, such as infinity for a symbol, would be lost on math-verify."""
-    pool = ScriptedPool(*[Outcome(True, "verified")] * 3)
-    AccuracyReward(pool=pool)(
-        completions=[r"\boxed{(-\infty, \tfrac{6}{2})}", r"\boxed{$\left(x\right)$}", r"so $x \to y$ it is $x+y$"],
-        solution=[r"$(-\infty, 3)$", r"\boxed{x \rightarrow y}", "y+x"],
-    )
-    assert pool.asked[0] == [
-        (r"$(-\infty, 3)$", r"\boxed{(-\infty, \tfrac{6}{2})}"),
-        (r"$x \rightarrow y$", r"\boxed{\left(x\right)}"),
-        ("$y+x$", r"so $x \to y$ it is $x+y$"),
-    ]
-
-
-def test_open_intervals_are_compared_by_math_verify():
+def test_open_intervals():
     completions = [r"\boxed{(-\infty, \frac{6}{2})}", r"\boxed{(-\infty, 4)}"]
     assert accuracy_reward(completions=completions, solution=[r"(-\infty, 3)"] * 2) == [1.0, 0.0]
 
 
 def test_small_numbers_are_not_alike():
-    """math-verify alone rounds to six decimals."""
     completions = [r"\boxed{9.11\times10^{-31}}", r"\boxed{\frac{9.11}{10^{31}}}", r"\boxed{\frac{6.63}{10^{34}}}"]
     assert accuracy_reward(completions=completions, solution=[r"6.63 \times 10^{-34}"] * 3) == [0.0, 0.0, 1.0]
     assert accuracy_reward(completions=[r"\boxed{\frac{1}{10^5}}", r"\boxed{2^{-10}}"], solution=[1e-05] * 2) == [

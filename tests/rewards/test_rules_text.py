@@ -168,7 +168,7 @@ def test_language_consistency():
         ("<think>1 / 2</think> 0.5", 1.0),
         ("<think>1,000!</think> 1000", 1.0),
         ("<think>**7**</think> 7", 1.0),
-        (r"<think>so \boxed{x+1}</think> \boxed{1+x}", None),
+        (r"<think>so \boxed{x+1}</think> \boxed{1+x}", 1.0),
         ("<think>no value here</think> 7", None),
         ("<think>there are 3</think> yes", None),
         ("<think>there are 3", None),

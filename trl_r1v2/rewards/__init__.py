@@ -1,6 +1,6 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Rewards of the R1V2 stage: rules, verifier, reward model, code sandbox, and their sum.
+Rewards of the R1V2 stage: rules, reward model, code sandbox, and their sum.
 
 Names are resolved on first use, so that importing a rule does not import torch. Does not cover: training (`ssb_grpo`,
 `mpo`).
@@ -28,7 +28,6 @@ _PUBLIC_NAMES = {
     "Sigmoid": "calibration",
     "StepCompletenessReward": "rules_text",
     "ThinkAnswerConsistencyReward": "rules_text",
-    "VerifierPool": "verifier",
     "VisionRewardConfig": "reward_trainer_config",
     "VisionRewardDataCollator": "reward_collator",
     "VisionRewardTrainer": "reward_trainer",

@@ -11,20 +11,47 @@ import re
 import struct
 from dataclasses import dataclass
 
+from .notation import strip_bold
+
 
 # A longer "answer" is not an answer; the bound also keeps the comparison cheap. Ours.
 MAX_ANSWER_CHARS = 1000
 # A text that repeats an unclosed box for ever must not cost the square of its length. Ours.
 MAX_BOXES = 64
+_LONG_GOLD = 200
 
 # What opens or closes a formula on a line of its own.
 _DELIMITER = r"(?:\$\$|\\\[|\\\]|\\\(|\\\))"
 _STATED_RE = re.compile(
-    rf"\b(?:answer|option|choice)\b\**\s*(?:is\b|are\b|:|=)(?:[\s:*]|{_DELIMITER}[ \t]*\n)*([^\s*:][^\n]*)",
+    rf"(?:\b(?:answer|option|choice)\b\**\s*(?:is\b|are\b|:|：|=|(?=\$|\\[(\[]))|答案(?:应该?)?\s*[是为选:：】]+|(?:故|应|所以|因此)选|(?:^|\s)答[:：])"
+    rf"(?:[\s:：*]|{_DELIMITER}[ \t]*\n)*([^\s*:：][^\n]*)",
     re.IGNORECASE,
 )
+# Behind a box only what is clearly an answer counts: not "this answer is correct".
+_LATER_RE = re.compile(
+    r"(?:\banswer\b\**\s*(?:is\b|:|=)[\s:*]*|答案\s*[是为:：]\s*|故选\s*)(?=[-+(\[$\\]*(?:\d|\\(?!boxed)|[A-J]\b(?!\s+[a-z])))([^\n]*)|\*\*Answer:\s*([^\n]*)",
+    re.IGNORECASE,
+)
+_DENIED_RE = re.compile(r"\W*(?:is|was)\s+(?:wrong|incorrect|not\s+(?:right|correct|the))")
 _EMPTY_LINE_RE = re.compile(rf"[\s*]*+{_DELIMITER}?[\s*.]*")
 _TAG_RE = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
+_BOX_RE = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?=[\dA-J]\b))")
+# Boxes of one sentence are a list: `\boxed{3} papers and \boxed{5} bins`, `x = \boxed{3}, y = \boxed{5}`.
+_JOINED_RE = re.compile(r"[,;、，；&]|\b(?:and|or)\b|[和或及]")
+_NEXT_STEP_RE = re.compile(
+    r"[.!?。]\s+\S|\n\s*\n|[≈→⇒]|\\(?:approx|implies|Rightarrow|to)\b|\b(?:then|so|thus|hence|therefore|which|gives?|get|is|but|not)\b"
+)
+_MOST_WORDS_BETWEEN = 3
+# A sentence behind an answer, unless it takes it back; what a template or the next turn adds.
+_NEXT_SENTENCE_RE = re.compile(
+    r"(?<=[^.])\.\**\s+(?=[A-Z\"'*(])(?!(?:Or|But|However|Wait|No|Actually|Maybe|Perhaps|Alternatively)\b).*",
+    re.DOTALL,
+)
+_ADDED_RE = re.compile(r"\s*(?:I hope it is correct\.?\s*)?(?:<\|[a-z_]+\|>.*)?$", re.DOTALL)
+_SENTENCE_RE = re.compile(r"(?<=[^.][.!?])(?:\$\$?|\\[)\]])?\s+(?=[A-Z\\$])")
+_FORMULA_RE = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]")
+_SAYS_RE = re.compile(r"(?:\b(?:is|are|equals|get|be|have)|[:=])\s*$")
+_NEGATES_RE = re.compile(r"\bnot\b|n't\b|\bor\b")
 
 
 @dataclass(frozen=True)
@@ -125,48 +152,87 @@ def _braced(text: str, start: int) -> str | None:
     return None
 
 
-def last_boxed(text: str) -> tuple[int, str] | None:
+def boxes(text: str) -> list[tuple[int, int, str | None]]:
+    r"""Start, end and content of the last `MAX_BOXES` of `\boxed{...}` and `\fbox{...}`; `None` for one that does not close."""
+    found = []
+    for match in list(_BOX_RE.finditer(text))[-MAX_BOXES:]:
+        content = _braced(text, match.end() - 1) if match[0].endswith("{") else text[match.end()]
+        end = match.end() + (len(content) + 1 if content is not None else 0)
+        found.append((match.start(), end, None if content is None else content.strip()))
+    return found
+
+
+def last_boxed(text: str) -> str | None:
     r"""
-    Position and content of the last complete `\boxed{...}` (or `\fbox{...}`), nested braces included, among the last
-    `MAX_BOXES`.
+    Content of the last box, with those that stand before it in the same sentence: `\boxed{3} and \boxed{5}` is `3, 5`, and
+    `\boxed{3} or \boxed{5}` is `3 or 5`. `None` where there is none, or the last does not close.
     """
-    for match in reversed(list(re.finditer(r"\\f?boxed\s*\{", text))[-MAX_BOXES:]):
-        content = _braced(text, match.end() - 1)
-        if content is not None:
-            return match.start(), content.strip()
-    return None
-
-
-def strip_bold(text: str) -> str:
-    """Remove markdown's bold around a text, also half of it; of "**C** is right" nothing, where it marks a part."""
-    inner = text.strip().strip("*").strip()
-    return text.strip() if "**" in inner else inner
+    found = boxes(text)
+    if not found or found[-1][2] is None:
+        return None
+    joined = found[-1][2]
+    for (_, end, content), (start, _, following) in zip(found[-2::-1], found[:0:-1], strict=False):
+        between = text[end:start]
+        words = re.findall(r"(?<!\\)\b[A-Za-z]{2,}", _JOINED_RE.sub(" ", between))
+        if (
+            (between.strip() and not _JOINED_RE.search(between))
+            or _NEXT_STEP_RE.search(between)
+            or len(words) > _MOST_WORDS_BETWEEN
+            or content is None
+        ):
+            break
+        if content != following:
+            joined = f"{content}{' or ' if re.search('or|或', between) else ', '}{joined}"
+    return joined
 
 
 def final_answer(text: str, think_open: bool = False) -> Answer | None:
     r"""
-    The final answer of a completion: whichever of `\boxed{}` and `<answer>` comes last, else what follows "answer is"
-    or "answer:", else the last line. Boxes inside the reasoning do not count.
+    The final answer of a completion: whichever of the boxes of the last sentence that has some, `<answer>`, and an explicit
+    "the answer is …" behind them comes last; else what follows "answer is", "answer:", "答案", "故选"; else the last line.
+    Boxes inside the reasoning do not count.
 
     Returns:
-        `Answer` or `None`: `None` where no answer was given (reasoning never closed, nothing after it, or more than
-        `MAX_ANSWER_CHARS`).
+        `Answer` or `None`: `None` where no answer was given (reasoning never closed, nothing after it, a last box that is
+        not closed or taken back, or more than `MAX_ANSWER_CHARS`).
     """
-    part = split_reasoning(text, think_open)[1]
+    part = _ADDED_RE.sub("", split_reasoning(text, think_open)[1] or "")
     if not part:
         return None
-    boxed = last_boxed(part)
-    tags = list(_TAG_RE.finditer(part))
-    if tags and (boxed is None or tags[-1].end() > boxed[0]):
-        inner = last_boxed(tags[-1].group(1))
-        found = Answer(inner[1] if inner else tags[-1].group(1).strip(), anchored=True)
-    elif boxed is not None:
-        found = Answer(boxed[1], anchored=True)
+    found, tags = boxes(part), list(_TAG_RE.finditer(part))
+    if tags and (not found or tags[-1].end() > found[-1][0]):
+        inside = tags[-1].group(1).strip()
+        answer = Answer(last_boxed(inside) if boxes(inside) else inside, anchored=True)
+    elif found:
+        behind = part[found[-1][1] :]
+        later = list(_LATER_RE.finditer(behind))
+        if later:
+            answer = Answer(_first_sentence(later[-1][1] or later[-1][2] or ""), anchored=True)
+        else:
+            answer = Answer(None if _DENIED_RE.match(behind) else last_boxed(part), anchored=True)
     else:
-        stated = _STATED_RE.findall(part)
-        lines = [line for line in part.splitlines() if not _EMPTY_LINE_RE.fullmatch(line)]
-        found = Answer(strip_bold((stated or lines or [""])[-1]), anchored=bool(stated))
-    return found if 0 < len(found.text) <= MAX_ANSWER_CHARS else None
+        answer = _unmarked(part)
+    return answer if answer.text and len(answer.text) <= MAX_ANSWER_CHARS else None
+
+
+def _first_sentence(text: str) -> str:
+    return strip_bold(_NEXT_SENTENCE_RE.sub("", text))
+
+
+def _unmarked(part: str) -> Answer:
+    """What "the answer is" says, else the last line: its last sentence, or the formula in which that ends."""
+    stated = _STATED_RE.findall(part)
+    if stated:
+        return Answer(_first_sentence(stated[-1]), anchored=True)
+    lines = [line for line in part.splitlines() if not _EMPTY_LINE_RE.fullmatch(line)]
+    sentence = _SENTENCE_RE.split(lines[-1])[-1] if lines else ""
+    formulas = list(_FORMULA_RE.finditer(sentence)) if len(sentence) <= MAX_ANSWER_CHARS else []
+    if formulas and not _NEGATES_RE.search(sentence):
+        last = formulas[-1]
+        is_last = not sentence[last.end() :].strip(" .*") and _SAYS_RE.search(sentence[: last.start()])
+        if len(formulas) == 1 or is_last:
+            return Answer(next(filter(None, last.groups())).strip(), anchored=False)
+    return Answer(strip_bold(sentence), anchored=False)
 
 
 def _shortest(value: float) -> str:
@@ -192,12 +258,14 @@ def gold_text(value) -> str | None:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
     text = (_shortest(value) if isinstance(value, float) else str(value)).strip()
-    boxed = last_boxed(text)
-    if boxed is not None:
-        return boxed[1] or None
+    if boxes(text):
+        return last_boxed(text) or None
     tags = _TAG_RE.findall(text)
     if tags:
         return tags[-1].strip() or None
     if "####" in text:
         text = text.rpartition("####")[2].strip()
+    elif len(text) > _LONG_GOLD or "\n" in text:  # a whole solution
+        stated = _STATED_RE.findall(text)
+        text = _first_sentence(_ADDED_RE.sub("", stated[-1])) if stated else text
     return text or None

@@ -1,20 +1,25 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 r"""
-The cheap part of deciding whether an answer is right: equal strings, plain numbers and integer fractions, numbers with
-units, multiple-choice letters, words.
+Is a short answer right? Equal texts, choices, words, numbers with units, and mathematics.
 
-Scope: pure functions over two short texts, tens of microseconds a pair. What needs algebra is reported as
-`Verdict.ASK` and left to [`~trl_r1v2.rewards.verifier.VerifierPool`]. Does not cover: symbolic equality, unit
-conversion (`1 m` is not `100 cm` here), judging of free prose.
+Pure; about a tenth of a millisecond a pair, a few where the mathematics is new, and never much more: nothing is
+interrupted, so a verdict does not depend on the load of the machine. Does not cover where an answer is found
+(`answers.py`), conversion of units (`1 m` is not `100 cm` here), judging of free prose.
 """
 
 import enum
+import functools
 import re
-from dataclasses import replace
+from fractions import Fraction
+from typing import NamedTuple
 
-from .answers import Answer, strip_bold
+from .answers import Answer
 from .declining import declines
-from .quantities import LOOSE_NUMBER_RE, MATH_WORDS, Quantity, leading_number, read_quantity, same_number
+from .equality import same
+from .expressions import Node, Unreadable, read
+from .notation import normalised, plain
+from .numeric import Undefined
+from .quantities import MATH_WORDS, Quantity, Unit, read_quantity, split_unit
 
 
 # A gold of more words than this is prose: no rule can verify it. Ours.
@@ -22,110 +27,175 @@ MAX_GOLD_WORDS = 8
 
 _YES_NO = frozenset(("yes", "no", "true", "false"))
 # The first word of a sentence, unless the other one is offered as well ("yes or no", "Yes, No"), or it is a term.
-_OR = r"(?![\w'’-])(?!\W*(?:(?:and|or)\W+)?"
+_OR = r"(?![\w'-])(?!\W*(?:(?:and|or)\W+)?"
 _YES_NO_RE = re.compile(
     rf"\W*(?:(?:yes|true(?!\s+(?:posi|nega)tive)){_OR}(?:no|false)\b)|(?:no|false(?!\s+(?:posi|nega)tive)){_OR}(?:yes|true)\b))",
     re.IGNORECASE,
 )
 _WORDS_RE = re.compile(
-    r"""[\s("']*[^\W\d_]+(?:(?:['’-]|[\s,.;"()][\s,.;"'()]*|'[\s,.;][\s,.;"'()]*)[^\W\d_]+)*(?:[\s,.;"')]|(?<=\w{2})[!?])*"""
+    r"""[\s("']*[^\W\d_]+(?:(?:['-]|[\s,.;"()][\s,.;"'()]*|'[\s,.;][\s,.;"'()]*)[^\W\d_]+)*(?:[\s,.;"')!?])*"""
 )
-# Words behind a number that calculate with it: `5 squared` is not 5. math-verify does not see them.
-_ARITHMETIC_RE = re.compile(
-    r"\s*(?:and\s+a\s+)?(?:squared|cubed|factorial|hal(?:f|ves)|(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth"
-    r"|hundredth|thousandth|millionth)s?)\b"
+# What a sentence says before its answer: "The answer is", "I choose", "It is".
+_LEAD_RE = re.compile(
+    r"(?:(?:so|thus|therefore|hence|then|and|clearly|finally),?\s+)?(?:(?:i|we)\s+(?:(?:would|will|'d|'ll)\s+)?(?:choose|chose|pick"
+    r"|select|think|believe|get|got|obtain|find|found|conclude|say|answer)\b(?:\s+that)?|(?:the\s+|my\s+|our\s+)?(?:(?:final|correct"
+    r"|right|best)\s+)*(?:answer|result|solution|option|choice|value)\s*(?:is|are|=|:|would be|should be|must be)|it(?:'s|\s+is|\s+equals"
+    r"|\s+would be)|(?:this|that|there)\s+(?:is|are)|they are)(?!\w)[\s:]*",
+    re.IGNORECASE,
 )
-_WRAPPER_RE = re.compile(
-    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|boxed|operatorname)\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}"
+_CHINESE_LEAD_RE = re.compile(
+    r"(?:(?:所以|因此|故|综上)[,\s]*)?(?:(?:正确|最终)?(?:答案|结果)?(?:选项?|应选|故选|答案|结果|答)\s*[是为:]*|我?选择?)\s*[::]?\s*"
 )
-_CHOICE_ALONE_RE = re.compile(r"\(?([A-Ja-j])\)?[.):]?")
-_CHOICE_LEADING_RE = re.compile(r"(?:\(([A-J])\)|([A-J])(?:[.):]|\s+[-–—](?=\s+\S{3}|\s+\S+\s)))\s*(\S.*)", re.DOTALL)
+_STATED_RE = re.compile(r"[^=]*\b(?:is|are|equals)\s+(?!not\b|no\b)(.*)", re.IGNORECASE)
+
+_ALONE_RE = re.compile(r"\(?([A-Ja-j])\)?[.):]?")
+_LEADING_RE = re.compile(
+    r"(?:\(([A-J])\)|([A-J])(?:[.)]|:(?=\s)|\s+-(?=\s+\S{3}|\s+\S+\s)|(?=\s*\()))\s*(\S.*)", re.DOTALL
+)
 # What follows "because" is about the other letters; "option B is correct".
-_CHOICE_REASONED_RE = re.compile(r"(?:[Oo]ption\s+)?\(?([A-J])\)?,?\s+(?:because|since)\b.*", re.DOTALL)
-_CHOICE_CALLED_RE = re.compile(
+_REASONED_RE = re.compile(
+    r"(?:[Oo]ption\s+)?\(?([A-J])\)?,?\s+(?:(?:because|since)\b.*|(?:\w+\s+)?not\s+[A-J]\W*)", re.DOTALL
+)
+_CALLED_RE = re.compile(
     r"(?:[A-Za-z]+,?\s+)?(?:[Tt]he\s+)?(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?\(?([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right)"
     r"(?:\s+(?:option|choice|answer|one))?\W*(?:(?:because|since)\b.*)?",
     re.DOTALL,
 )
-_CHOICE_NAMED_RE = re.compile(
+_NAMED_RE = re.compile(
     r"(?:the\s+)?(?:correct\s+)?(?:option|choice|answer)\s*(?:is|:)?\s*\(?([A-J])\)?(?![\w])(.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_SEVERAL_RE = re.compile(r"\(?[A-J]\)?(?:(?:\s*(?:,|;|&|\band\b|和)\s*)*\(?[A-J]\)?)+")
 # Behind a letter: another one joined to it or marked as a choice, or a verdict on the letter itself ("is too short").
-_CHOICE_JOINED_RE = re.compile(r"[^\w,;/&+]*(?:[,;/&+]|(?:and|or)\b)(?:\W|(?:and|or|option|choice)\b)*[A-J](?![\w'])")
-_CHOICE_MARKED_RE = re.compile(r"(?<!\w)\(([A-J])\)|(?<![\w(])([A-J])[.):](?=\s|$)|\b[Oo]ption\s+([A-J])\b")
-_CHOICE_REJECTED_RE = re.compile(
+_JOINED_RE = re.compile(r"[^\w,;/&+]*(?:[,;/&+]|(?:and|or)\b|或|和)(?:\W|(?:and|or|option|choice)\b)*[A-J](?![\w'])")
+_MARKED_RE = re.compile(r"(?<!\w)\(([A-J])\)|(?<![\w(])([A-J])[.):](?=\s|$)|\b[Oo]ption\s+([A-J])\b")
+_REJECTED_RE = re.compile(
     r"\W*(?:(?:is|was|seems?|looks|does|do|has|would|could|should|must|may|can|will)(?:\s.*?\b(?:not|no|never|wrong|incorrect|false"
     r"|too|ruled|eliminated|excluded|impossible|rejected)|n't)|can(?:no|')t\s+be\s+(?:right|correct|true|the|it))\b"
 )
-_BOUND_RE = re.compile(r"[A-Za-z]?\s*(?:\\(?:[gl]e(?:q|qslant)?|[gl]t|neq?)(?![A-Za-z])|!=|[<>≤≥≠])")
-_SET_RE, _PAIR_RE = re.compile(r"\\\{.*,.*\\\}"), re.compile(r"[\[(][^{}]*,.*[\])]")
-_BLANK = r"(?<!\d) | (?!\d)| (?=\d{3}(?!\d))"
+
+# The last number of a sentence, unless it is what is denied or named beside.
+_LAST_NUMBER_RE = re.compile(
+    r".*(?<![\w.^/])(?P<number>[+-]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*%)?)(?P<behind>.*)", re.DOTALL
+)
+_DENIED_RE = re.compile(
+    r"(?:\bnot|n't(?:\s+\w+)?|\bor|\bthan|\bof|\bexcept|\babout|\b(?:step|case|question|part|figure|equation)\s*)\W*$",
+    re.IGNORECASE,
+)
+_JOIN_RE = re.compile(r"(\s*(?:,(?!\d{3}(?!\d))|;|\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b|和|或)\s*)")
+_PLAIN_WORD_RE = re.compile(r"(?<![\\A-Za-z{_])[A-Za-z']+(?![A-Za-z}])")
+# Two words in a row that are no mathematics, or a verb.
+_PROSE_RE = re.compile(
+    rf"(?<![\\A-Za-z{{_])(?!(?:and|or|{'|'.join(MATH_WORDS)})\b)[A-Za-z']{{2,}}[\s,]+(?!(?:and|or|{'|'.join(MATH_WORDS)})\b)[A-Za-z']{{2,}}(?![A-Za-z}}])"
+)
+_VERB_RE = re.compile(
+    r"(?<![\\A-Za-z{_])(?:is|are|was|equals|not|cannot|can't|isn't|would|has|have|there)(?![A-Za-z}])", re.IGNORECASE
+)
+_HUNDRED = ("num", Fraction(100), False)
+_NAME_RE = re.compile(r"\s*(\\?[A-Za-z]+|[A-Za-z]_\{?\w+\}?)\s*(?:=|\\approx(?![A-Za-z])|≈)\s*(?=\S)")
 
 
 class Verdict(enum.Enum):
-    """Outcome of the cheap comparison."""
+    """Outcome of a comparison."""
 
     RIGHT = "right"
     WRONG = "wrong"
-    ASK = "ask"  # needs algebra
     UNVERIFIABLE = "unverifiable"  # the gold answer is empty or prose
-
-
-def strip_delimiters(text: str) -> str:
-    """Remove one pair of math delimiters around the whole text."""
-    for left, right in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
-        if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
-            return text[len(left) : -len(right)].strip()
-    return text
-
-
-def strip_latex(text: str) -> str:
-    """
-    Remove what changes the look of an answer but not its value: math delimiters, text wrappers, spacing, markdown
-    bold.
-    """
-    text = strip_delimiters(strip_bold(text))
-    text = re.sub(r"\\(?:left|right)(?![A-Za-z])", "", text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac"))
-    text = (
-        text.replace(r"\%", "%")
-        .replace(r"\$", "$")
-        .replace("{,}", ",")
-        .replace("\u2212", "-")
-        .replace(r"\infty", "infinity")
-    )
-    text = re.sub(r"^[–—](?=\s*[\d.\\])", "-", text)
-    # `20.5\text{K}`: a unit does not stick to its number, as a variable may
-    text = re.sub(r"(?<=[\d}])(?=\\(?:text|textrm|mathrm|mbox)\s*\{)", " ", text)
-    text = re.sub(r"\^\{?\\circ\}?|\\degree", "°", text)
-    text = re.sub(r"\\[,;:! ]|~", " ", text)
-    text = re.sub(r"\\frac(\d)(\d)(?!\d)", r"\\frac{\1}{\2}", text)
-    previous = None
-    while previous != text:
-        previous, text = text, _WRAPPER_RE.sub(r"\1", text)
-    text = re.sub(r"\s+", " ", text).strip()
-    return text.rstrip(".").rstrip() if text.endswith(".") else text
+    GOLD_UNREAD = "gold_unread"  # the gold answer is mathematics that is not read to its end
+    ANSWER_UNREAD = "answer_unread"  # the answer is
 
 
 def choice_letter(text: str) -> str | None:
     """
-    Letter A-J that an answer chooses: `B`, `(B)`, `B.`, `B) text`, `option B`; `None` if it chooses none, several ("B, C")
-    or rejects the letter ("(B) is too short").
+    Letter A-J that an answer chooses: `B`, `(B)`, `B.`, `B) text`, `option B`, `选B`; `None` if it chooses none, several
+    ("B, C") or rejects the letter ("(B) is too short").
     """
-    text = strip_latex(text).replace("**", "")
-    alone = _CHOICE_ALONE_RE.fullmatch(text)
-    alone = alone or _CHOICE_REASONED_RE.fullmatch(text) or _CHOICE_CALLED_RE.fullmatch(text)
+    text = plain(normalised(text)).replace("**", "")
+    text = _CHINESE_LEAD_RE.sub("", text, count=1) if re.search("[选答]", text) else text
+    alone = _ALONE_RE.fullmatch(text) or _REASONED_RE.fullmatch(text) or _CALLED_RE.fullmatch(text)
     if alone:
         return alone.group(1).upper()
-    leading, named = _CHOICE_LEADING_RE.fullmatch(text), _CHOICE_NAMED_RE.fullmatch(text)
+    leading, named = _LEADING_RE.fullmatch(text), _NAMED_RE.fullmatch(text)
     if leading:
         letter, rest = leading.group(1) or leading.group(2), leading.group(3)
     elif named and (named.group(1).isupper() or not named.group(2).strip(" .")):
         letter, rest = named.group(1).upper(), named.group(2)
     else:
         return None
-    others = {next(filter(None, groups)) for groups in _CHOICE_MARKED_RE.findall(rest)} - {letter}
-    return None if others or _CHOICE_JOINED_RE.match(rest) or _CHOICE_REJECTED_RE.match(rest) else letter
+    others = {next(filter(None, groups)) for groups in _MARKED_RE.findall(rest)} - {letter}
+    return None if others or _JOINED_RE.match(rest) or _REJECTED_RE.match(rest) else letter
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is one plain number with at most a unit."""
+    return read_quantity(plain(normalised(text))) is not None
+
+
+@functools.lru_cache(maxsize=8192)
+def compare(answer: Answer, gold: str) -> Verdict:
+    r"""
+    Compare an answer with the gold answer.
+
+    In this order: equal texts (looks and white space removed), multiple-choice letters, words (case-blind), numbers with
+    or without units, mathematics. Gold and answer are read to their ends or not at all.
+
+    Args:
+        answer ([`Answer`]):
+            What the policy answered.
+        gold (`str`):
+            Gold answer from [`~trl_r1v2.rewards.answers.gold_text`].
+
+    Returns:
+        [`Verdict`]
+    """
+    given, wanted = normalised(answer.text), normalised(gold)
+    words = _words(plain(wanted))
+    if not wanted or (len(wanted.split()) > MAX_GOLD_WORDS and words and len(words) > MAX_GOLD_WORDS // 2):
+        return Verdict.UNVERIFIABLE
+    given = _without_lead(given)
+    if _squeezed(given) == _squeezed(wanted):
+        return Verdict.RIGHT
+    verdict = _compare_choices(plain(given), plain(wanted))
+    if verdict is None and words and _is_word_gold(plain(wanted), words):
+        verdict = _compare_words(plain(given), words)
+    return verdict or _compare_mathematics(given, wanted, answer.anchored)
+
+
+def _squeezed(text: str) -> str:
+    # the blank of `1 1/2` counts, that of `1 000` does not
+    return re.sub(r"(?<!\d) | (?!\d)| (?=\d{3}(?!\d))", "", plain(text))
+
+
+def _without_lead(text: str) -> str:
+    """What a sentence says after "The answer is", "I choose", "答案是"."""
+    for lead in (_LEAD_RE, _CHINESE_LEAD_RE, _LEAD_RE):  # "So the answer is: I choose B"
+        match = lead.match(text)
+        if match and 0 < match.end() < len(text):
+            text = normalised(text[match.end() :])
+    return text
+
+
+# ---- Choices and words ----
+
+
+def _compare_choices(given: str, wanted: str) -> Verdict | None:
+    """Verdict where the gold is a choice (upper-case letters A-J, alone or before a text), else `None`."""
+    alone, leading = _ALONE_RE.fullmatch(wanted), _LEADING_RE.fullmatch(wanted)
+    several = _SEVERAL_RE.fullmatch(wanted)
+    if several and sorted(set(letters := re.findall("[A-J]", wanted))) == letters:
+        given = given if _SEVERAL_RE.fullmatch(given) else re.sub(r"(?i)^(?:options?|choices?)\s+", "", given)
+        return _right(bool(_SEVERAL_RE.fullmatch(given)) and sorted(re.findall("[A-J]", given)) == letters)
+    if not ((alone and alone.group(1).isupper()) or leading):
+        return None
+    letter = alone.group(1) if alone else leading.group(1) or leading.group(2)
+    chosen = choice_letter(given)
+    if chosen is not None:
+        return _right(chosen == letter)
+    return _right(leading is not None and given.casefold() == leading.group(3).casefold())
+
+
+def _right(is_right: bool) -> Verdict:
+    return Verdict.RIGHT if is_right else Verdict.WRONG
 
 
 def _words(text: str) -> list[str] | None:
@@ -141,103 +211,140 @@ def _words(text: str) -> list[str] | None:
 
 def _is_word_gold(text: str, words: list[str]) -> bool:
     """Whether words are an answer in words rather than letters of algebra (`x`, `ab`, `sin x`, `mgR`, `mgh`)."""
-    if " ".join(words) in _YES_NO:
+    if " ".join(words) in _YES_NO or re.search("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]", text):
         return True
     is_product = re.fullmatch(r"(?=.*[a-z])(?=.+[A-Z])[A-Za-z]{3,4}|[bcdfghj-np-tv-z]{3,4}", text)
     return any(len(word) > 2 for word in words) and not MATH_WORDS.intersection(words) and not is_product
 
 
-def compare(answer: Answer, gold: str) -> Verdict:
-    r"""
-    Compare an answer with the gold answer without algebra.
-
-    In this order: equal strings (LaTeX wrappers and white space removed; case-blind for words), plain numbers with or
-    without units, multiple-choice letters, words. Anything else is `ASK`.
-
-    Args:
-        answer ([`Answer`]):
-            What the policy answered.
-        gold (`str`):
-            Gold answer from [`gold_text`].
-
-    Returns:
-        [`Verdict`]
-    """
-    given, wanted = strip_latex(answer.text), strip_latex(gold)
-    wanted_words = _words(wanted)
-    if not wanted or (
-        len(wanted.split()) > MAX_GOLD_WORDS and wanted_words and len(wanted_words) > MAX_GOLD_WORDS // 2
-    ):
-        return Verdict.UNVERIFIABLE
-    # the blank of `1 1/2` counts, that of `1 000` does not
-    if re.sub(_BLANK, "", given) == re.sub(_BLANK, "", wanted):
+def _compare_words(given: str, wanted: list[str]) -> Verdict:
+    given_words = _words(given) or []
+    leads = len(wanted) == 1 and _YES_NO_RE.match(given)
+    if given_words == wanted:
         return Verdict.RIGHT
-    # math-verify sees neither the relation of `\geq 3` nor that the set `\{1,2\}` is no interval `(1,2)`
-    bounds = _BOUND_RE.match(given) and "," not in wanted and not re.search(r"\\[gln]e|\\[gl]t|[<>≤≥≠]", wanted)
-    if bounds or (_SET_RE.fullmatch(given) and _PAIR_RE.fullmatch(wanted)):
+    if leads and re.sub(r"\W", "", leads.group(0)).casefold() == wanted[0] and not declines(given):
+        return Verdict.RIGHT
+    if wanted[0] == "no":  # "no solutions" is "no solution"
+        return _right([word.removesuffix("s") for word in given_words] == [word.removesuffix("s") for word in wanted])
+    return Verdict.WRONG
+
+
+# ---- Numbers and mathematics ----
+
+
+class _Measured(NamedTuple):
+    """Mathematics without its units, each item's unit, and the text as it was."""
+
+    text: str
+    units: tuple[Unit, ...]
+    whole: str
+
+    @property
+    def names(self) -> set[str]:
+        return {unit.name for unit in self.units if unit.name}
+
+
+def _compare_mathematics(given: str, wanted: str, anchored: bool) -> Verdict:
+    if re.fullmatch(r"-?\d+\.\d+", wanted):
+        given = re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", given)  # a decimal comma
+    gold = _measured(wanted)
+    try:
+        tree = _read(gold.text)
+    except Unreadable:
+        return Verdict.GOLD_UNREAD
+    if not given:
         return Verdict.WRONG
-    wanted_quantity = read_quantity(wanted)
-    if wanted_quantity is not None:
-        return _compare_with_number(answer, given, wanted_quantity)
-    verdict = _compare_with_choice(given, wanted)
-    if verdict is not None:
-        return verdict
-    if wanted_words and _is_word_gold(wanted, wanted_words):
-        leads = len(wanted_words) == 1 and _YES_NO_RE.match(given)
-        given_words = _words(given) or []
-        same = given_words == wanted_words or (
-            leads and re.sub(r"\W", "", leads.group(0)).casefold() == wanted_words[0] and not declines(given)
+    answer = _measured(given)
+    if _is_prose(answer.text):
+        value = _value_of_sentence(given, anchored)
+        if value is None:
+            return Verdict.WRONG
+        answer = _measured(value)
+    try:
+        return _right(_same_measured(gold, answer))
+    except Unreadable:
+        return Verdict.ANSWER_UNREAD
+    except Undefined:
+        return Verdict.WRONG if _is_defined(tree) else Verdict.GOLD_UNREAD
+
+
+def _measured(text: str) -> _Measured:
+    parts = _JOIN_RE.split(text)
+    quantities = [_quantity(part) for part in parts[::2]]
+    joined = "".join(
+        text
+        for pair in zip([quantity.text for quantity in quantities], [*parts[1::2], ""], strict=True)
+        for text in pair
+    )
+    return _Measured(joined, tuple(quantity.unit for quantity in quantities), text)
+
+
+def _quantity(text: str) -> Quantity:
+    r"""`12 cm` and `x = 12 cm`, `9\pi\text{ cm}^2`; a text without a unit as it is."""
+    name = _NAME_RE.match(text)
+    number = read_quantity(plain(text)) or (read_quantity(plain(text[name.end() :])) if name else None)
+    if number is None:
+        return split_unit(text)
+    is_named = name and not read_quantity(plain(text))
+    return number._replace(text=f"{name[0]} {number.text}") if is_named else number
+
+
+def _same_measured(gold: _Measured, answer: _Measured) -> bool:
+    if gold.names and answer.names:
+        return gold.names == answer.names and same(_read(gold.text), _read(answer.text))
+    names = gold.names | answer.names
+    if not all(unit.is_clear for unit in gold.units + answer.units):
+        return same(_read(gold.whole), _read(answer.whole))  # `12 T` may be algebra
+    trees = _read(gold.text), _read(answer.text)
+    if same(*trees):
+        return True
+    if names == {"%"}:
+        return same(
+            *(
+                ("div", tree, _HUNDRED) if side.names else tree
+                for side, tree in zip((gold, answer), trees, strict=True)
+            )
         )
-        # "no solutions" is "no solution"
-        if wanted_words[0] == "no" and not same:
-            same = [word.removesuffix("s") for word in given_words] == [
-                word.removesuffix("s") for word in wanted_words
-            ]
-        return Verdict.RIGHT if same else Verdict.WRONG
-    # math-verify drops the prime of a derivative
-    primes = [text.replace(r"\prime", "'").count("'") for text in (given, wanted)]
-    return Verdict.ASK if primes[0] == primes[1] else Verdict.WRONG
+    return names == {"°"} and same(_read(gold.whole), _read(answer.whole))  # 90° is half of pi
 
 
-def _compare_quantities(given: Quantity, wanted: Quantity) -> Verdict:
-    """Equal numbers, and equal units where both are given; `%` also matches the hundredth."""
-    units = {given.unit.name, wanted.unit.name}
-    if len(units) == 2 and "" not in units:
-        return Verdict.WRONG
-    right = same_number(given, wanted)
-    if not right and units == {"%", ""}:
-        left, other = (replace(side, value=side.value / 100) if side.unit.name else side for side in (given, wanted))
-        right = same_number(left, other)
-    if not right:
-        return Verdict.WRONG
-    return Verdict.RIGHT if given.unit.agrees(wanted.unit) else Verdict.ASK
+@functools.lru_cache(maxsize=4096)
+def _read(text: str) -> Node:
+    return read(text)
 
 
-def _compare_with_number(answer: Answer, given: str, wanted: Quantity) -> Verdict:
-    quantity = read_quantity(given)
-    if quantity is not None:
-        return _compare_quantities(quantity, wanted)
-    begun = leading_number(given)
-    if begun is not None and _ARITHMETIC_RE.match(begun[1]):
-        return Verdict.WRONG
-    if re.fullmatch(r"[A-Za-z ,.;:!?'\"-]*", given) and not MATH_WORDS.intersection(given.casefold().split()):
-        return Verdict.WRONG  # words cannot equal a number
-    if not answer.anchored and not re.search(r"[\\^{}=*/]", given):
-        loose = LOOSE_NUMBER_RE.findall(given)  # a sentence: its last number, as math-verify would take it
-        last = read_quantity(loose[-1]) if loose else None
-        return Verdict.RIGHT if last is not None and same_number(last, wanted) else Verdict.WRONG
-    return Verdict.ASK
+def _is_defined(tree: Node) -> bool:
+    try:
+        return same(("add", tree, ("num", Fraction(0), False)), tree)
+    except Undefined:
+        return False
 
 
-def _compare_with_choice(given: str, wanted: str) -> Verdict | None:
-    """Verdict where the gold is a choice (an upper-case letter A-J, alone or before its text), else `None`."""
-    alone = _CHOICE_ALONE_RE.fullmatch(wanted)
-    leading = _CHOICE_LEADING_RE.fullmatch(wanted)
-    if not ((alone and alone.group(1).isupper()) or leading):
+def _is_prose(text: str) -> bool:
+    """Whether there is a sentence around the mathematics, or no mathematics."""
+    words = [
+        word
+        for word in _PLAIN_WORD_RE.findall(text)
+        if word.casefold() not in MATH_WORDS and word not in ("and", "or")
+    ]
+    has_numbers = re.search(r"[\d\\^=<>≤≥+*/√π∞]", text)
+    return (
+        _VERB_RE.search(text) is not None
+        or (not has_numbers and any(len(word) > 1 for word in words) and " " in text)
+        or (_PROSE_RE.search(text) is not None)
+    )
+
+
+def _value_of_sentence(text: str, anchored: bool) -> str | None:
+    """
+    What a sentence says: "The area is 12 cm" 12 cm; of an unmarked last line also its last number, unless that is denied.
+    """
+    stated = _STATED_RE.fullmatch(text)
+    if stated and not re.search(r"\bor\b", text) and not _is_prose(value := normalised(stated[1])):
+        return value
+    if anchored or re.search(r"[\\^{}=*/]", text):
         return None
-    letter = alone.group(1) if alone else leading.group(1) or leading.group(2)
-    chosen = choice_letter(given)
-    if chosen is not None:
-        return Verdict.RIGHT if chosen == letter else Verdict.WRONG
-    same_text = leading is not None and given.casefold() == leading.group(3).casefold()
-    return Verdict.RIGHT if same_text else Verdict.WRONG
+    last = _LAST_NUMBER_RE.fullmatch(text)
+    if last is None or _DENIED_RE.search(text[: last.start("number")]):
+        return None
+    return last["number"]

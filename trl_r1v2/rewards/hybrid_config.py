@@ -22,7 +22,6 @@ from .rules_text import (
     ThinkAnswerConsistencyReward,
     WordRepetitionReward,
 )
-from .verifier import VerifierPool
 
 
 _KINDS = {
@@ -36,15 +35,12 @@ _KINDS = {
 _COMPONENT_KEYS = ("type", "weight", "when", "min_score", "calibration")
 
 
-def _accuracy(solution_column: str = "solution", think_open: bool | None = None, verifier: dict | None = None):
-    pool = None if verifier is None else _call(VerifierPool, verifier, "verifier")
-    return AccuracyReward(solution_column=solution_column, think_open=think_open, pool=pool)
+def _accuracy(solution_column: str = "solution", think_open: bool | None = None):
+    return AccuracyReward(solution_column=solution_column, think_open=think_open)
 
 
-def _cosine_length(
-    solution_column: str = "solution", think_open: bool | None = None, verifier: dict | None = None, **options
-):
-    accuracy = _accuracy(solution_column, think_open, verifier)
+def _cosine_length(solution_column: str = "solution", think_open: bool | None = None, **options):
+    accuracy = _accuracy(solution_column, think_open)
     return _call(CosineLengthReward, {"accuracy": accuracy, **options}, "cosine_length")
 
 
@@ -208,8 +204,8 @@ def build_hybrid_reward(config: dict) -> HybridReward:
             `type` (by default its name: `accuracy`, `format`, `step_completeness`, `word_repetition`, `repetition`,
             `soft_overlong`, `cosine_length`, `language_consistency`, `think_answer_consistency`, `code`,
             `reward_model`, `http_reward_model`, or a dotted path), `weight`, `when`, `min_score`, `calibration` (a
-            name, or a mapping with `type` and its options), and those of the reward itself. `accuracy` takes
-            `verifier`, the options of its own [`VerifierPool`]; `cosine_length` takes the options of `accuracy` too.
+            name, or a mapping with `type` and its options), and those of the reward itself. `cosine_length`
+            takes the options of `accuracy` too.
 
     Raises:
         `ValueError`: For an unknown or missing key or a value out of bounds, with the place in the mapping.

@@ -3,21 +3,22 @@ r"""
 The two rules of R1V2's reward, eq. 7: is the answer right (`r_rule`), is the format kept (`r_format`).
 
 Scope: TRL reward functions over plain and conversational completions. Does not cover: where an answer is found and
-compared (`answers.py`, `comparison.py`), symbolic equality (`verifier.py`), shaping rewards such as repetition and
+compared (`answers.py`, `comparison.py`), shaping rewards such as repetition and
 length (`rules_text.py`).
 """
 
 import re
-from collections import Counter
 
 from .answers import Answer, completion_text, final_answer, gold_text, prompt_opens_think
-from .comparison import Verdict, compare, strip_delimiters
-from .verifier import VerifierPool, default_pool
+from .comparison import Verdict, compare
 
 
 _THINK_RE = re.compile(r"\s*<think>(.*)</think>(.*)", re.DOTALL)
 _OPENED_RE = re.compile(r"(.*)</think>(.*)", re.DOTALL)
-_PROSE_RE = re.compile(r"[A-Za-z]{2,}\s+(?:\S+\s+)*[A-Za-z]{2,}")
+_REWARDS = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0}
+_REASONS = (Verdict.UNVERIFIABLE, Verdict.GOLD_UNREAD, Verdict.ANSWER_UNREAD)
+# Which of the verdicts on several accepted answers counts.
+_ORDER = (Verdict.RIGHT, Verdict.ANSWER_UNREAD, Verdict.GOLD_UNREAD, Verdict.WRONG, Verdict.UNVERIFIABLE)
 
 
 def think_is_open(prompts, num_rows: int, setting: bool | None) -> list[bool]:
@@ -27,25 +28,15 @@ def think_is_open(prompts, num_rows: int, setting: bool | None) -> list[bool]:
     return [prompt_opens_think(prompt) for prompt in prompts]
 
 
-def _for_math_verify(answer: Answer, gold: str) -> tuple[str, str]:
-    """The pair as math-verify reads it; prose goes in unwrapped, so that it looks for an expression inside."""
-    # a number that Python printed: math-verify takes the e of `1e-05` for Euler's
-    gold = re.sub(r"^([+-]?[\d.]+)[eE]([+-]?\d+)$", r"\1 \\times 10^{\2}", strip_delimiters(gold))
-    wanted = gold if "$" in gold else f"${gold}$"
-    if not answer.anchored and _PROSE_RE.search(answer.text):
-        return wanted, answer.text
-    return wanted, rf"\boxed{{{strip_delimiters(answer.text)}}}"
-
-
 class AccuracyReward:
     r"""
     Reward function: 1.0 if the final answer equals the gold, 0.0 if it is wrong or missing, `None` if no rule can tell
     (eq. 7, `r_rule`).
 
-    The answer is the last `\boxed{}` or `<answer>` after the reasoning, else what follows "answer is", else the last
-    line. It is compared as a string, a number, a quantity with unit, a choice letter, words, and only then by
-    math-verify in a [`~trl_r1v2.rewards.verifier.VerifierPool`]. `None` is returned for a gold that is empty, is
-    prose, or cannot be parsed, and for a comparison that exceeded its limits.
+    The answer is what the last `\boxed{}`, `<answer>` or "the answer is" after the reasoning says, else the last line. It is
+    compared as a text, a choice letter, words, a quantity with its unit, and as mathematics, all of it or not at all:
+    `None` is returned for a gold that is empty, is prose or is not read to its end, and for an answer that is not.
+    `log_metric` gets the share of each.
 
     Args:
         solution_column (`str`, *optional*, defaults to `"solution"`):
@@ -53,8 +44,6 @@ class AccuracyReward:
         think_open (`bool`, *optional*):
             Whether the prompt opens `<think>`, so that a completion without `</think>` has no answer. `None` looks at
             `prompts`; set it to `True` where the chat template adds the tag (QwQ-32B's does).
-        pool ([`VerifierPool`], *optional*):
-            Verifier; the process's shared one by default.
         name (`str`, *optional*, defaults to `"accuracy_reward"`):
             Name under which TRL logs it.
 
@@ -71,12 +60,10 @@ class AccuracyReward:
         self,
         solution_column: str = "solution",
         think_open: bool | None = None,
-        pool: VerifierPool | None = None,
         name: str = "accuracy_reward",
     ):
         self.solution_column = solution_column
         self.think_open = think_open
-        self.pool = pool
         self.__name__ = name
 
     @property
@@ -96,53 +83,21 @@ class AccuracyReward:
             final_answer(completion_text(completion), is_open)
             for completion, is_open in zip(completions, opened, strict=True)
         ]
-        rewards = self._judge(answers, golds, log_metric)
+        verdicts = [self._verdict(answer, gold) for answer, gold in zip(answers, golds, strict=True)]
+        if log_metric is not None:
+            for reason in _REASONS:
+                log_metric(f"{self.__name__}/{reason.value}", verdicts.count(reason) / len(verdicts))
         if log_extra is not None:
             log_extra(f"{self.__name__}/answer", [answer.text if answer else None for answer in answers])
-        return rewards
-
-    def _judge(self, answers: list[Answer | None], golds, log_metric) -> list[float | None]:
-        rewards: list[float | None] = []
-        asked: list[tuple[int, tuple[str, str]]] = []
-        for row, (answer, gold) in enumerate(zip(answers, golds, strict=True)):
-            accepted = gold if isinstance(gold, (list, tuple)) else [gold]
-            reward, pairs = self._compare(answer, [text for text in map(gold_text, accepted) if text is not None])
-            rewards.append(reward)
-            asked.extend((row, pair) for pair in pairs)
-        reasons: Counter[str] = Counter()
-        if asked:
-            outcomes = (self.pool or default_pool()).verify([pair for _, pair in asked])
-            reasons.update(outcome.reason for outcome in outcomes)
-            for row in {row for row, _ in asked}:
-                verdicts = [
-                    outcome.verdict for (owner, _), outcome in zip(asked, outcomes, strict=True) if owner == row
-                ]
-                rewards[row] = 1.0 if True in verdicts else None if None in verdicts else 0.0
-        if log_metric is not None:
-            log_metric("verifier/asked", float(len(asked)))
-            for reason in ("timeout", "memory", "crash", "skipped"):
-                log_metric(f"verifier/{reason}", float(reasons[reason]))
-            log_metric(f"{self.__name__}/unverifiable", rewards.count(None) / len(rewards))
-        return rewards
+        return [_REWARDS.get(verdict) for verdict in verdicts]
 
     @staticmethod
-    def _compare(answer: Answer | None, golds: list[str]) -> tuple[float | None, list[tuple[str, str]]]:
-        """The reward where no algebra is needed, and the pairs to ask math-verify about where it is."""
-        if answer is None:
-            probe = Answer("", anchored=True)
-            verifiable = any(compare(probe, gold) is not Verdict.UNVERIFIABLE for gold in golds)
-            return (0.0 if verifiable else None), []
-        verdicts = [compare(answer, gold) for gold in golds]
-        if Verdict.RIGHT in verdicts:
-            return 1.0, []
-        pairs = [
-            _for_math_verify(answer, gold)
-            for gold, verdict in zip(golds, verdicts, strict=True)
-            if verdict is Verdict.ASK
-        ]
-        if pairs:
-            return None, pairs
-        return (0.0 if Verdict.WRONG in verdicts else None), []
+    def _verdict(answer: Answer | None, gold) -> Verdict:
+        accepted = gold if isinstance(gold, (list, tuple)) else [gold]
+        golds = [text for text in map(gold_text, accepted) if text is not None]
+        # without an answer it only matters whether there is a gold
+        verdicts = {compare(answer or Answer("", anchored=True), text) for text in golds}
+        return next((verdict for verdict in _ORDER if verdict in verdicts), Verdict.UNVERIFIABLE)
 
 
 class FormatReward:

@@ -13,7 +13,7 @@ import re
 import unicodedata
 
 from .answers import completion_text, final_answer, last_boxed, split_reasoning
-from .comparison import Verdict, compare
+from .comparison import Verdict, compare, is_number
 from .rules import AccuracyReward, think_is_open
 
 
@@ -139,7 +139,7 @@ class CosineLengthReward:
         wrong (`tuple[float, float]`, *optional*, defaults to `(-1.0, -0.5)`):
             Reward of a wrong answer at length 0 and at `max_length`.
         accuracy ([`AccuracyReward`], *optional*):
-            Judge of correctness. In a recipe its options (`solution_column`, `think_open`, `verifier`) are options of
+            Judge of correctness. In a recipe its options (`solution_column`, `think_open`) are options of
             `cosine_length`.
         name (`str`, *optional*, defaults to `"cosine_length_reward"`):
             Name under which TRL logs it.
@@ -256,9 +256,9 @@ class ThinkAnswerConsistencyReward:
     Reward function: 1.0 if the last value stated in the reasoning equals the answer given after it, else 0.0. Ours.
 
     The last value is the last `\boxed{}` of the reasoning, else its last number, or the last formula with a digit in it
-    (`\frac{1}{2}`, `25\pi`), unless that is an operand (`10 - 5`). Equality is the cheap comparison of
+    (`\frac{1}{2}`, `25\pi`), unless that is an operand (`10 - 5`). Equality is that of
     [`~trl_r1v2.rewards.comparison.compare`]. `None` where there is no reasoning, no value in it, no answer, an answer in
-    words while the reasoning boxes nothing, or a pair that would need algebra.
+    words while the reasoning boxes nothing, or a pair that is not read to its end.
 
     Args:
         think_open (`bool`, *optional*):
@@ -285,7 +285,10 @@ class ThinkAnswerConsistencyReward:
         if not reasoning or answer is None:
             return None
         boxed = last_boxed(reasoning)
-        value = boxed[1] if boxed else _last_value(reasoning)
+        value = boxed or _last_value(reasoning)
         if value is None or (boxed is None and not re.search(r"\d", answer.text)):
             return None  # nothing stated, or an answer in words, which a number neither supports nor contradicts
-        return {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0}.get(compare(answer, value))
+        verdict = compare(answer, value)
+        if verdict is Verdict.WRONG and boxed is None and not (is_number(value) and is_number(answer.text)):
+            return None  # only of numbers is it clear that they are not parts of an expression
+        return {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0}.get(verdict)

@@ -12,7 +12,7 @@ from trl_r1v2.rewards import accuracy_reward
 
 DESCRIPTION = """\
 Mean accuracy over k sampled responses to each problem (Skywork R1V2, section 4), judged by rules: the final answer is
-compared as text, number, choice letter, or by math-verify.
+compared as text, number, choice letter, or mathematics.
 """
 INPUTS = """
 Args:
