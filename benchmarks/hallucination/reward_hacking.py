@@ -107,7 +107,6 @@ def run(arguments, setting: str, seed: int) -> dict:
         monitor_claims_column="digits",
         monitor_object_column="solution",
         monitor_reward_func="benchmarks.hallucination.reward_hacking.flawed_reward_model",
-        monitor_max_flagged=4,
     )
     functions = ProbeFunctions(unsupported_digits, named_digits, accuracy_reward, flawed_reward_model)
     probes = load_dataset(arguments.data, split="validation").filter(lambda row: len(row["images"]) > 0)

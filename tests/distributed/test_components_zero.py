@@ -158,7 +158,7 @@ def test_monitor_logs_the_figures_of_one_process(name, zero, alone):
     """Of few rows, too, where one process has none and must not be waited for."""
     single = alone("monitor")[1][name]
     assert [entry["hallucination/num_responses"] for entry in single["figures"]] == [
-        26 if name == "watched" else 4
+        13 if name == "watched" else 2
     ] * 3
     for process in zero["monitor"]:
         assert process[name]["flagged"] == single["flagged"]

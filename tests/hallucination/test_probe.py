@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from tests.support.seeing import blinded, colour_rows, named_colours, train_to_see, unsupported_colours
 from trl_r1v2.hallucination import MonitorConfig
-from trl_r1v2.hallucination.grounding import blank_like, image_partners, prompt_with_other_images, response_statistics
+from trl_r1v2.hallucination.grounding import image_partners, prompt_with_other_images, response_statistics
 from trl_r1v2.hallucination.probe import Probe, ProbeFunctions, _pieces
 from trl_r1v2.hallucination.signals import critical_positions
 from trl_r1v2.images.processing import load_image
@@ -80,7 +80,7 @@ def test_figures_are_those_of_the_texts(seeing):
         lambda row, index: {"shown": row["shown"] if index % 3 else []}, with_indices=True
     )
     records, figures = measured(probe_of(rows, monitor_temperature=1.4), model, processor)
-    texts = [record.text for record in records]
+    texts = [record.response for record in records]
     wrong = [text != row["solution"] for text, row in zip(texts, rows, strict=True)]
     lies = [set(named_colours(text)) - set(row["shown"]) for text, row in zip(texts, rows, strict=True)]
     assert figures["rate"] == sum(map(bool, lies)) / 48
@@ -99,11 +99,10 @@ def test_figures_are_those_of_the_texts(seeing):
         assert ("rewarded though wrong" in record.flags) == is_pleased
 
 
-@pytest.mark.parametrize("swap", ["other", "blank"])
-def test_gap_is_that_of_unpadded_forward_passes(seeing, swap):
+def test_gap_is_that_of_unpadded_forward_passes(seeing):
     model, processor = seeing
     rows = colour_rows(6, seed=9)
-    probe = probe_of(rows, monitor_image_swap=swap, monitor_max_rows=6, monitor_temperature=1.0)
+    probe = probe_of(rows, monitor_max_rows=6, monitor_temperature=1.0)
     records = probe.measure(model, processor, probe.chunks())
 
     def mean_logp(row, images, text):
@@ -122,9 +121,9 @@ def test_gap_is_that_of_unpadded_forward_passes(seeing, swap):
         if record.num_tokens == 8:  # broke off: no end token
             continue
         own = rows[record.row]["images"]
-        other = rows[(record.row + 1) % 6]["images"] if swap == "other" else [blank_like(own[0])]
-        expected = mean_logp(record.row, own, record.text) - mean_logp(record.row, other, record.text)
-        assert record.gap == pytest.approx(expected, abs=2e-4)
+        other = rows[(record.row + 1) % 6]["images"]
+        expected = mean_logp(record.row, own, record.response) - mean_logp(record.row, other, record.response)
+        assert record.grounding_gap == pytest.approx(expected, abs=2e-4)
         compared += 1
     assert compared >= 4
 
@@ -175,7 +174,7 @@ def test_a_blind_model_has_no_gap_whatever_the_sizes(seeing):
     handle = blinded(model)
     records, _ = measured(probe, model, processor)
     handle.remove()
-    assert max(abs(record.gap) for record in records) < 1e-5
+    assert max(abs(record.grounding_gap) for record in records) < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["path", "bytes"])
@@ -194,7 +193,7 @@ def test_images_that_are_not_decoded_have_the_same_gap(seeing, kind, tmp_path):
     gaps = []
     for images in (encoded, plain):
         records, _ = measured(Probe(Dataset.from_list(images), settings), model, processor)
-        gaps.append([record.gap for record in records])
+        gaps.append([record.grounding_gap for record in records])
     assert gaps[0] == gaps[1] and len(set(gaps[0])) > 1
 
 
@@ -225,15 +224,6 @@ def test_reasoning_that_the_chat_template_opened_is_no_answer():
     assert answers == [True, None]
 
 
-def test_a_blank_image_has_size_and_mean_colour():
-    from PIL import Image
-
-    image = Image.new("RGB", (4, 2), (10, 20, 30))
-    image.paste((30, 20, 10), (0, 0, 2, 2))
-    assert blank_like(image).size == (4, 2)
-    assert blank_like(image).getcolors() == [(8, (20, 20, 20))]
-
-
 def test_critical_tokens_of_the_responses(seeing):
     """A word that this model writes stands in for "Wait"."""
     from unittest import mock
@@ -246,8 +236,8 @@ def test_critical_tokens_of_the_responses(seeing):
     with mock.patch.object(module, "critical_positions", lambda pieces: _starts(pieces, words)):
         records = probe.measure(model, processor, probe.chunks())
     figures = probe.figures(records)
-    assert figures["critical_tokens"] == sum(len(named_colours(record.text)) for record in records) > 0
-    expected = [record.entropies[0] for record in records if named_colours(record.text)]
+    assert figures["critical_tokens"] == sum(len(named_colours(record.response)) for record in records) > 0
+    expected = [record.entropies[0] for record in records if named_colours(record.response)]
     assert figures["critical_entropy"] == pytest.approx(sum(expected) / len(expected))
     assert "grounding_gap" not in figures and "rate" not in figures
 

@@ -12,23 +12,18 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from examples.digits.text import TASKS, ask, demonstration, named_digits, unsupported_digits
+from examples.digits.text import TASKS, ask, demonstration
 from trl_r1v2.hallucination.signals import (
-    DisagreementFigures,
-    NamedFigures,
-    ProbeFigures,
-    blind_phrase_rate,
+    blind_phrase_figures,
     blind_phrases,
     critical_figures,
     critical_positions,
     disagreement_figures,
     grounding_figures,
     grounding_gaps,
-    metrics_of,
     named_object_figures,
     object_answer,
     object_probe_figures,
-    unsupported_objects,
     yes_no,
 )
 
@@ -136,10 +131,10 @@ def test_chains_of_the_digits_claim_no_blindness():
 
 
 def test_blind_phrase_rate():
-    assert (
-        blind_phrase_rate(["I can't see the image.", "3", "No image is attached. I can't see the image.", ""]) == 0.5
-    )
-    assert math.isnan(blind_phrase_rate([]))
+    assert blind_phrase_figures(
+        ["I can't see the image.", "3", "No image is attached. I can't see the image.", ""]
+    ) == {"blind_phrase_rate": 0.5}
+    assert blind_phrase_figures([]) == {}
 
 
 def test_grounding_gap_by_hand():
@@ -149,24 +144,26 @@ def test_grounding_gap_by_hand():
     gaps = grounding_gaps(with_image, without, np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0]]))
     assert gaps[:2].tolist() == [1.5, 0.5]  # ((3 - 1) + (1.5 - .5)) / 2 and 2.5 - 2
     assert math.isnan(gaps[2])
-    figures = grounding_figures(gaps[:2].tolist(), min_gap=1.0)
-    assert (figures.gap, figures.ungrounded_rate, figures.num) == (1.0, 0.5, 2)
+    assert grounding_figures(gaps[:2].tolist(), min_gap=1.0) == {"grounding_gap": 1.0, "ungrounded_rate": 0.5}
+    assert grounding_figures([], min_gap=1.0) == {}
 
 
 def test_object_probes_by_hand():
     answers = [True, True, True, False, False, None, None]
     truths = [True, True, False, False, True, True, False]
     # TP 2, FP 1, FN 2 (one answered no, one neither); right: two yes, one no
-    assert object_probe_figures(answers, truths) == ProbeFigures(
-        accuracy=3 / 7, precision=2 / 3, recall=2 / 4, f1=4 / 7, yes_rate=3 / 7, unparsed=2 / 7, num=7
-    )
+    assert object_probe_figures(answers, truths) == {
+        "object_accuracy": 3 / 7, "object_precision": 2 / 3, "object_recall": 2 / 4, "object_f1": 4 / 7,
+        "object_yes_rate": 3 / 7, "object_unparsed": 2 / 7, "object_error": 1 - 3 / 7,
+    }  # fmt: skip
+    assert object_probe_figures([], []) == {}
 
 
 def test_object_probes_of_a_model_that_says_no_to_all():
-    figures = object_probe_figures([False, False], [True, False])
-    assert (figures.accuracy, figures.recall, figures.f1, figures.yes_rate) == (0.5, 0.0, 0.0, 0.0)
-    assert math.isnan(figures.precision)
-    assert set(metrics_of(figures, {"precision": "p", "recall": "r"})) == {"r"}
+    assert object_probe_figures([False, False], [True, False]) == {
+        "object_accuracy": 0.5, "object_recall": 0.0, "object_f1": 0.0, "object_yes_rate": 0.0, "object_unparsed": 0.0,
+        "object_error": 0.5,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -233,31 +230,18 @@ def test_reasoning_that_the_prompt_opened_is_no_answer():
 
 
 def test_named_objects_by_hand():
-    named = [["dog", "cat", "dog"], ["tree"], [], ["cat"]]
-    shown = [["cat"], ["tree"], ["sun"], ["dog"]]
-    unsupported = [unsupported_objects(*pair) for pair in zip(named, shown, strict=True)]
-    assert unsupported == [["dog", "dog"], [], [], ["cat"]]
-    assert named_object_figures(unsupported, named) == NamedFigures(chair_s=0.5, chair_i=3 / 5, num=4)
-    assert named_object_figures(unsupported).chair_i is None
-
-
-def test_counted_objects_are_those_of_the_digits():
-    text = "<think>I see 3 and 3. Looks like 7.</think>"
-    for shown in ([3], [3, 3, 7], [7, 8], []):
-        assert sorted(unsupported_objects(named_digits(text), shown, counted=True)) == unsupported_digits(text, shown)
-    assert unsupported_objects([3, 3], [3]) == []
+    named, unsupported = [["dog", "cat", "dog"], ["tree"], [], ["cat"]], [["dog", "dog"], [], [], ["cat"]]
+    assert named_object_figures(unsupported, named) == {"rate": 0.5, "chair_i": 3 / 5}
+    assert named_object_figures(unsupported) == {"rate": 0.5}
 
 
 def test_disagreement_by_hand():
     scores = [5.0, 1.0, 3.0, 4.0, 0.0, None, 9.0]
     right = [True, True, True, False, False, True, None]
     # right 1, 3, 5 (median 3); wrong 0, 4. Pairs won by the right: 1>0, 3>0, 5>0, 5>4 of 6.
-    assert disagreement_figures(scores, right, threshold=4.0) == DisagreementFigures(
-        wrong_above_threshold=0.5, wrong_above_median=0.5, auc=4 / 6, num_wrong=2, num_right=3
-    )
-    only_right = disagreement_figures([1.0], [True])
-    assert only_right.wrong_above_threshold is None
-    assert math.isnan(only_right.auc) and math.isnan(only_right.wrong_above_median)
+    found = {"wrong_above_threshold": 0.5, "wrong_above_median": 0.5, "reward_auc": 4 / 6}
+    assert disagreement_figures(scores, right, threshold=4.0) == found
+    assert disagreement_figures([1.0], [True]) == {}
 
 
 def test_auc_is_the_mann_whitney_statistic_with_ties():
@@ -265,7 +249,7 @@ def test_auc_is_the_mann_whitney_statistic_with_ties():
     scores = rng.integers(0, 6, 80).astype(float)
     right = rng.random(80) < 0.4
     expected = mannwhitneyu(scores[right], scores[~right]).statistic / (right.sum() * (~right).sum())
-    assert disagreement_figures(scores.tolist(), right.tolist()).auc == pytest.approx(expected, abs=1e-12)
+    assert disagreement_figures(scores.tolist(), right.tolist())["reward_auc"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_critical_positions_in_any_tokenisation():
@@ -278,9 +262,9 @@ def test_critical_positions_in_any_tokenisation():
 
 
 def test_critical_entropy_by_hand():
-    figures = critical_figures([[1.0, 3.0, 0.5], [2.0], []], [[1], [0], []])
-    assert (figures.entropy, figures.other_entropy, figures.num) == (2.5, 0.75, 2)
-    assert math.isnan(critical_figures([[1.0]], [[]]).entropy)
+    found = {"critical_entropy": 2.5, "other_entropy": 0.75, "critical_tokens": 2.0}
+    assert critical_figures([[1.0, 3.0, 0.5], [2.0], []], [[1], [0], []]) == found
+    assert critical_figures([[1.0]], [[]]) == {"other_entropy": 1.0, "critical_tokens": 0.0}
 
 
 def test_signals_import_neither_torch_nor_trl():

@@ -98,7 +98,7 @@ def test_nothing_to_calibrate_is_refused():
 
 def controller(**changes):
     settings = {"target": 0.2, "initial": 1.0, "minimum": 0.0, "maximum": 4.0, "gain": 5.0, "max_step": 1.0}
-    return RewardThresholdController(**(settings | {"dead_band": 0.1, "patience": 2, "cooldown": 0} | changes))
+    return RewardThresholdController(**(settings | {"dead_band": 0.1, "patience": 2} | changes))
 
 
 def test_moves_by_hand():
@@ -125,17 +125,27 @@ def test_bounds_hold_and_are_named():
     assert held.observe(1.0, 2) is None and len(held.moves) == 1
 
 
-def test_cooldown_waits_after_a_move():
-    held = controller(cooldown=2)
-    assert [held.observe(0.9, step) is not None for step in range(7)] == [True, False, False, True, False, False, True]
+def test_a_fall_that_was_undone_makes_the_next_ones_smaller():
+    """A plant that is hacked below 2 and quiet above: without damping it would open and shut for ever, by 4 each time."""
+    held = controller(initial=4.0, gain=40.0, max_step=4.0, patience=1)
+    thresholds = []
+    for step in range(40):
+        held.observe(0.9 if held.threshold < 2.0 else 0.0, step)
+        thresholds.append(held.threshold)
+    falls = [move.before - move.after for move in held.moves if move.after < move.before]
+    assert falls[:12] == [4.0] + [2.0] * 2 + [1.0] * 3 + [0.5] * 5 + [0.25]  # each kind until it was too far
+    assert min(thresholds[:9]) == 0.0 and min(thresholds[20:]) == 1.75  # of 2: an opening is ever smaller
+    assert all(move.after == 4.0 for move in held.moves if move.after > move.before)
+    again = controller(initial=4.0, gain=40.0, max_step=4.0, patience=1)
+    again.load_state_dict(json.loads(json.dumps(held.state_dict())))
+    assert [again.observe(0.0, 41), again.threshold] == [held.observe(0.0, 41), held.threshold]  # after a resume, too
 
 
 def test_rounding_at_a_bound_is_no_move():
     """Moves there and back again may leave 4e-16; to make that good is no move."""
-    held = controller(maximum=3.0, cooldown=1)
+    held = controller(maximum=3.0)
     held.load_state_dict(held.state_dict() | {"threshold": 2.9999999999999996})
     assert held.observe(0.9, 1) is None and held.moves == []
-    assert held.state_dict()["wait"] == 0  # so that nothing waits for it
     held.load_state_dict(held.state_dict() | {"threshold": 2.99})
     assert held.observe(0.9, 2).after == 3.0
 
@@ -154,12 +164,12 @@ def test_a_reward_that_is_hacked_below_the_threshold_is_held():
 
 def test_state_restores_every_later_move():
     rates = (np.random.default_rng(0).random(40) * 0.5).tolist()
-    whole, first = controller(cooldown=1), controller(cooldown=1)
+    whole, first = controller(), controller()
     for step, rate in enumerate(rates):
         whole.observe(rate, step)
     for step, rate in enumerate(rates[:17]):
         first.observe(rate, step)
-    second = controller(cooldown=1)
+    second = controller()
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     for step, rate in enumerate(rates[17:], start=17):
         second.observe(rate, step)
@@ -184,7 +194,7 @@ def test_foreign_state_is_refused_by_name():
         ({"minimum": 5.0}, "minimum is 5.0 and maximum 4.0"),
         ({"initial": 9.0}, "initial is 9.0"),
         ({"gain": 0.0}, "gain is 0.0"),
-        ({"dead_band": 1.0}, "dead_band is 1.0"),
+        ({"dead_band": 1.0}, "dead_band is 1.0; a rate"),
         ({"patience": 0}, "patience is 0"),
     ],
 )

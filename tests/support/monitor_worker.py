@@ -16,7 +16,6 @@ NUM_STEPS, RESUMED_AT = 4, 2
 PROBE = {
     "monitor_every": 1,
     "monitor_max_new_tokens": 6,
-    "monitor_num_samples": 2,
     "monitor_batch_size": 4,
     "monitor_max_cost_share": None,
     "monitor_claims_func": "monitor_worker.vowels",
@@ -54,7 +53,7 @@ def monitored(folder: Path, model: str, local_batch: int, learning_rate: float =
         save_strategy="steps",
         save_steps=RESUMED_AT,
     )
-    config = MonitorConfig(**PROBE, monitor_mark_best=True)
+    config = MonitorConfig(**PROBE)
     controller = RewardThresholdController(0.2, 0.0, 0.0, 6.0, gain=5.0, dead_band=0.05, patience=1)
     monitor = HallucinationMonitor(
         trainer,

@@ -19,12 +19,8 @@ from trl.models.utils import unwrap_model_for_generation
 @contextmanager
 def borrowed_model(trainer: Trainer) -> Iterator[torch.nn.Module]:
     """
-    The model without its distributed wrapper, its weights gathered where they are sharded, in evaluation mode without
-    gradients. Afterwards modes and the random states of Python, numpy and torch are as before.
-
-    Args:
-        trainer ([`~transformers.Trainer`]):
-            Trainer whose model is lent.
+    The model of `trainer` without its distributed wrapper, its weights gathered where they are sharded, in evaluation
+    mode without gradients. Afterwards modes and the random states of Python, numpy and torch are as before.
     """
     if not is_deepspeed_zero3_enabled():
         model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
@@ -43,8 +39,8 @@ def _no_meetings(engine: torch.nn.Module) -> Iterator[None]:
     """
     Forwards of a gathered ZeRO-3 model that are the process's own affair.
 
-    TRL takes DeepSpeed's hooks off while the weights are gathered, but for the one at the start of the model's forward:
-    it compares notes with all processes, and one that has fewer rows to answer, or none, would be waited for.
+    TRL takes DeepSpeed's hooks off while the weights are gathered, but for the one at the start of the model's
+    forward: it compares notes with all processes, and one that has fewer rows to answer, or none, would be waited for.
     """
     coordinator = engine.optimizer.parameter_offload.get_param_coordinator()
     coordinator.reset_step = lambda: None

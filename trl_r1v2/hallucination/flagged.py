@@ -2,13 +2,12 @@
 """
 The tables of flagged responses, and the images they name.
 
-Scope: one table a probe, of the same columns whatever it holds, so that a run's tables read as one; images named by what
-they show, so that no table names another's. Does not cover what is flagged (`probe.py`) nor when tables are written
-(`monitor.py`).
+Scope: one table a probe, of the same columns whatever it holds, so that a run's tables read as one; images named by
+what they show, so that no table names another's. Does not cover what is flagged (`probe.py`) nor when tables are
+written (`monitor.py`).
 """
 
 import hashlib
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ import pyarrow.parquet as pq
 from datasets import Features, List, Value
 
 from ..images.processing import ImageSource, load_image
+from .threshold_files import write_atomically
 
 
 FEATURES = Features(
     {
         "step": Value("int64"),
         "row": Value("int64"),
-        "sample": Value("int64"),
         "flags": List(Value("string")),
         "question": Value("string"),
         "response": Value("string"),
@@ -41,28 +40,14 @@ FEATURES = Features(
 
 
 def write_table(folder: Path, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """
-    Write `flagged-<step>.parquet`.
-
-    Args:
-        folder (`Path`): The monitor's folder.
-        step (`int`): Optimizer step.
-        rows (`Sequence[Mapping]`): Rows with the columns of `FEATURES`.
-    """
-    path = _table(folder, step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=FEATURES.arrow_schema), temporary)
-    os.replace(temporary, path)
+    """Write `flagged-<step>.parquet` into the monitor's folder, of the columns of `FEATURES` in `rows`."""
+    table = pa.Table.from_pylist(list(rows), schema=FEATURES.arrow_schema)
+    write_atomically(_table(folder, step), lambda path: pq.write_table(table, path))
 
 
 def write_image(folder: Path, source: ImageSource) -> str:
     """
-    Write an image as the model gets it, unless it is there.
-
-    Args:
-        folder (`Path`): The monitor's folder.
-        source: As for [`~trl_r1v2.images.processing.load_image`].
+    Write an image as the model gets it into the monitor's folder, unless it is there.
 
     Returns:
         `str`: Its path in the folder, named by a digest of its pixels.
@@ -71,21 +56,12 @@ def write_image(folder: Path, source: ImageSource) -> str:
     digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()[:16]
     path = folder / "images" / f"{digest}.png"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        image.save(temporary, format="PNG")
-        os.replace(temporary, path)
+        write_atomically(path, lambda temporary: image.save(temporary, format="PNG"))
     return str(path.relative_to(folder))
 
 
 def remove_others(folder: Path, steps: Collection[int]) -> None:
-    """
-    Remove what another run left.
-
-    Args:
-        folder (`Path`): The monitor's folder.
-        steps (`Collection[int]`): Steps of this run whose tables stay; without any, the images go, too.
-    """
+    """Remove what another run left, but for the tables of this run's `steps`; without any, the images go, too."""
     own = {_table(folder, step) for step in steps}
     images = () if steps else folder.glob("images/*.png")
     for path in {*folder.glob("flagged-*.parquet"), *images} - own:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset
-from PIL import Image, ImageStat
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from ..images.processing import load_image
@@ -32,16 +31,12 @@ def response_statistics(
     Log-probability of every response token, and entropy of the distribution it was drawn from, at temperature 1.
 
     Args:
-        model (`torch.nn.Module`):
-            Model, on its device.
-        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
-            Its tokenizer or processor.
-        prompts (`Sequence` of length `B`):
-            Prompts of [`~trl_r1v2.sampling.prompts.read_prompt`].
-        completion_ids (`Sequence[Sequence[int]]` of length `B`):
-            Token ids of the responses, at least one each.
-        chat_template_kwargs (`dict[str, Any]`, *optional*):
-            Passed to the chat template.
+        model (`torch.nn.Module`): Model, on its device.
+        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]): Its tokenizer
+            or processor.
+        prompts (`Sequence` of length `B`): Prompts of [`~trl_r1v2.sampling.prompts.read_prompt`].
+        completion_ids (`Sequence[Sequence[int]]` of length `B`): Token ids of the responses, at least one each.
+        chat_template_kwargs (`dict[str, Any]`, *optional*): Passed to the chat template.
 
     Returns:
         `tuple[torch.Tensor, torch.Tensor, torch.Tensor]`: log-probabilities and entropies in nats, and mask, each of
@@ -76,8 +71,7 @@ def image_partners(dataset: Dataset) -> dict[int, int]:
     Rows without such a partner are absent. Images are not decoded.
 
     Args:
-        dataset ([`~datasets.Dataset`]):
-            Rows with images in column `images` or `image`.
+        dataset ([`~datasets.Dataset`]): Rows with images in column `images` or `image`.
     """
     if not {"images", "image"} & set(dataset.column_names):
         return {}
@@ -93,37 +87,24 @@ def image_partners(dataset: Dataset) -> dict[int, int]:
     }
 
 
-def prompt_with_other_images(dataset: Dataset, row: int, partner: int | None) -> list[dict[str, Any]]:
+def prompt_with_other_images(dataset: Dataset, row: int, partner: int) -> list[dict[str, Any]]:
     """
     A row's messages with images in the place of its own.
 
     Args:
-        dataset ([`~datasets.Dataset`]):
-            Rows with images in column `images` or `image`.
-        row (`int`):
-            Row of the prompt.
-        partner (`int`, *optional*):
-            Row whose images are taken, as many as there are, stretched to the sizes of the row's own. `None`: blank ones
-            of the same sizes and mean colours.
+        dataset ([`~datasets.Dataset`]): Rows with images in column `images` or `image`.
+        row (`int`): Row of the prompt.
+        partner (`int`): Row whose images are taken, as many as there are, stretched to the sizes of the row's own.
 
     Returns:
         `list[dict[str, Any]]`: As [`~trl_r1v2.sampling.prompts.read_prompt`].
     """
     example = read_example(dataset, row)
     own = [load_image(image) for image in images_of(example)]
-    if partner is None:
-        others = [blank_like(image) for image in own]
-    else:
-        others = [load_image(image) for image in images_of(read_example(dataset, partner))]
-        # Of another size they would take another number of tokens, and even a blind model would see the difference.
-        others = [
-            other if other.size == image.size else other.resize(image.size)
-            for other, image in zip(others, own, strict=True)
-        ]
+    others = [load_image(image) for image in images_of(read_example(dataset, partner))]
+    # Of another size they would take another number of tokens, and even a blind model would see the difference.
+    others = [
+        other if other.size == image.size else other.resize(image.size)
+        for other, image in zip(others, own, strict=True)
+    ]
     return fill_images({**example, "image": None, "images": others}, row)
-
-
-def blank_like(image: Image.Image) -> Image.Image:
-    """An image of one colour, the mean of the given one, and of its size."""
-    image = load_image(image)
-    return Image.new("RGB", image.size, tuple(round(value) for value in ImageStat.Stat(image).mean))

@@ -2,25 +2,23 @@
 """
 The hallucination monitor: probes a model while a TRL trainer trains it, logs what it finds, and acts on it if told to.
 
-Scope: when to probe, at what cost, and what follows (log, table, stop, best checkpoint, threshold). What is measured
-is `probe.py`, on what model `borrowed_model.py`, what is written of it `flagged.py`, how a threshold moves
-`threshold.py`. R1V2 asks for such a watch without describing one: all of it is ours. FSDP is not covered.
+Scope: when to probe, at what cost, and what follows (log, table, stop, threshold). What is measured is `probe.py`, on
+what model `borrowed_model.py`, what is written of it `flagged.py`, how a threshold moves `threshold.py`. R1V2 asks for
+such a watch without describing one: all of it is ours. FSDP is not covered.
 """
 
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from accelerate.logging import get_logger
-from accelerate.utils import broadcast_object_list, gather_object, is_peft_model
+from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from transformers import Trainer, TrainerCallback
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..patches.native_checkpoint import NativeCheckpointMixin
 from ..sampling.prompts import images_of, read_example
 from .borrowed_model import borrowed_model
 from .flagged import remove_others, write_image, write_table
@@ -32,41 +30,48 @@ from .threshold_files import write_atomically, write_threshold_file
 
 logger = get_logger(__name__)
 
-STATE_KEY, STATE_VERSION = "hallucination_monitor", 1
+STATE_KEY, STATE_VERSION = "hallucination_monitor", 2
 FOLDER, PREFIX = "hallucination", "hallucination/"
-THRESHOLD_FILE, MOVES_FILE, BEST_FILE = "threshold.json", "moves.jsonl", "best_checkpoint.json"
+THRESHOLD_FILE, MOVES_FILE = "threshold.json", "moves.jsonl"
+# Flagged responses that a probe writes down.
+MAX_FLAGGED = 32
+
+
+@dataclass
+class _Past:
+    """What a run has measured and what that took, in seconds."""
+
+    probes: list[dict[str, Any]] = field(default_factory=list)
+    num_postponed: int = 0
+    last_cost: float | None = None
+    probe_seconds: float = 0.0
+    train_seconds: float = 0.0
+    train_seconds_since: float = 0.0  # since the last probe
 
 
 class HallucinationMonitor(TrainerCallback):
     """
     Callback that measures signals of hallucination on a fixed probe set every few optimizer steps.
 
-    Works with any TRL trainer whose processes each hold (or, under ZeRO-3, can gather) the whole model: GRPO, DPO, MPO,
-    SFT. Rows are shared among processes, and the figures do not depend on how many there are. A probe leaves no trace
-    in training: random states, modules' modes and the trainer's own averages are as before, so that losses are equal to
-    the last bit with and without it, unless it is told to stop the run or to move a threshold.
+    Works with any TRL trainer whose processes each hold (or, under ZeRO-3, can gather) the whole model: GRPO, DPO,
+    MPO, SFT. Rows are shared among processes, and the figures do not depend on how many there are. A probe leaves no
+    trace in training: random states, modules' modes and the trainer's own averages are as before, so that losses are
+    equal to the last bit with and without it, unless it is told to stop the run or to move a threshold.
 
-    Figures get an entry of their own in the log, at the step they were measured, under `hallucination/`. State (history,
-    clocks, the controller's) travels in `trainer_state.json` of every checkpoint and is taken from there on resume.
+    Figures get an entry of their own in the log, at the step they were measured, under `hallucination/`. State
+    (history, clocks, the controller's) travels in `trainer_state.json` of every checkpoint and is taken from there on
+    resume.
 
     Args:
-        trainer ([`~transformers.Trainer`]):
-            Trainer that the callback is added to.
-        dataset ([`~datasets.Dataset`]):
-            Probe set, as for [`~trl_r1v2.hallucination.probe.Probe`].
-        config ([`MonitorConfig`]):
-            Settings; `monitor_dataset` and the dotted paths are not read here.
-        functions ([`~trl_r1v2.hallucination.probe.ProbeFunctions`], *optional*):
-            What the dotted paths name.
-        controller ([`RewardThresholdController`], *optional*):
-            Moves a threshold with the watched figure.
-        set_threshold (`Callable[[float], None]`, *optional*):
-            Gets the controller's threshold at the start and after every move, for example
-            `lambda value: hybrid_reward.set_min_score("reward_model", value)`.
-        chat_template_kwargs (`dict[str, Any]`, *optional*):
-            Passed to the chat template.
-        clock (`Callable[[], float]`, *optional*):
-            Seconds; `time.perf_counter` by default.
+        trainer ([`~transformers.Trainer`]): Trainer that the callback is added to.
+        dataset ([`~datasets.Dataset`]): Probe set, as for [`~trl_r1v2.hallucination.probe.Probe`].
+        config ([`MonitorConfig`]): Settings; `monitor_dataset` and the dotted paths are not read here.
+        functions ([`~trl_r1v2.hallucination.probe.ProbeFunctions`], *optional*): What the dotted paths name.
+        controller ([`RewardThresholdController`], *optional*): Moves a threshold with the watched figure.
+        set_threshold (`Callable[[float], None]`, *optional*): Gets the controller's threshold at the start and after
+            every move, for example `lambda value: hybrid_reward.set_min_score("reward_model", value)`.
+        chat_template_kwargs (`dict[str, Any]`, *optional*): Passed to the chat template.
+        clock (`Callable[[], float]`, *optional*): Seconds; `time.perf_counter` by default.
 
     Raises:
         ValueError: The probe set or the settings cannot be used.
@@ -101,15 +106,12 @@ class HallucinationMonitor(TrainerCallback):
         self.controller = controller
         self.set_threshold = set_threshold
         self._clock = clock
-        self._forget()
+        self._past, self._started = _Past(), clock()
 
-    def _forget(self):
-        self.history: list[dict[str, Any]] = []
-        self.num_postponed = 0
-        self.saved_steps: list[int] = []
-        self._last_cost: float | None = None
-        self._probe_seconds = self._train_seconds = self._train_seconds_since = 0.0
-        self._started = self._clock()
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The probes of the run: `step`, `figures` and `seconds` of each."""
+        return self._past.probes
 
     @property
     def folder(self) -> Path:
@@ -124,100 +126,53 @@ class HallucinationMonitor(TrainerCallback):
                 "the hallucination monitor needs whole weights in every process, which FSDP does not keep: use DDP or "
                 "DeepSpeed, or measure checkpoints with `trl-r1v2 evaluate`."
             )
-        self._forget()
+        self._past, self._started = _Past(), self._clock()
         if STATE_KEY in state.stateful_callbacks:
             self.load_state_dict(state.stateful_callbacks[STATE_KEY])
-            self.saved_steps.append(state.global_step)  # the checkpoint at hand, which was written after its state
         elif state.global_step > 0:
             logger.warning("The checkpoint holds no state of the hallucination monitor: its history starts here.")
-        if state.global_step > 0 and not isinstance(self.trainer, NativeCheckpointMixin):
-            self._warn_of_weights()
         if self.trainer.accelerator.is_main_process:
-            self._clear_folder()
+            # What earlier runs left, and tables of steps that are yet to come.
+            remove_others(self.folder, [entry["step"] for entry in self.history])
+            for name in () if self.history else (THRESHOLD_FILE, MOVES_FILE):
+                (self.folder / name).unlink(missing_ok=True)
         self._apply_threshold()
         if self.config.monitor_at_start and not self.history and state.global_step == 0:
             self._measure(state, control)
         self._publish(state)
 
-    def _warn_of_weights(self) -> None:
-        """Say where transformers resumes with the weights it had: it saves them under names it does not read back."""
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        if self.trainer.is_deepspeed_enabled or is_peft_model(model):  # these have a state of their own
-            return
-        if get_model_conversion_mapping(model, add_legacy=False):
-            logger.warning(
-                f"transformers does not read the checkpoint's weights back into a {type(model).__name__}: the history goes on "
-                "over the weights that the run was started from. Start a new run from the checkpoint "
-                "(`model_name_or_path`), or train with `class Trainer(NativeCheckpointMixin, "
-                f"{type(self.trainer).__name__})` of trl_r1v2.patches.native_checkpoint, whose checkpoints resume."
-            )
-
-    def _clear_folder(self) -> None:
-        """Remove what earlier runs left in the folder, and tables of steps that are yet to come."""
-        remove_others(self.folder, [entry["step"] for entry in self.history])
-        if not self.history:
-            for name in (THRESHOLD_FILE, MOVES_FILE, BEST_FILE):
-                (self.folder / name).unlink(missing_ok=True)
-
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % self.config.monitor_every == 0:
-            if self._affordable():
-                self._measure(state, control)
-            else:
-                self._postpone(state, control)
+            act = self._measure if self._affordable() else self._postpone
+            act(state, control)
         self._publish(state)
-
-    def on_save(self, args, state, control, **kwargs):
-        self.saved_steps.append(state.global_step)
-        if not (self.config.monitor_mark_best and self.trainer.accelerator.is_main_process):
-            return
-        # Only measured steps count, and only checkpoints of this run that rotation has left.
-        left = {step for step in self.saved_steps if self._checkpoint(step).is_dir()}
-        measured = [
-            (entry["figures"][self.config.monitor_watch], entry["step"])
-            for entry in self.history
-            if self.config.monitor_watch in entry["figures"] and entry["step"] in left
-        ]
-        if measured:
-            value, step = min(measured)
-            content = {
-                "checkpoint": str(self._checkpoint(step)),
-                "step": step,
-                "figure": PREFIX + self.config.monitor_watch,
-                "value": value,
-                "num_candidates": len(measured),
-            }
-            write_atomically(self.folder / BEST_FILE, json.dumps(content, indent=2) + "\n")
-
-    def _checkpoint(self, step: int) -> Path:
-        return Path(self.trainer.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
 
     # ---- Cost ----
 
     def _lap(self) -> None:
         """Count the time since the last call as training."""
         now = self._clock()
-        self._train_seconds += now - self._started
-        self._train_seconds_since += now - self._started
+        self._past.train_seconds += now - self._started
+        self._past.train_seconds_since += now - self._started
         self._started = now
 
     def _affordable(self) -> bool:
         """Whether the training since the last probe has paid for it; the main process decides for all."""
         self._lap()
-        share = self.config.monitor_max_cost_share
+        share, past = self.config.monitor_max_cost_share, self._past
         if share is None:
             return True
-        decision = [self._last_cost is None or self._last_cost <= share * self._train_seconds_since]
+        decision = [past.last_cost is None or past.last_cost <= share * past.train_seconds_since]
         broadcast_object_list(decision)
         return decision[0]
 
     def _postpone(self, state, control) -> None:
-        self.num_postponed += 1
+        self._past.num_postponed += 1
         logger.info(
-            f"Step {state.global_step}: probe put off. The last one took {self._last_cost:.2f} s, more than "
-            f"{self.config.monitor_max_cost_share:g} of the {self._train_seconds_since:.2f} s of training since."
+            f"Step {state.global_step}: probe put off. The last one took {self._past.last_cost:.2f} s, more than "
+            f"{self.config.monitor_max_cost_share:g} of the {self._past.train_seconds_since:.2f} s of training since."
         )
-        self._log({"postponed": float(self.num_postponed)}, control)
+        self._log({"postponed": float(self._past.num_postponed)}, control)
 
     # ---- Probes ----
 
@@ -227,17 +182,17 @@ class HallucinationMonitor(TrainerCallback):
         with borrowed_model(self.trainer) as model:
             chunks = self.probe.chunks()[accelerator.process_index :: accelerator.num_processes]
             records = self.probe.measure(model, self.trainer.processing_class, chunks)
-        records = sorted(gather_object(records), key=lambda record: (record.row, record.sample))
+        records = sorted(gather_object(records), key=lambda record: record.row)
         figures = self.probe.figures(records)
         self._write_flagged(records, state.global_step)
-        now = self._clock()
-        self._last_cost, self._started = now - self._started, now
-        self._probe_seconds += self._last_cost
-        self._train_seconds_since = 0.0
-        self.history.append({"step": state.global_step, "figures": figures, "seconds": self._last_cost})
-        costs = {"seconds": self._last_cost}
+        now, past = self._clock(), self._past
+        past.last_cost, self._started = now - self._started, now
+        past.probe_seconds += past.last_cost
+        past.train_seconds_since = 0.0
+        past.probes.append({"step": state.global_step, "figures": figures, "seconds": past.last_cost})
+        costs = {"seconds": past.last_cost}
         if state.global_step > 0:
-            costs["cost_share"] = self._probe_seconds / self._train_seconds
+            costs["cost_share"] = past.probe_seconds / past.train_seconds
         self._log({**figures, **costs, **self._control(state)}, control)
         self._maybe_stop(state, control)
 
@@ -255,13 +210,13 @@ class HallucinationMonitor(TrainerCallback):
         values = [entry["figures"].get(self.config.monitor_watch) for entry in self.history[-patience:]]
         if len(values) == patience and all(value is not None and value > limit for value in values):
             logger.warning(
-                f"Step {state.global_step}: training stops, {self.config.monitor_watch} is {values[-1]:.3f} and was above "
-                f"`monitor_stop_above` ({limit:g}) in the last {patience} probes."
+                f"Step {state.global_step}: training stops, {self.config.monitor_watch} is {values[-1]:.3f} and was "
+                f"above `monitor_stop_above` ({limit:g}) in the last {patience} probes."
             )
             control.should_training_stop = True
 
     def _write_flagged(self, records: list[ProbeRecord], step: int) -> None:
-        flagged = [record for record in records if record.flags][: self.config.monitor_max_flagged]
+        flagged = [record for record in records if record.flags][:MAX_FLAGGED]
         if not (flagged and self.trainer.accelerator.is_main_process):
             return
         rows = []
@@ -319,13 +274,8 @@ class HallucinationMonitor(TrainerCallback):
         return {
             "schema_version": STATE_VERSION,
             "watch": self.config.monitor_watch,
-            "history": list(self.history),
-            "num_postponed": self.num_postponed,
-            "saved_steps": list(self.saved_steps),
-            "last_cost": self._last_cost,
-            "probe_seconds": self._probe_seconds,
-            "train_seconds": self._train_seconds,
-            "train_seconds_since": self._train_seconds_since,
+            **vars(self._past),
+            "probes": list(self._past.probes),
             "controller": None if self.controller is None else self.controller.state_dict(),
         }
 
@@ -337,28 +287,27 @@ class HallucinationMonitor(TrainerCallback):
             ValueError: The state is of another version, lacks or has unknown fields, or is that of a monitor with
                 another watched figure, or with a controller where there is none (or the reverse).
         """
-        if state.get("schema_version") != STATE_VERSION:
-            raise ValueError(
-                f"the monitor's state has schema version {state.get('schema_version')}; this code reads {STATE_VERSION}."
-            )
         differing = sorted(state.keys() ^ self.state_dict().keys())
-        if differing:
-            raise ValueError(f"the monitor's state lacks or has unknown fields: {', '.join(differing)}.")
-        if state["watch"] != self.config.monitor_watch:
+        if differing or state["schema_version"] != STATE_VERSION:
             raise ValueError(
-                f"the checkpoint's monitor watched {state['watch']}, this one {self.config.monitor_watch}: restore "
-                "`monitor_watch`, or start a new run from the checkpoint's weights."
+                f"the monitor's state is of schema version {state.get('schema_version')}, this code reads "
+                f"{STATE_VERSION} (lacking or unknown fields: {', '.join(differing) or 'none'}). Start a new run from "
+                "the weights."
             )
-        if (state["controller"] is None) != (self.controller is None):
-            with_, without = ("this run", "the checkpoint") if self.controller else ("the checkpoint", "this run")
+
+        def described(watch: str, controller: object) -> str:
+            return f"watched {watch} with{'out' if controller is None else ''} a threshold controller"
+
+        theirs, ours = (
+            described(state["watch"], state["controller"]),
+            described(self.config.monitor_watch, self.controller),
+        )
+        if theirs != ours:
             raise ValueError(
-                f"{with_} has a threshold controller, {without} has none: set or unset `controller_target` as it was, or "
-                "start a new run from the checkpoint's weights."
+                f"the checkpoint's monitor {theirs}, this one {ours}: restore `monitor_watch` and "
+                "`controller_target`, or start a new run from the checkpoint's weights."
             )
-        self.history = list(state["history"])
-        self.num_postponed, self.saved_steps = state["num_postponed"], list(state["saved_steps"])
-        self._last_cost = state["last_cost"]
-        self._probe_seconds, self._train_seconds = state["probe_seconds"], state["train_seconds"]
-        self._train_seconds_since = state["train_seconds_since"]
+        self._past = _Past(**{name: state[name] for name in vars(self._past)})
+        self._past.probes = list(state["probes"])
         if self.controller is not None:
             self.controller.load_state_dict(state["controller"])

@@ -9,17 +9,20 @@ Scope: the fields, their bounds, and which signals they switch on. Does not cove
 import math
 from dataclasses import dataclass, field
 
+from .threshold import RewardThresholdController
 
-SIGNALS = (
-    "blind_phrases",
-    "grounding_gap",
-    "object_probes",
-    "named_objects",
-    "reward_disagreement",
-    "critical_tokens",
-)
-# Rates in [0, 1] that are worse the higher they are, with the signal that gives them: what can stop a run, choose a
-# checkpoint and move a threshold.
+
+# Signals, with the field that each waits for.
+SIGNALS = {
+    "blind_phrases": None,
+    "grounding_gap": None,
+    "object_probes": "monitor_object_column",
+    "named_objects": "monitor_claims_func",
+    "reward_disagreement": "monitor_reward_func",
+    "critical_tokens": None,
+}
+# Rates in [0, 1] that are worse the higher they are, with the signal that gives them: what can stop a run and move a
+# threshold.
 WATCHABLE = {
     "rate": "named_objects",
     "chair_i": "named_objects",
@@ -34,10 +37,8 @@ WATCHABLE = {
 @dataclass
 class MonitorConfig:
     """
-    What the monitor measures, how often, and what it may cost.
-
-    The fields' meanings are in their help. A signal is measured where what it needs is set, unless `monitor_signals`
-    names the ones to measure.
+    What the monitor measures, how often, and what it may cost; the fields' meanings are in their help. A signal is
+    measured where what it needs is set, unless `monitor_signals` names the ones to measure.
 
     Raises:
         ValueError: A value is out of bounds, or a signal lacks what it needs.
@@ -60,16 +61,15 @@ class MonitorConfig:
     monitor_max_rows: int = field(
         default=64, metadata={"help": "Rows of the probe set that are used, from its start."}
     )
-    monitor_num_samples: int = field(default=1, metadata={"help": "Responses to each row."})
     monitor_max_new_tokens: int = field(default=512, metadata={"help": "Longest response, in tokens."})
     monitor_temperature: float = field(default=1.0, metadata={"help": "Sampling temperature. 0: greedy decoding."})
-    monitor_batch_size: int = field(default=16, metadata={"help": "Responses that a process handles at once."})
+    monitor_batch_size: int = field(default=16, metadata={"help": "Rows that a process answers at once."})
     monitor_seed: int = field(default=0, metadata={"help": "Seed of the sampling, the same at every probe."})
     monitor_max_cost_share: float | None = field(
         default=0.1,
         metadata={
-            "help": "Largest ratio of a probe's time to the training time that follows it before the next probe, which "
-            "is put off as long as that takes. Unset (null): no bound."
+            "help": "Largest ratio of a probe's time to the training time that follows it before the next probe, "
+            "which is put off as long as that takes. Unset (null): no bound."
         },
     )
     monitor_claims_func: str | None = field(
@@ -97,14 +97,6 @@ class MonitorConfig:
             "`</think>` has not answered an object probe. Unset: looks at the prompts."
         },
     )
-    monitor_image_swap: str = field(
-        default="other",
-        metadata={
-            "help": "What takes the image's place for the grounding gap: the images of another row with as many, or "
-            "blank ones of the image's size and mean colour.",
-            "choices": ["other", "blank"],
-        },
-    )
     monitor_min_gap: float = field(
         default=0.01, metadata={"help": "Grounding gap, in nats a token, below which a response is ungrounded."}
     )
@@ -122,10 +114,7 @@ class MonitorConfig:
     )
     monitor_watch: str = field(
         default="rate",
-        metadata={
-            "help": "Figure that stops the run, chooses the checkpoint and moves the threshold.",
-            "choices": list(WATCHABLE),
-        },
+        metadata={"help": f"Figure that stops the run and moves the threshold: one of {', '.join(WATCHABLE)}."},
     )
     monitor_stop_above: float | None = field(
         default=None, metadata={"help": "Stop training when the watched figure is above this. Unset: never."}
@@ -133,85 +122,48 @@ class MonitorConfig:
     monitor_stop_patience: int = field(
         default=1, metadata={"help": "Probes in a row that have to be above `monitor_stop_above`."}
     )
-    monitor_mark_best: bool = field(
-        default=False,
-        metadata={"help": "Name the checkpoint with the lowest watched figure in hallucination/best_checkpoint.json."},
-    )
-    monitor_max_flagged: int = field(
-        default=32, metadata={"help": "Flagged responses that a probe writes down, with their images. 0: none."}
-    )
 
     def __post_init__(self):
         at_least = {
             "monitor_every": 1,
             "monitor_max_rows": 1,
-            "monitor_num_samples": 1,
             "monitor_max_new_tokens": 1,
             "monitor_batch_size": 1,
             "monitor_stop_patience": 1,
-            "monitor_max_flagged": 0,
             "monitor_temperature": 0,
         }
         for name, least in at_least.items():
             if vars(self)[name] < least:
                 raise ValueError(f"`{name}` is {vars(self)[name]}; give at least {least}.")
-        if self.monitor_temperature == 0 and self.monitor_num_samples > 1:
-            raise ValueError(
-                f"`monitor_num_samples` is {self.monitor_num_samples}, but greedy decoding (`monitor_temperature: 0`) "
-                "repeats one response: set one of the two to 1."
-            )
         if self.monitor_max_cost_share is not None and not self.monitor_max_cost_share > 0:
             raise ValueError(
                 f"`monitor_max_cost_share` is {self.monitor_max_cost_share}; give more than 0, or null for no bound."
             )
         if self.monitor_stop_above is not None and not 0 <= self.monitor_stop_above <= 1:
             raise ValueError(f"`monitor_stop_above` is {self.monitor_stop_above}; a rate lies in [0, 1].")
-        for name, known in (("monitor_image_swap", ("other", "blank")), ("monitor_watch", tuple(WATCHABLE))):
-            if vars(self)[name] not in known:
-                raise ValueError(f"`{name}` is {vars(self)[name]!r}; choose one of {', '.join(known)}.")
+        if self.monitor_watch not in WATCHABLE:
+            raise ValueError(f"`monitor_watch` is {self.monitor_watch!r}; choose one of {', '.join(WATCHABLE)}.")
         if (self.monitor_claims_func is None) != (self.monitor_claims_column is None):
             raise ValueError("`monitor_claims_func` and `monitor_claims_column` belong together: set both or neither.")
-        self._check_signals()
-
-    def _needs(self) -> dict[str, tuple[str, ...]]:
-        """The unset fields that each signal waits for."""
-        wanted = {
-            "object_probes": ("monitor_object_column",),
-            "named_objects": ("monitor_claims_func",),
-            "reward_disagreement": ("monitor_reward_func",),
-        }
-        return {
-            signal: tuple(name for name in wanted.get(signal, ()) if vars(self)[name] is None) for signal in SIGNALS
-        }
-
-    def _check_signals(self):
-        unknown = [signal for signal in self.monitor_signals or () if signal not in SIGNALS]
-        if unknown:
-            raise ValueError(f"`monitor_signals` holds {unknown[0]!r}; choose among {', '.join(SIGNALS)}.")
         for signal in self.monitor_signals or ():
-            missing = self._needs()[signal]
-            if missing:
-                raise ValueError(f"the signal {signal} needs `{missing[0]}`: set it, or leave the signal out.")
-        acts = self.monitor_stop_above is not None or self.monitor_mark_best
-        if acts:
-            self.check_watched("`monitor_stop_above` and `monitor_mark_best`")
+            if signal not in SIGNALS:
+                raise ValueError(f"`monitor_signals` holds {signal!r}; choose among {', '.join(SIGNALS)}.")
+            if self._lacks(signal):
+                raise ValueError(f"the signal {signal} needs `{SIGNALS[signal]}`: set it, or leave the signal out.")
+        if self.monitor_stop_above is not None:
+            self.check_watched("`monitor_stop_above` has to")
         if self.monitor_watch == "wrong_above_threshold" and self.monitor_reward_threshold is None:
             raise ValueError("`monitor_watch` is wrong_above_threshold: set `monitor_reward_threshold`.")
 
+    def _lacks(self, signal: str) -> bool:
+        """Whether the field that a signal waits for is unset."""
+        return SIGNALS[signal] is not None and vars(self)[SIGNALS[signal]] is None
+
     def check_watched(self, user: str) -> None:
-        """
-        Refuse to watch what is not measured.
-
-        Args:
-            user (`str`): What depends on the watched figure, for the message.
-
-        Raises:
-            ValueError: The signal behind `monitor_watch` is off.
-        """
+        """Refuse to watch what is not measured; the message begins with `user`, who depends on the watched figure."""
         signal = WATCHABLE[self.monitor_watch]
         if signal not in self.signals:
-            missing = self._needs()[signal]
-            remedy = f"set `{missing[0]}`" if missing else f"add {signal} to `monitor_signals`"
+            remedy = f"set `{SIGNALS[signal]}`" if self._lacks(signal) else f"add {signal} to `monitor_signals`"
             raise ValueError(
                 f"{user} watch `{self.monitor_watch}`, which the signal {signal} gives, but that is off: {remedy}, or "
                 "choose another `monitor_watch`."
@@ -222,7 +174,7 @@ class MonitorConfig:
         """The signals that are measured."""
         if self.monitor_signals is not None:
             return tuple(self.monitor_signals)
-        return tuple(signal for signal, missing in self._needs().items() if not missing)
+        return tuple(signal for signal in SIGNALS if not self._lacks(signal))
 
 
 @dataclass
@@ -263,7 +215,6 @@ class ControllerConfig:
     controller_patience: int = field(
         default=2, metadata={"help": "Probes in a row below the band before the threshold falls."}
     )
-    controller_cooldown: int = field(default=0, metadata={"help": "Probes to wait after a move."})
     controller_file: str | None = field(
         default=None,
         metadata={"help": "threshold.json of an earlier run whose controller this one goes on with."},
@@ -297,18 +248,8 @@ class ControllerConfig:
         Returns:
             [`~trl_r1v2.hallucination.threshold.RewardThresholdController`] or `None`: `None` without a target.
         """
-        from .threshold import RewardThresholdController
-
         if self.controller_target is None:
             return None
-        return RewardThresholdController(
-            target=self.controller_target,
-            initial=self.controller_minimum if self.controller_initial is None else self.controller_initial,
-            minimum=self.controller_minimum,
-            maximum=self.controller_maximum,
-            gain=self.controller_gain,
-            max_step=self.controller_max_step,
-            dead_band=self.controller_dead_band,
-            patience=self.controller_patience,
-            cooldown=self.controller_cooldown,
-        )
+        names = ("target", "minimum", "maximum", "gain", "max_step", "dead_band", "patience")
+        initial = self.controller_minimum if self.controller_initial is None else self.controller_initial
+        return RewardThresholdController(initial=initial, **{name: vars(self)[f"controller_{name}"] for name in names})

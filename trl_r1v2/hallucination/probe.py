@@ -24,14 +24,13 @@ from ..sampling.scoring import score_rollouts
 from .grounding import image_partners, prompt_with_other_images, response_statistics
 from .monitor_config import MonitorConfig
 from .signals import (
-    blind_phrase_rate,
+    blind_phrase_figures,
     blind_phrases,
     critical_figures,
     critical_positions,
     disagreement_figures,
     grounding_figures,
     grounding_gaps,
-    metrics_of,
     named_object_figures,
     object_answer,
     object_probe_figures,
@@ -45,62 +44,33 @@ RIGHT_FROM = 0.5
 
 @dataclass(frozen=True)
 class ProbeFunctions:
-    """
-    What the dotted paths of a [`MonitorConfig`] name.
+    """What the dotted paths of a [`MonitorConfig`] name."""
 
-    Args:
-        claims (`Callable`, *optional*): (response, column value) → unsupported claims.
-        named (`Callable`, *optional*): (response) → all claims.
-        rule (`Callable`, *optional*): Reward function that tells right (at least 0.5) from wrong.
-        reward (`Callable`, *optional*): Reward model as a reward function.
-    """
-
-    claims: Callable | None = None
-    named: Callable | None = None
-    rule: Callable | None = None
-    reward: Callable | None = None
+    claims: Callable | None = None  # (response, column value) → unsupported claims
+    named: Callable | None = None  # (response) → all claims
+    rule: Callable | None = None  # reward function that tells right (at least 0.5) from wrong
+    reward: Callable | None = None  # reward model as a reward function
 
 
 @dataclass
 class ProbeRecord:
-    """
-    One response and what the signals say of it; `None` where a signal does not apply.
+    """One response and what the signals say of it; `None` where a signal does not apply."""
 
-    Args:
-        row (`int`): Row of the probe set.
-        sample (`int`): Number of the response among those of its row.
-        text (`str`): Response.
-        num_tokens (`int`): Its length.
-        has_image (`bool`): Whether the prompt has an image.
-        blind (`list[str]` or `None`): Its blind phrases.
-        unsupported (`list` or `None`): Its claims without support.
-        named (`list` or `None`): All its claims.
-        gap (`float` or `None`): Grounding gap, nats per token.
-        answer (`bool` or `None`): Answer to an object probe, if it is yes or no.
-        truth (`bool` or `None`): The right one.
-        right (`bool` or `None`): Verdict of the rule.
-        reward (`float` or `None`): Score of the reward model.
-        entropies (`list[float]` or `None`): Entropy before each token, nats.
-        critical (`list[int]` or `None`): Which of them precede critical words.
-        flags (`list[str]`): Why the response is flagged.
-    """
-
-    row: int
-    sample: int
-    text: str
+    row: int  # of the probe set
+    response: str
     num_tokens: int
     has_image: bool
-    blind: list[str] | None = None
-    unsupported: list | None = None
-    named: list | None = None
-    gap: float | None = None
-    answer: bool | None = None
-    truth: bool | None = None
-    right: bool | None = None
-    reward: float | None = None
-    entropies: list[float] | None = None
-    critical: list[int] | None = None
-    flags: list[str] = field(default_factory=list)
+    blind_phrases: list[str] | None = None
+    unsupported: list[str] | None = None  # its claims without support
+    named: list | None = None  # all its claims
+    grounding_gap: float | None = None  # nats per token
+    answer: bool | None = None  # to an object probe, if it is yes or no
+    truth: bool | None = None  # the right one
+    right: bool | None = None  # verdict of the rule
+    reward: float | None = None  # score of the reward model
+    entropies: list[float] | None = None  # before each token, nats
+    critical: list[int] | None = None  # which of them precede critical words
+    flags: list[str] = field(default_factory=list)  # why the response is flagged
 
 
 class Probe:
@@ -108,15 +78,11 @@ class Probe:
     A fixed set of rows and the signals to measure on it.
 
     Args:
-        dataset ([`~datasets.Dataset`]):
-            Rows with a column `prompt`, images in `images` or `image`, and the columns that the functions read; the
-            first `monitor_max_rows` are used.
-        config ([`MonitorConfig`]):
-            What to measure and how.
-        functions ([`ProbeFunctions`], *optional*):
-            What the configuration's dotted paths name.
-        chat_template_kwargs (`dict[str, Any]`, *optional*):
-            Passed to the chat template.
+        dataset ([`~datasets.Dataset`]): Rows with a column `prompt`, images in `images` or `image`, and the columns
+            that the functions read; the first `monitor_max_rows` are used.
+        config ([`MonitorConfig`]): What to measure and how.
+        functions ([`ProbeFunctions`], *optional*): What the configuration's dotted paths name.
+        chat_template_kwargs (`dict[str, Any]`, *optional*): Passed to the chat template.
 
     Raises:
         ValueError: The set is empty, or lacks a column or a function that a signal needs.
@@ -136,27 +102,24 @@ class Probe:
         self._check()
         has_column = bool({"images", "image"} & set(dataset.column_names))
         self._has_image = [has_column and count_images(self.dataset, row) > 0 for row in range(len(self.dataset))]
-        self._partners = image_partners(self.dataset) if config.monitor_image_swap == "other" else {}
+        self._partners = image_partners(self.dataset)
 
     def _check(self):
         if len(self.dataset) == 0:
             raise ValueError("the probe set is empty: name a split with rows.")
         config, functions, signals = self.config, self.functions, self.config.signals
-        wanted = {"prompt"}
-        needed = {}
-        if "named_objects" in signals:
-            needed["claims"] = functions.claims
-            wanted.add(config.monitor_claims_column)
-        if "object_probes" in signals:
-            wanted.add(config.monitor_object_column)
-        if "reward_disagreement" in signals:
-            needed |= {"rule": functions.rule, "reward": functions.reward}
-            wanted |= set(reward_columns([function for function in (functions.rule, functions.reward) if function]))
-        missing = [name for name, function in needed.items() if function is None]
+        needed = {"claims"} if "named_objects" in signals else set()
+        needed |= {"rule", "reward"} if "reward_disagreement" in signals else set()
+        missing = sorted(name for name in needed if vars(functions)[name] is None)
         if missing:
             raise ValueError(
                 f"the signals {', '.join(signals)} need `ProbeFunctions.{missing[0]}`, which is not given."
             )
+        wanted = {"prompt"}
+        wanted |= {config.monitor_claims_column} if "named_objects" in signals else set()
+        wanted |= {config.monitor_object_column} if "object_probes" in signals else set()
+        if "reward_disagreement" in signals:
+            wanted |= set(reward_columns([functions.rule, functions.reward]))
         absent = sorted(wanted - set(self.dataset.column_names))
         if absent:
             raise ValueError(
@@ -165,20 +128,16 @@ class Probe:
 
     def chunks(self) -> list[list[int]]:
         """Rows that are answered together; the same whatever the number of processes, and so are the responses."""
-        size = max(1, self.config.monitor_batch_size // self.config.monitor_num_samples)
-        return [
-            list(range(start, min(start + size, len(self.dataset)))) for start in range(0, len(self.dataset), size)
-        ]
+        rows, size = range(len(self.dataset)), self.config.monitor_batch_size
+        return [list(rows[start : start + size]) for start in rows[::size]]
 
     def measure(self, model, processing_class, chunks: Sequence[Sequence[int]]) -> list[ProbeRecord]:
         """
         Answer some rows and measure the responses.
 
         Args:
-            model, processing_class:
-                As for [`~trl_r1v2.sampling.sample_responses`].
-            chunks (`Sequence[Sequence[int]]`):
-                Some of [`~Probe.chunks`].
+            model, processing_class: As for [`~trl_r1v2.sampling.sample_responses`].
+            chunks (`Sequence[Sequence[int]]`): Some of [`~Probe.chunks`].
 
         Returns:
             `list[ProbeRecord]`: One a response.
@@ -189,7 +148,7 @@ class Probe:
                 model,
                 processing_class,
                 self.dataset,
-                num_samples=config.monitor_num_samples,
+                num_samples=1,
                 max_new_tokens=config.monitor_max_new_tokens,
                 temperature=config.monitor_temperature or 1.0,
                 do_sample=config.monitor_temperature > 0,
@@ -211,14 +170,15 @@ class Probe:
         """What the text alone tells."""
         config, signals = self.config, self.config.signals
         has_image = self._has_image[rollout.row]
-        record = ProbeRecord(rollout.row, rollout.sample, rollout.text, rollout.num_tokens, has_image)
+        record = ProbeRecord(rollout.row, rollout.text, rollout.num_tokens, has_image)
         columns = self.dataset.select_columns(
             [name for name in self.dataset.column_names if name not in ("images", "image")]
         )[rollout.row]
         if "blind_phrases" in signals and has_image:
-            record.blind = blind_phrases(rollout.text)
+            record.blind_phrases = blind_phrases(rollout.text)
         if "named_objects" in signals and has_image:
-            record.unsupported = list(self.functions.claims(rollout.text, columns[config.monitor_claims_column]))
+            claims = self.functions.claims(rollout.text, columns[config.monitor_claims_column])
+            record.unsupported = [str(claim) for claim in claims]
             if self.functions.named is not None:
                 record.named = list(self.functions.named(rollout.text))
         if "object_probes" in signals and has_image:
@@ -233,10 +193,7 @@ class Probe:
     def _forward(self, model, processing_class, rollouts: Sequence[Rollout], records: Sequence[ProbeRecord]) -> None:
         """What the model's distributions tell."""
         signals, rows = self.config.signals, [rollout.row for rollout in rollouts]
-        blank = self.config.monitor_image_swap == "blank"
-        swapped = [
-            index for index, row in enumerate(rows) if self._has_image[row] and (blank or row in self._partners)
-        ]
+        swapped = [index for index, row in enumerate(rows) if row in self._partners]
         wants_gap = "grounding_gap" in signals and swapped
         if not wants_gap and "critical_tokens" not in signals:
             return
@@ -255,7 +212,7 @@ class Probe:
                 record.critical = critical_positions(_pieces(tokenizer, tokens))
         if wants_gap:
             others = {
-                row: prompt_with_other_images(self.dataset, row, None if blank else self._partners[row])
+                row: prompt_with_other_images(self.dataset, row, self._partners[row])
                 for row in {rows[index] for index in swapped}
             }
             without, _, mask_without = response_statistics(
@@ -268,7 +225,7 @@ class Probe:
             width = without.shape[1]
             gaps = grounding_gaps(logps[swapped, -width:].numpy(), without.numpy(), mask_without.numpy())
             for index, gap in zip(swapped, gaps.tolist(), strict=True):
-                records[index].gap = gap
+                records[index].grounding_gap = gap
 
     def _score(self, rollouts: Sequence[Rollout], records: Sequence[ProbeRecord]) -> None:
         """What rule and reward model say."""
@@ -284,9 +241,9 @@ class Probe:
     def _flags(self, record: ProbeRecord) -> list[str]:
         threshold = self.config.monitor_reward_threshold
         found = {
-            "blind phrase": bool(record.blind),
+            "blind phrase": bool(record.blind_phrases),
             "unsupported claim": bool(record.unsupported),
-            "ungrounded": record.gap is not None and record.gap < self.config.monitor_min_gap,
+            "ungrounded": record.grounding_gap is not None and record.grounding_gap < self.config.monitor_min_gap,
             "wrong about an object": record.truth is not None and record.answer != record.truth,
             "rewarded though wrong": None not in (threshold, record.reward)
             and record.right is False
@@ -299,8 +256,7 @@ class Probe:
         The figures of all records; what nothing could be measured on is absent.
 
         Args:
-            records (`Sequence[ProbeRecord]`):
-                Of all processes, ordered by row and sample.
+            records (`Sequence[ProbeRecord]`): Of all processes, ordered by row.
 
         Returns:
             `dict[str, float]`: Figures by the name they are logged under, without prefix.
@@ -310,62 +266,34 @@ class Probe:
             "mean_tokens": float(np.mean([record.num_tokens for record in records])),
             "flagged": float(np.mean([bool(record.flags) for record in records])),
         }
-        seeing = [record for record in records if record.has_image]
-        if "blind_phrases" in self.config.signals and seeing:
-            figures["blind_phrase_rate"] = blind_phrase_rate([record.text for record in seeing])
-        gaps = [record.gap for record in records if record.gap is not None]
-        if gaps:
-            found = grounding_figures(gaps, self.config.monitor_min_gap)
-            figures |= metrics_of(found, {"gap": "grounding_gap", "ungrounded_rate": "ungrounded_rate"})
+        signals = self.config.signals
+        if "blind_phrases" in signals:
+            figures |= blind_phrase_figures([record.response for record in records if record.has_image])
+        gaps = [record.grounding_gap for record in records if record.grounding_gap is not None]
+        figures |= grounding_figures(gaps, self.config.monitor_min_gap)
         claims = [record for record in records if record.unsupported is not None]
-        if claims:
-            named = [record.named for record in claims]
-            found = named_object_figures([record.unsupported for record in claims], None if None in named else named)
-            figures |= metrics_of(found, {"chair_s": "rate", "chair_i": "chair_i"})
+        named = None if self.functions.named is None else [record.named for record in claims]
+        figures |= named_object_figures([record.unsupported for record in claims], named)
         probed = [record for record in records if record.truth is not None]
-        if probed:
-            found = object_probe_figures([record.answer for record in probed], [record.truth for record in probed])
-            names = ("accuracy", "precision", "recall", "f1", "yes_rate", "unparsed")
-            figures |= metrics_of(found, {name: f"object_{name}" for name in names})
-            figures["object_error"] = 1 - found.accuracy
-        if "reward_disagreement" in self.config.signals:
-            found = disagreement_figures(
-                [record.reward for record in records],
-                [record.right for record in records],
-                self.config.monitor_reward_threshold,
-            )
-            names = {name: name for name in ("wrong_above_threshold", "wrong_above_median")} | {"auc": "reward_auc"}
-            figures |= metrics_of(found, names)
-        if "critical_tokens" in self.config.signals:
-            found = critical_figures([r.entropies for r in records], [r.critical for r in records])
-            figures |= metrics_of(
-                found, {"entropy": "critical_entropy", "other_entropy": "other_entropy", "num": "critical_tokens"}
-            )
+        figures |= object_probe_figures([record.answer for record in probed], [record.truth for record in probed])
+        rewards, right = [record.reward for record in records], [record.right for record in records]
+        figures |= disagreement_figures(rewards, right, self.config.monitor_reward_threshold)
+        if "critical_tokens" in signals:
+            figures |= critical_figures([record.entropies for record in records], [r.critical for r in records])
         return figures
 
     def describe(self, record: ProbeRecord) -> dict[str, Any]:
-        """A record as a row of the table of flagged responses, with its question and without per-token values."""
+        """A record as a row of the table of flagged responses, with its question."""
         prompt = self.dataset.select_columns("prompt")[record.row]["prompt"]
-        return {
-            "row": record.row,
-            "sample": record.sample,
-            "flags": record.flags,
-            "question": prompt if isinstance(prompt, str) else message_text(prompt[-1]["content"]),
-            "response": record.text,
-            "blind_phrases": record.blind or [],
-            "unsupported": [str(claim) for claim in record.unsupported or []],
-            "grounding_gap": record.gap,
-            "answer": record.answer,
-            "truth": record.truth,
-            "right": record.right,
-            "reward": record.reward,
-        }
+        question = prompt if isinstance(prompt, str) else message_text(prompt[-1]["content"])
+        return {**vars(record), "question": question}
 
 
 def _pieces(tokenizer, ids: Sequence[int]) -> list[str]:
     """
-    The tokens as text that keeps the spaces between them, which decoding one by one loses for some tokenizers. Critical
-    words are ASCII; whatever else there is, dashes and quotation marks in pieces of bytes, is no letter and ends a word.
+    The tokens as text that keeps the spaces between them, which decoding one by one loses for some tokenizers.
+    Critical words are ASCII; whatever else there is, dashes and quotation marks in pieces of bytes, is no letter and
+    ends a word.
     """
     tokens = tokenizer.convert_ids_to_tokens(list(ids))
     return [

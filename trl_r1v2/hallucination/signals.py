@@ -5,14 +5,13 @@ Signals of hallucination, as pure functions of texts, numbers and masks.
 Scope: what is counted and divided by what. Does not cover where the numbers come from: responses are sampled and
 log-probabilities computed in `probe.py` and `grounding.py`, when and how often is `monitor.py`. R1V2 gives
 hallucination rates without saying how they were measured, so every definition here is either another paper's, named
-at the function, or ours.
+at the function, or ours. Figures carry the names they are logged under; one that nothing could be measured on is
+absent, as JSON has no NaN.
 """
 
 import math
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -35,39 +34,31 @@ _BOTH = re.compile(r"\b(?:yes\s*(?:or|/)\s*no|no\s*(?:or|/)\s*yes)\b", re.IGNORE
 _BLIND = tuple(re.compile(phrase, re.IGNORECASE) for phrase in BLIND_PHRASES)
 
 
-def blind_phrases(text: str, patterns: Sequence[re.Pattern] = _BLIND) -> list[str]:
+def blind_phrases(text: str) -> list[str]:
     """
     The passages in which a response claims that it cannot see its image.
 
     Args:
         text (`str`): Response, reasoning included.
-        patterns (`Sequence[re.Pattern]`, *optional*): What counts; by default `BLIND_PHRASES`, letter case aside.
 
     Returns:
-        `list[str]`: Matches, pattern by pattern, in single spaces; empty for a response that claims no such thing.
-
-    Example:
-    ```python
-    >>> blind_phrases("<think>Since I can't see the image, I guess 4.</think>")
-    ["can't see the image"]
-    ```
+        `list[str]`: Matches of `BLIND_PHRASES`, in single spaces; empty for a response that claims no such thing.
     """
     text = plain(text)
-    return [match.group(0) for pattern in patterns for match in pattern.finditer(text)]
+    return [match.group(0) for pattern in _BLIND for match in pattern.finditer(text)]
 
 
-def blind_phrase_rate(texts: Sequence[str], patterns: Sequence[re.Pattern] = _BLIND) -> float:
+def blind_phrase_figures(texts: Sequence[str]) -> dict[str, float]:
     """
     Share of responses with a blind phrase (R1V3, arXiv 2507.06167: 47 of 900 traces on MMMU).
 
     Args:
         texts (`Sequence[str]`): Responses to prompts with images.
-        patterns (`Sequence[re.Pattern]`, *optional*): As in [`blind_phrases`].
 
     Returns:
-        `float`: In [0, 1]; NaN without responses.
+        `dict[str, float]`: `blind_phrase_rate`, in [0, 1].
     """
-    return _mean([bool(blind_phrases(text, patterns)) for text in texts])
+    return _known(blind_phrase_rate=_mean([bool(blind_phrases(text)) for text in texts]))
 
 
 def grounding_gaps(logps: np.ndarray, without_image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -94,55 +85,18 @@ def grounding_gaps(logps: np.ndarray, without_image: np.ndarray, mask: np.ndarra
     return np.divide(difference.sum(axis=1), counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
 
-@dataclass(frozen=True)
-class GroundingFigures:
-    """
-    Grounding gaps of many responses.
-
-    Args:
-        gap (`float`): Mean gap, nats per token.
-        ungrounded_rate (`float`): Share of responses whose gap is below the least that counts as looking.
-        num (`int`): Responses.
-    """
-
-    gap: float
-    ungrounded_rate: float
-    num: int
-
-
-def grounding_figures(gaps: Sequence[float], min_gap: float) -> GroundingFigures:
+def grounding_figures(gaps: Sequence[float], min_gap: float) -> dict[str, float]:
     """
     Mean gap and the share of ungrounded responses (ours).
 
     Args:
         gaps (`Sequence[float]`): From [`grounding_gaps`].
         min_gap (`float`): Nats per token; responses with less are ungrounded.
+
+    Returns:
+        `dict[str, float]`: `grounding_gap`, nats per token, and `ungrounded_rate`.
     """
-    return GroundingFigures(_mean(gaps), _mean([gap < min_gap for gap in gaps]), len(gaps))
-
-
-@dataclass(frozen=True)
-class ProbeFigures:
-    """
-    Answers to yes/no questions about objects, as POPE (arXiv 2305.10355) reports them; "yes" is the positive class.
-
-    Args:
-        accuracy (`float`): Share of right answers; an answer that is neither yes nor no is wrong.
-        precision (`float`): Share of right ones among the answers "yes"; NaN if there are none.
-        recall (`float`): Share of answers "yes" among the questions whose answer is yes; NaN if there are none.
-        f1 (`float`): Harmonic mean of the two, `2·TP / (2·TP + FP + FN)`; NaN without any positive.
-        yes_rate (`float`): Share of answers "yes" among all questions.
-        unparsed (`float`): Share of answers that are neither. POPE takes them for "yes" unless they hold a "no".
-        num (`int`): Questions.
-    """
-
-    accuracy: float
-    precision: float
-    recall: float
-    f1: float
-    yes_rate: float
-    unparsed: float
-    num: int
+    return _known(grounding_gap=_mean(gaps), ungrounded_rate=_mean([gap < min_gap for gap in gaps]))
 
 
 def yes_no(answer: str | None) -> bool | None:
@@ -156,8 +110,8 @@ def object_answer(response: str, think_open: bool = False) -> bool | None:
     r"""
     Whether a response to a question about an object says yes.
 
-    A marked answer (`\\boxed{}`, "the answer is", …) is read alone; otherwise the first and the last sentence after the
-    reasoning count, and the others where these say neither.
+    A marked answer (`\\boxed{}`, "the answer is", …) is read alone; otherwise the first and the last sentence after
+    the reasoning count, and the others where these say neither.
 
     Args:
         response (`str`): Response.
@@ -192,117 +146,60 @@ def object_answer(response: str, think_open: bool = False) -> bool | None:
     return verdicts.pop()
 
 
-def object_probe_figures(answers: Sequence[bool | None], truths: Sequence[bool]) -> ProbeFigures:
+def object_probe_figures(answers: Sequence[bool | None], truths: Sequence[bool]) -> dict[str, float]:
     """
-    POPE's figures.
+    Answers to yes/no questions about objects, as POPE (arXiv 2305.10355) reports them; "yes" is the positive class.
 
     Args:
-        answers (`Sequence[bool | None]`): What was answered: yes, no, or neither (`None`).
+        answers (`Sequence[bool | None]`): What was answered: yes, no, or neither (`None`), which is wrong.
         truths (`Sequence[bool]`): Whether the object is there.
 
     Returns:
-        [`ProbeFigures`]: Over all questions.
+        `dict[str, float]`: `object_accuracy` and `object_error`, 1 − accuracy; `object_precision`, the share of right
+        ones among the answers "yes"; `object_recall`, the share of answers "yes" among the questions whose answer is
+        yes; `object_f1`, `2·TP / (2·TP + FP + FN)`; `object_yes_rate`; `object_unparsed`, the share of answers that
+        are
+        neither (POPE takes them for "yes" unless they hold a "no").
     """
     pairs = list(zip(answers, truths, strict=True))
     hits = sum(answer is True and truth for answer, truth in pairs)
     false_yes = sum(answer is True and not truth for answer, truth in pairs)
     missed = sum(answer is not True and truth for answer, truth in pairs)
-    return ProbeFigures(
-        accuracy=_mean([answer is not None and answer == truth for answer, truth in pairs]),
-        precision=_ratio(hits, hits + false_yes),
-        recall=_ratio(hits, hits + missed),
-        f1=_ratio(2 * hits, 2 * hits + false_yes + missed),
-        yes_rate=_mean([answer is True for answer, _ in pairs]),
-        unparsed=_mean([answer is None for answer, _ in pairs]),
-        num=len(pairs),
+    accuracy = _mean([answer is not None and answer == truth for answer, truth in pairs])
+    return _known(
+        object_accuracy=accuracy,
+        object_precision=_ratio(hits, hits + false_yes),
+        object_recall=_ratio(hits, hits + missed),
+        object_f1=_ratio(2 * hits, 2 * hits + false_yes + missed),
+        object_yes_rate=_mean([answer is True for answer, _ in pairs]),
+        object_unparsed=_mean([answer is None for answer, _ in pairs]),
+        object_error=1 - accuracy,
     )
 
 
-@dataclass(frozen=True)
-class NamedFigures:
+def named_object_figures(unsupported: Sequence[Sequence], named: Sequence[Sequence] | None = None) -> dict[str, float]:
     """
-    Named objects that the image does not hold, as CHAIR (arXiv 1809.02156) counts them.
-
-    Args:
-        chair_s (`float`): Share of responses that name at least one such object. This is what `trl-r1v2 evaluate`
-            calls the hallucination rate.
-        chair_i (`float` or `None`): Such mentions divided by all mentions; NaN if nothing is named, `None` if the
-            mentions were not counted.
-        num (`int`): Responses.
-    """
-
-    chair_s: float
-    chair_i: float | None
-    num: int
-
-
-def unsupported_objects(named: Sequence, shown: Sequence, counted: bool = False) -> list:
-    """
-    The named objects that are not shown.
-
-    Args:
-        named (`Sequence`): What a response names, in order.
-        shown (`Sequence`): What the image holds.
-        counted (`bool`, *optional*, defaults to `False`):
-            Whether naming something twice needs it twice in the image; CHAIR does not ask for that,
-            `examples.digits.text.unsupported_digits` does.
-
-    Returns:
-        `list`: Mentions without support.
-    """
-    if counted:
-        return list((Counter(named) - Counter(shown)).elements())
-    shown = set(shown)
-    return [name for name in named if name not in shown]
-
-
-def named_object_figures(unsupported: Sequence[Sequence], named: Sequence[Sequence] | None = None) -> NamedFigures:
-    """
-    CHAIR_s and CHAIR_i; a response takes the place of CHAIR's caption.
+    Named objects that the image does not hold, as CHAIR (arXiv 1809.02156) counts them; a response takes the place of
+    CHAIR's caption.
 
     Args:
         unsupported (`Sequence[Sequence]`): For each response, its mentions without support.
         named (`Sequence[Sequence]`, *optional*): For each response, all its mentions; needed for CHAIR_i.
 
     Returns:
-        [`NamedFigures`]: Over all responses.
+        `dict[str, float]`: `rate`, CHAIR_s: the share of responses with such a mention, which `trl-r1v2 evaluate`
+        calls the hallucination rate; `chair_i`, such mentions divided by all.
     """
-    chair_i = None
-    if named is not None:
-        chair_i = _ratio(sum(map(len, unsupported)), sum(map(len, named)))
-    return NamedFigures(_mean([len(claims) > 0 for claims in unsupported]), chair_i, len(unsupported))
-
-
-@dataclass(frozen=True)
-class DisagreementFigures:
-    """
-    Where a reward model likes what the rule calls wrong (ours).
-
-    Args:
-        wrong_above_threshold (`float` or `None`): Share of wrong responses that score at least the threshold; `None`
-            without a threshold, NaN without wrong responses.
-        wrong_above_median (`float`): Share of wrong responses that score above the median of right ones; NaN unless
-            there are both.
-        auc (`float`): Probability that a right response scores above a wrong one, ties half: 1 is agreement, 0.5
-            says that the reward model cannot tell, less that it prefers the wrong. NaN unless there are both.
-        num_wrong (`int`): Wrong responses.
-        num_right (`int`): Right responses.
-    """
-
-    wrong_above_threshold: float | None
-    wrong_above_median: float
-    auc: float
-    num_wrong: int
-    num_right: int
+    chair_i = math.nan if named is None else _ratio(sum(map(len, unsupported)), sum(map(len, named)))
+    return _known(rate=_mean([len(claims) > 0 for claims in unsupported]), chair_i=chair_i)
 
 
 def disagreement_figures(
     scores: Sequence[float | None], right: Sequence[bool | None], threshold: float | None = None
-) -> DisagreementFigures:
+) -> dict[str, float]:
     r"""
-    How far reward model and rule disagree; the sign of reward hacking is that `auc` falls and the two shares rise.
-
-    `auc` is the Mann-Whitney statistic \\( U / (n_r n_w) \\).
+    How far reward model and rule disagree (ours); the sign of reward hacking is that `reward_auc` falls and the two
+    shares rise.
 
     Args:
         scores (`Sequence[float | None]`): Of the reward model, in its units; rows with `None` are left out.
@@ -310,20 +207,20 @@ def disagreement_figures(
         threshold (`float`, *optional*): From this score on the reward counts.
 
     Returns:
-        [`DisagreementFigures`]: Over the rows that have both.
+        `dict[str, float]`: `wrong_above_threshold`, the share of wrong responses that score at least the threshold;
+        `wrong_above_median`, that above the median of right ones; `reward_auc`, the probability that a right response
+        scores above a wrong one, ties half (the Mann-Whitney statistic \\( U / (n_r n_w) \\)): 0.5 says that the
+        reward model cannot tell, less that it prefers the wrong.
     """
     known = [(s, r) for s, r in zip(scores, right, strict=True) if s is not None and r is not None]
     good = np.array([score for score, verdict in known if verdict], dtype=np.float64)
-    bad = np.array([score for score, verdict in known if not verdict], dtype=np.float64)
+    bad = np.sort(np.array([score for score, verdict in known if not verdict], dtype=np.float64))
     both = len(good) > 0 and len(bad) > 0
-    ordered = np.sort(bad)
-    wins = np.searchsorted(ordered, good, "left").sum() + np.searchsorted(ordered, good, "right").sum()
-    return DisagreementFigures(
-        wrong_above_threshold=None if threshold is None else _mean(bad >= threshold),
+    wins = np.searchsorted(bad, good, "left").sum() + np.searchsorted(bad, good, "right").sum()
+    return _known(
+        wrong_above_threshold=math.nan if threshold is None else _mean(bad >= threshold),
         wrong_above_median=_mean(bad > np.median(good)) if both else math.nan,
-        auc=float(wins / (2 * len(good) * len(bad))) if both else math.nan,
-        num_wrong=len(bad),
-        num_right=len(good),
+        reward_auc=float(wins / (2 * len(good) * len(bad))) if both else math.nan,
     )
 
 
@@ -345,51 +242,28 @@ def critical_positions(pieces: Sequence[str], words: Sequence[str] = CRITICAL_WO
     return sorted({int(np.searchsorted(ends, start, "right")) for start in starts})
 
 
-@dataclass(frozen=True)
-class CriticalFigures:
+def critical_figures(entropies: Sequence[Sequence[float]], positions: Sequence[Sequence[int]]) -> dict[str, float]:
     """
-    Entropy where the model writes a critical word, beside that of all other tokens.
-
-    Args:
-        entropy (`float`): Mean entropy of the distributions that critical words were drawn from, nats; NaN if none.
-        other_entropy (`float`): The same of all other response tokens.
-        num (`int`): Critical words.
-    """
-
-    entropy: float
-    other_entropy: float
-    num: int
-
-
-def critical_figures(entropies: Sequence[Sequence[float]], positions: Sequence[Sequence[int]]) -> CriticalFigures:
-    """
-    Critical-token entropy, R1V3's signal for choosing checkpoints (arXiv 2507.06167). Mean over all critical words
-    of all responses; the comparison with the other tokens is ours.
+    Critical-token entropy, R1V3's signal for choosing checkpoints (arXiv 2507.06167). The comparison with the other
+    tokens is ours.
 
     Args:
         entropies (`Sequence[Sequence[float]]`): For each response, the entropy before each of its tokens, nats.
         positions (`Sequence[Sequence[int]]`): For each response, from [`critical_positions`].
 
     Returns:
-        [`CriticalFigures`]: Over all tokens.
+        `dict[str, float]`: `critical_entropy`, the mean entropy of the distributions that critical words were drawn
+        from, nats; `other_entropy`, the same of all other tokens; `critical_tokens`, the number of critical words.
     """
     critical, others = [], []
     for values, places in zip(entropies, positions, strict=True):
         for index, value in enumerate(values):
             (critical if index in set(places) else others).append(value)
-    return CriticalFigures(_mean(critical), _mean(others), len(critical))
+    return _known(critical_entropy=_mean(critical), other_entropy=_mean(others), critical_tokens=float(len(critical)))
 
 
-def metrics_of(figures, names: Mapping[str, str]) -> dict[str, float]:
-    """
-    Figures under the names they are logged by; what does not exist (`None` or NaN) is left out, as JSON has no NaN.
-
-    Args:
-        figures: One of this module's dataclasses.
-        names (`Mapping[str, str]`): Logged name by field.
-    """
-    values = {name: asdict(figures)[field] for field, name in names.items()}
-    return {name: float(value) for name, value in values.items() if value is not None and not math.isnan(value)}
+def _known(**figures: float) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if not math.isnan(value)}
 
 
 def _mean(values: Sequence) -> float:

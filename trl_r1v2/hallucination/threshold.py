@@ -10,6 +10,7 @@ Files are `threshold_files.py`, the command `trl_r1v2/scripts/calibrate.py`, the
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import stats
@@ -17,7 +18,7 @@ from scipy import stats
 from ..sampling.pairs import quantile
 
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 CONFIDENCE = 0.95
 DEFAULT_QUANTILES = tuple(index / 20 for index in range(20))
 
@@ -52,14 +53,7 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class Calibration:
-    """
-    A sweep over thresholds and what it suggests.
-
-    Args:
-        points (`list[SweepPoint]`): Ordered by threshold.
-        suggested (`float` or `None`): Suggested threshold; `None` if no threshold keeps enough pairs.
-        reason (`str`): Why that one.
-    """
+    """A sweep over thresholds in order, and the one it suggests (`None` if none keeps enough pairs), with the why."""
 
     points: list[SweepPoint]
     suggested: float | None
@@ -81,29 +75,24 @@ def calibrate_threshold(
     Sweep reward thresholds over scored samples.
 
     The expected precision at threshold \\( t \\) is \\( P(\text{right} | s \ge t) \\): how far the score alone can be
-    trusted to choose. Responses to one prompt are not independent, so the interval is Wilson's for the effective number
-    \\( p(1-p) / \widehat{\text{Var}} \\), with the variance of a ratio over prompts. Suggested is the lowest threshold
-    (which keeps most data) whose interval lies above `min_precision`; if there is none, the one with the highest lower
-    end. Ours.
+    trusted to choose. Responses to one prompt are not independent, so the interval is Wilson's for the effective
+    number \\( p(1-p) / \widehat{\text{Var}} \\), with the variance of a ratio over prompts. Suggested is the lowest
+    threshold (which keeps most data) whose interval lies above `min_precision`; if there is none, the one with the
+    highest lower end. Ours.
 
     Args:
-        scores (`Sequence[float | None]` of length `n`):
-            Scores; responses without one are left out.
-        right (`Sequence[bool | None]` of length `n`):
-            Verdicts; responses without one are left out.
-        prompts (`Sequence[int]` of length `n`, *optional*):
-            Prompt of each response; by default every response is a prompt of its own, and no pairs are counted.
-        thresholds (`Sequence[float]`, *optional*):
-            Thresholds to try, in units of the score.
-        quantiles (`Sequence[float]`, *optional*):
-            Thresholds to try as quantiles, in [0, 1], of the scores of right responses, as `chosen_quantile` of
-            [`~trl_r1v2.sampling.pairs.PairRules`]; 0, 0.05, …, 0.95 if neither is given.
-        min_precision (`float`, *optional*, defaults to `0.9`):
-            Wanted precision.
-        min_pairs (`int`, *optional*, defaults to `1`):
-            Pairs that a suggested threshold has to leave; not asked for without `prompts`.
-        max_pairs (`int`, *optional*, defaults to `15`):
-            Pairs a prompt (MMPR: up to 15).
+        scores (`Sequence[float | None]` of length `n`): Scores; responses without one are left out.
+        right (`Sequence[bool | None]` of length `n`): Verdicts; responses without one are left out.
+        prompts (`Sequence[int]` of length `n`, *optional*): Prompt of each response; by default every response is a
+            prompt of its own, and no pairs are counted.
+        thresholds (`Sequence[float]`, *optional*): Thresholds to try, in units of the score.
+        quantiles (`Sequence[float]`, *optional*): Thresholds to try as quantiles, in [0, 1], of the scores of right
+            responses, as `chosen_quantile` of [`~trl_r1v2.sampling.pairs.PairRules`]; 0, 0.05, …, 0.95 if neither is
+            given.
+        min_precision (`float`, *optional*, defaults to `0.9`): Wanted precision.
+        min_pairs (`int`, *optional*, defaults to `1`): Pairs that a suggested threshold has to leave; not asked for
+            without `prompts`.
+        max_pairs (`int`, *optional*, defaults to `15`): Pairs a prompt (MMPR: up to 15).
 
     Returns:
         [`Calibration`]: One point a threshold.
@@ -116,7 +105,7 @@ def calibrate_threshold(
     outside = [q for q in quantiles or () if not 0 <= q <= 1]
     if outside:
         raise ValueError(f"`quantiles` holds {outside[0]}; quantiles lie in [0, 1].")
-    groups = range(len(scores)) if prompts is None else prompts
+    groups = np.arange(len(scores)) if prompts is None else np.unique(prompts, return_inverse=True)[1]
     known = [
         (float(s), bool(r), g)
         for s, r, g in zip(scores, right, groups, strict=True)
@@ -125,46 +114,48 @@ def calibrate_threshold(
     good = [score for score, verdict, _ in known if verdict]
     if not good:
         raise ValueError(
-            f"{len(known)} of {len(scores)} responses are scored and judged, and none of them is right: there is nothing "
-            "to choose. Sample more responses, or correct the judge."
+            f"{len(known)} of {len(scores)} responses are scored and judged, and none of them is right: there is "
+            "nothing to choose. Sample more responses, or correct the judge."
         )
     if thresholds is None and quantiles is None:
         quantiles = DEFAULT_QUANTILES
     values = {*(thresholds or ()), *(quantile(good, q) for q in quantiles or ())}
-    points = [_sweep_point(known, good, value, max_pairs) for value in sorted(values)]
+    columns = [np.array(column) for column in zip(*known, strict=True)]
+    points = [_sweep_point(*columns, float(value), max_pairs) for value in sorted(values)]
     return Calibration(points, *_suggest(points, min_precision, 0 if prompts is None else min_pairs))
 
 
-def _sweep_point(known: list[tuple], good: list[float], threshold: float, max_pairs: int) -> SweepPoint:
-    chosen, wrong = {}, {}
-    for score, verdict, prompt in known:
-        if not verdict:
-            wrong[prompt] = wrong.get(prompt, 0) + 1
-        if score >= threshold:
-            right_kept, kept = chosen.get(prompt, (0, 0))
-            chosen[prompt] = (right_kept + verdict, kept + 1)
-    pairs = [min(max_pairs, right_kept * wrong.get(prompt, 0)) for prompt, (right_kept, _) in chosen.items()]
-    precision, low, high = _ratio_interval(list(chosen.values()))
-    num_below = sum(score < threshold for score in good)
+def _sweep_point(
+    scores: np.ndarray, right: np.ndarray, groups: np.ndarray, threshold: float, max_pairs: int
+) -> SweepPoint:
+    """Scores, verdicts and prompts of shape `(n,)`, a response each."""
+
+    def per_prompt(chosen: np.ndarray) -> np.ndarray:
+        return np.bincount(groups[chosen], minlength=groups.max() + 1)
+
+    kept = scores >= threshold
+    num_kept, num_right = per_prompt(kept), per_prompt(kept & right)
+    pairs = np.minimum(max_pairs, num_right * per_prompt(~right))
+    precision, low, high = _ratio_interval(num_right[num_kept > 0], num_kept[num_kept > 0])
+    below = float((scores[right] < threshold).mean())
     return SweepPoint(
-        threshold=float(threshold),
-        quantile=num_below / len(good),
+        threshold=threshold,
+        quantile=below,
         precision=precision,
         low=low,
         high=high,
-        recall=1 - num_below / len(good),
-        num_responses=sum(kept for _, kept in chosen.values()),
-        num_prompts=sum(count > 0 for count in pairs),
-        num_pairs=sum(pairs),
+        recall=1 - below,
+        num_responses=int(num_kept.sum()),
+        num_prompts=int((pairs > 0).sum()),
+        num_pairs=int(pairs.sum()),
     )
 
 
-def _ratio_interval(clusters: list[tuple[int, int]]) -> tuple[float | None, float | None, float | None]:
-    """Σ parts / Σ wholes over independent clusters `(part, whole)`, and its 95 % interval."""
-    if not clusters:
+def _ratio_interval(parts: np.ndarray, wholes: np.ndarray) -> tuple[float | None, float | None, float | None]:
+    """Σ parts / Σ wholes over independent clusters, and its 95 % interval."""
+    if not len(parts):
         return None, None, None
-    parts, wholes = np.array(clusters, dtype=np.float64).T
-    total, num = float(wholes.sum()), len(clusters)
+    total, num = float(wholes.sum()), len(parts)
     ratio = float(parts.sum() / total)
     variance = float(((parts - ratio * wholes) ** 2).sum() / total**2)
     # Where all agree, or there is one prompt only, its responses count once.
@@ -181,29 +172,16 @@ def _suggest(points: list[SweepPoint], min_precision: float, min_pairs: int) -> 
         return None, f"no threshold leaves {min_pairs} pairs"
     for point in usable:
         if point.low >= min_precision:
-            return (
-                point.threshold,
-                f"lowest threshold whose precision is at least {min_precision:g} with 95 % confidence",
-            )
+            reason = f"lowest threshold whose precision is at least {min_precision:g} with 95 % confidence"
+            return point.threshold, reason
     best = max(usable, key=lambda point: point.low)
-    return best.threshold, (
-        f"no threshold reaches a precision of {min_precision:g} with 95 % confidence; this one comes closest "
-        f"({best.low:.3f})"
-    )
+    reason = f"no threshold reaches a precision of {min_precision:g} with 95 % confidence; this one comes closest"
+    return best.threshold, f"{reason} ({best.low:.3f})"
 
 
 @dataclass(frozen=True)
 class Move:
-    """
-    One change of a threshold.
-
-    Args:
-        step (`int`): Optimizer step.
-        rate (`float`): Hallucination rate that caused it.
-        before (`float`): Threshold before.
-        after (`float`): Threshold after.
-        cause (`str`): Why, in words.
-    """
+    """One change of a threshold, at an optimizer step, by a hallucination rate, with its cause in words."""
 
     step: int
     rate: float
@@ -222,9 +200,9 @@ class RewardThresholdController:
     \\( t_{k+1} = \text{clip}(t_k + \text{sign}(e_k) \min(g |e_k|, s), t_\text{min}, t_\text{max}) \\)
 
     if \\( e_k > d \\), or if \\( e_j < -d \\) in each of the last `patience` observations; else \\( t_{k+1} = t_k \\).
-    After a move, the next one waits for `cooldown` more observations. The dead band is the hysteresis: between
-    \\( h^* - d \\) and \\( h^* + d \\) nothing moves. Raising is prompt and lowering patient, since hacking costs more
-    than a strict threshold.
+    The dead band is the hysteresis: between \\( h^* - d \\) and \\( h^* + d \\) nothing moves. Raising is prompt and
+    lowering patient, since hacking costs more than a strict threshold. Each time that a rise had to undo a fall, \\( s
+    \\) is halved for the falls to come, so that the threshold does not open and shut for ever.
 
     Args:
         target (`float`): Rate to hold, in [0, 1].
@@ -235,17 +213,9 @@ class RewardThresholdController:
         max_step (`float`, *optional*): Largest move; by default a quarter of `maximum - minimum`.
         dead_band (`float`, *optional*, defaults to `0.05`): Half width of the band around the target.
         patience (`int`, *optional*, defaults to `2`): Observations in a row below the band before a threshold falls.
-        cooldown (`int`, *optional*, defaults to `0`): Observations to wait after a move.
 
     Raises:
         ValueError: A setting is out of bounds.
-
-    Example:
-    ```python
-    >>> controller = RewardThresholdController(target=0.2, initial=0.0, minimum=0.0, maximum=4.0, max_step=1.0)
-    >>> controller.observe(0.5, step=10).after
-    1.0
-    ```
     """
 
     def __init__(
@@ -258,10 +228,10 @@ class RewardThresholdController:
         max_step: float | None = None,
         dead_band: float = 0.05,
         patience: int = 2,
-        cooldown: int = 0,
     ):
-        if not 0 <= target <= 1:
-            raise ValueError(f"target is {target}; a rate lies in [0, 1].")
+        for name, value, bound in (("target", target, 1), ("dead_band", dead_band, math.nextafter(1, 0))):
+            if not 0 <= value <= bound:
+                raise ValueError(f"{name} is {value}; a rate lies in [0, 1].")
         if not (math.isfinite(minimum) and math.isfinite(maximum) and minimum < maximum):
             raise ValueError(f"minimum is {minimum} and maximum {maximum}; give finite bounds, the lower one first.")
         if not minimum <= initial <= maximum:
@@ -269,26 +239,19 @@ class RewardThresholdController:
         for name, value in (("gain", gain), ("max_step", max_step)):
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; it must be positive.")
-        if not 0 <= dead_band < 1:
-            raise ValueError(f"dead_band is {dead_band}; it must lie in [0, 1).")
-        if patience < 1 or cooldown < 0:
-            raise ValueError(f"patience is {patience} and cooldown {cooldown}; give at least 1 and 0.")
+        if patience < 1:
+            raise ValueError(f"patience is {patience}; give at least 1.")
         self.target, self.minimum, self.maximum = target, minimum, maximum
-        self.gain, self.dead_band, self.patience, self.cooldown = gain, dead_band, patience, cooldown
+        self.gain, self.dead_band, self.patience = gain, dead_band, patience
         self.max_step = (maximum - minimum) / 4 if max_step is None else max_step
         self.threshold = float(initial)
         self.moves: list[Move] = []
         self.num_observations = 0
         self._num_low = 0  # observations below the band, in a row
-        self._wait = 0
 
     def observe(self, rate: float, step: int) -> Move | None:
         """
-        Take a measured rate into account.
-
-        Args:
-            rate (`float`): Hallucination rate, in [0, 1].
-            step (`int`): Optimizer step, for the record.
+        Take a rate that was measured at optimizer step `step` into account.
 
         Returns:
             [`Move`] or `None`: What changed.
@@ -301,17 +264,15 @@ class RewardThresholdController:
         self.num_observations += 1
         error = rate - self.target
         self._num_low = self._num_low + 1 if error < -self.dead_band else 0
-        if self._wait > 0:
-            self._wait -= 1
-            return None
         too_high, too_low = error > self.dead_band, self._num_low >= self.patience
         if not (too_high or too_low):
             return None
-        size = min(self.gain * abs(error), self.max_step)
+        max_step = self.max_step if too_high else self.max_step / 2 ** self._num_undone()
+        size = min(self.gain * abs(error), max_step)
         after = min(max(self.threshold + math.copysign(size, error), self.minimum), self.maximum)
         if math.isclose(after, self.threshold, rel_tol=0, abs_tol=1e-9 * (self.maximum - self.minimum)):
             return None  # at the bound, up to the rounding of earlier moves
-        limits = [f"a step of at most {self.max_step:g}"] if self.gain * abs(error) > self.max_step else []
+        limits = [f"a step of at most {max_step:g}"] if self.gain * abs(error) > max_step else []
         limits += [f"the bound {after:g}"] if after in (self.minimum, self.maximum) else []
         side = "above" if too_high else f"{self._num_low} times in a row below"
         cause = f"rate {rate:.3f} is {side} {self.target:g} ± {self.dead_band:g}"
@@ -319,8 +280,13 @@ class RewardThresholdController:
         move = Move(step=step, rate=rate, before=self.threshold, after=after, cause=cause)
         self.threshold = after
         self.moves.append(move)
-        self._num_low, self._wait = 0, self.cooldown
+        self._num_low = 0
         return move
+
+    def _num_undone(self) -> int:
+        """How often a rise came right after a fall."""
+        rises = [move.after > move.before for move in self.moves]
+        return sum(rise and not before for before, rise in pairwise(rises))
 
     def state_dict(self) -> dict:
         """JSON-able state; the settings are not part of it."""
@@ -329,7 +295,6 @@ class RewardThresholdController:
             "threshold": self.threshold,
             "num_observations": self.num_observations,
             "num_low": self._num_low,
-            "wait": self._wait,
             "moves": [asdict(move) for move in self.moves],
         }
 
@@ -338,12 +303,13 @@ class RewardThresholdController:
         Restore what [`~RewardThresholdController.state_dict`] gave.
 
         Raises:
-            ValueError: The state is of another version, lacks or has unknown fields, which are named, or its threshold
-                lies outside the present bounds.
+            ValueError: The state is of another version or has other fields, or its threshold lies outside the bounds.
         """
-        version = state.get("schema_version")
-        if version != STATE_VERSION:
-            raise ValueError(f"the controller's state has schema version {version}; this code reads {STATE_VERSION}.")
+        if state.get("schema_version") != STATE_VERSION:
+            raise ValueError(
+                f"the controller's state has schema version {state.get('schema_version')}; this code reads "
+                f"{STATE_VERSION}. Set `controller_initial` to its threshold instead."
+            )
         differing = sorted(state.keys() ^ self.state_dict().keys())
         if differing:
             raise ValueError(f"the controller's state lacks or has unknown fields: {', '.join(differing)}.")
@@ -353,5 +319,5 @@ class RewardThresholdController:
                 "bounds, or start from no state."
             )
         self.threshold = state["threshold"]
-        self.num_observations, self._num_low, self._wait = state["num_observations"], state["num_low"], state["wait"]
+        self.num_observations, self._num_low = state["num_observations"], state["num_low"]
         self.moves = [Move(**move) for move in state["moves"]]

@@ -9,7 +9,7 @@ threshold is found (`threshold.py`). Imports neither torch nor TRL.
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,14 @@ SCHEMA_VERSION = 1
 KINDS = ("chosen_threshold", "margin_threshold")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file by way of a temporary name, and create its folder."""
+def write_atomically(path: Path, content: str | Callable[[Path], Any]) -> None:
+    """Write a file, a text or by a function of its path, by way of a temporary name; its folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    if isinstance(content, str):
+        temporary.write_text(content, encoding="utf-8")
+    else:
+        content(temporary)
     os.replace(temporary, path)
 
 
@@ -32,30 +35,24 @@ def write_threshold_file(
     *,
     source: str,
     score: Mapping[str, float] | None = None,
-    kind: str = "chosen_threshold",
     **details: Any,
 ) -> None:
     """
     Write a threshold.
 
     Args:
-        path (`str` or `Path`):
-            JSON file.
-        threshold (`float`, *optional*):
-            In units of the score; `None` if none could be suggested.
-        source (`str`):
-            What found it: `"calibrate"` or `"controller"`.
-        score (`Mapping[str, float]`, *optional*):
-            Weight of each reward function in the score that the threshold is for; `None` if that is not known here.
-        kind (`str`, *optional*, defaults to `"chosen_threshold"`):
-            What it cuts, one of `KINDS`.
+        path (`str` or `Path`): JSON file.
+        threshold (`float`, *optional*): In units of the score; `None` if none could be suggested.
+        source (`str`): What found it: `"calibrate"` or `"controller"`.
+        score (`Mapping[str, float]`, *optional*): Weight of each reward function in the score that the threshold is
+            for; `None` if that is not known here.
         **details:
             Whatever else a reader may want to know; JSON-able.
     """
     content = {
         "schema_version": SCHEMA_VERSION,
         "source": source,
-        kind: threshold,
+        "chosen_threshold": threshold,
         "score": None if score is None else dict(score),
         **details,
     }
@@ -67,10 +64,8 @@ def read_threshold_file(path: str | Path, score: Mapping[str, float] | None = No
     Read and check what [`write_threshold_file`] wrote.
 
     Args:
-        path (`str` or `Path`):
-            JSON file.
-        score (`Mapping[str, float]`, *optional*):
-            Weight of each reward function in the score that is to be cut.
+        path (`str` or `Path`): JSON file.
+        score (`Mapping[str, float]`, *optional*): Weight of each reward function in the score that is to be cut.
 
     Returns:
         `dict[str, Any]`: The content; exactly one of `KINDS` is in it and finite.
@@ -81,8 +76,10 @@ def read_threshold_file(path: str | Path, score: Mapping[str, float] | None = No
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"threshold file {path} does not exist: write it with `trl-r1v2 calibrate`, or train with a "
-                         "`controller_target`.")  # fmt: skip
+        raise ValueError(
+            f"threshold file {path} does not exist: write it with `trl-r1v2 calibrate`, or train with a "
+            "`controller_target`."
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -99,14 +96,14 @@ def read_threshold_file(path: str | Path, score: Mapping[str, float] | None = No
         )
     if score is not None and len(score) > 1 and content.get("gated"):
         raise ValueError(
-            f"{path} holds a threshold for the raw score of one component of a HybridReward, which its run gated, but the "
-            f"score here is a sum of {len(score)}: {dict(score)}. Score with that component alone, or train with "
+            f"{path} holds a threshold for the raw score of one component of a HybridReward, which its run gated, but "
+            f"the score here is a sum of {len(score)}: {dict(score)}. Score with that component alone, or train with "
             "`controller_component` unset."
         )
     stored = content.get("score")
     if score is not None and stored is not None and dict(score) != stored:
         raise ValueError(
-            f"{path} holds a threshold for the score {stored}, but the score here is {dict(score)}: use the "
-            "same `reward_funcs` and `reward_weights`, or calibrate again."
+            f"{path} holds a threshold for the score {stored}, but the score here is {dict(score)}: use the same "
+            "`reward_funcs` and `reward_weights`, or calibrate again."
         )
     return content

@@ -59,8 +59,8 @@ def images_of(example: dict[str, Any]) -> list:
         unread = unread_image_columns(name for name, value in example.items() if value is not None)
         if unread:
             raise ValueError(
-                f"{_name(example)} has images in {', '.join(map(repr, unread))}, which no trainer reads. Move them into "
-                "a list in the column 'images'."
+                f"{_name(example)} has images in {', '.join(map(repr, unread))}, which no trainer reads. Move them "
+                "into a list in the column 'images'."
             )
     return images or single
 

@@ -44,8 +44,8 @@ class TrainableArguments:
     trainable: str | None = field(
         default=None,
         metadata={
-            "help": "Components to train, joined with '+': vision, adapter, llm (for example 'llm+adapter'), or 'all'. "
-            "By default the model is left as it is."
+            "help": "Components to train, joined with '+': vision, adapter, llm (for example 'llm+adapter'), or "
+            "'all'. By default the model is left as it is."
         },
     )
     allow_frozen_adapter: bool = field(
@@ -112,7 +112,7 @@ def component_of(name: str) -> str:
 
 
 def _place(name: str) -> tuple[str, str] | None:
-    """The component of a parameter, and the module of that component by the name it has in the model, if it is known."""
+    """The component of a parameter and the name of that component's module in the model, if it is known."""
     segments = name.split(".")
     for segment, inner in zip(segments, [*segments[1:], ""], strict=True):
         if segment == "visual" and inner in _ADAPTERS_IN_VISUAL:
@@ -216,9 +216,9 @@ def refuse_frozen_adapter(model: torch.nn.Module) -> None:
         return
     module = next(iter(adapter.values()))
     raise ValueError(
-        f"none of the {len(adapter)} weight tensors of the adapter ({module}) trains: reinforcement learning with a frozen "
-        f"adapter collapses (Skywork R1V3). Let it train (with LoRA: `lora_modules_to_save: [{module}]`, or targets that "
-        "match it), or set `allow_frozen_adapter: true` to go on all the same."
+        f"none of the {len(adapter)} weight tensors of the adapter ({module}) trains: reinforcement learning with a "
+        f"frozen adapter collapses (Skywork R1V3). Let it train (with LoRA: `lora_modules_to_save: [{module}]`, or "
+        "targets that match it), or set `allow_frozen_adapter: true` to go on all the same."
     )
 
 

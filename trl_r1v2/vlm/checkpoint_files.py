@@ -67,8 +67,8 @@ def _cast(tensor: LazyTensor, dtype: torch.dtype) -> torch.Tensor:
     lost = values[values.isfinite() & cast.isinf()] if cast.isinf().any() else values[:0]
     if len(lost):
         raise CheckpointError(
-            f"{tensor.files[0]}: {tensor.name} holds {lost[0].item()}, which is infinite in {dtype}. Leave out `dtype` "
-            "or choose one of a larger range, and delete the unfinished output_dir."
+            f"{tensor.files[0]}: {tensor.name} holds {lost[0].item()}, which is infinite in {dtype}. Leave out "
+            "`dtype` or choose one of a larger range, and delete the unfinished output_dir."
         )
     return cast
 
@@ -116,8 +116,8 @@ def _read_file(path: Path) -> dict[str, LazyTensor]:
             dtype = DTYPES.get(stored.get_dtype())
             if dtype is None:
                 raise CheckpointError(
-                    f"{path}: dtype {stored.get_dtype()!r} is not supported: quantised checkpoints cannot be composed. "
-                    f"De-quantise to one of {sorted(DTYPES)} first."
+                    f"{path}: dtype {stored.get_dtype()!r} is not supported: quantised checkpoints cannot be "
+                    f"composed. De-quantise to one of {sorted(DTYPES)} first."
                 )
             tensors[name] = LazyTensor(name, dtype, tuple(stored.get_shape()), partial(_load, path, name), (path,))
     return tensors

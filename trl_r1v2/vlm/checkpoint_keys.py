@@ -2,8 +2,8 @@
 """
 Names: the published InternVL / Skywork-R1V2 checkpoint layout (remote code) and transformers' native InternVL layout.
 
-One table serves both directions. Every name must match exactly one entry; names that match none are refused, never passed
-through. Configs are `published_config.py`; values are `checkpoint_files.py`. InternLM2 language models (`wqkv`,
+One table serves both directions. Every name must match exactly one entry; names that match none are refused, never
+passed through. Configs are `published_config.py`; values are `checkpoint_files.py`. InternLM2 language models (`wqkv`,
 `tok_embeddings`) are not covered: Skywork R1V uses Qwen2.
 """
 
@@ -129,7 +129,8 @@ def to_published(tensors: dict[str, LazyTensor], folder: Path) -> list[LazyTenso
         folder (`Path`): Where they are from.
 
     Raises:
-        [`~vlm.errors.CheckpointError`]: listing query, key and value of different dtypes, or names that are in no table.
+        [`~vlm.errors.CheckpointError`]: listing query, key and value of different dtypes, or names that are in no
+            table.
     """
     converted: list[LazyTensor] = []
     unknown: list[str] = []

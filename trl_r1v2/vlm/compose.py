@@ -114,8 +114,8 @@ def compose_vlm(
         llm (`str`): Folder of a Qwen2, Qwen3 or Llama causal LM with its tokenizer.
         output_dir (`str`): Folder to write. A run that was interrupted is resumed there.
         adapter (`str`, *optional*): Native or published InternVL checkpoint whose adapter is taken. By default the
-            adapter is fresh: LayerNorm at identity, weights normal with standard deviation 0.02, biases zero (ours; the
-            paper trains its adapter before).
+            adapter is fresh: LayerNorm at identity, weights normal with standard deviation 0.02, biases zero (ours;
+            the paper trains its adapter before).
         downsample_ratio (`float`, *optional*, defaults to `0.5`): Pixel-shuffle ratio per side.
         seed (`int`, *optional*, defaults to `0`): Seed of a fresh adapter.
         dtype (`str`, *optional*): `"bfloat16"`, `"float16"` or `"float32"` casts every tensor; by default every

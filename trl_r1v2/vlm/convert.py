@@ -102,8 +102,8 @@ def to_native(
         [`~vlm.compose.ComposeReport`]
 
     Raises:
-        [`~vlm.errors.CheckpointError`]: when a setting has no native counterpart, or tensors are unknown, missing or given twice; all
-            of them are listed.
+        [`~vlm.errors.CheckpointError`]: when a setting has no native counterpart, or tensors are unknown, missing or
+            given twice; all of them are listed.
     """
     folder = local_folder(checkpoint, "checkpoint")
     published = read_config(folder)
@@ -124,8 +124,8 @@ def to_native(
     # Nothing ever embeds a video token, so it may take a row in reserve; the others must have trained rows.
     if set(added) - {tokenizer.video_token} or max(image_token_ids(tokenizer)) >= text_config.vocab_size:
         raise CheckpointError(
-            f"{folder}: the tokenizer lacks {added}, and the embeddings have {text_config.vocab_size} rows. A published "
-            "InternVL tokenizer holds the image tokens: fetch the tokenizer files again."
+            f"{folder}: the tokenizer lacks {added}, and the embeddings have {text_config.vocab_size} rows. A "
+            "published InternVL tokenizer holds the image tokens: fetch the tokenizer files again."
         )
     ratio = published.get("downsample_ratio", 0.5)
     config = native_config(vision_config, text_config, tokenizer, ratio, embedding_dtype(tensors, folder))

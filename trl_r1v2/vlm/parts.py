@@ -88,8 +88,8 @@ def read_llm(
     first_new = num_ids - len(added)
     if new_ids != list(range(first_new, num_ids)) or first_new > config.vocab_size:
         raise CheckpointError(
-            f"{folder}: the tokenizer has {first_new} ids for {config.vocab_size} embedding rows, and the image tokens "
-            f"got the ids {new_ids}. Tokenizer and model do not belong together."
+            f"{folder}: the tokenizer has {first_new} ids for {config.vocab_size} embedding rows, and the image "
+            f"tokens got the ids {new_ids}. Tokenizer and model do not belong together."
         )
     known_rows, config.vocab_size = config.vocab_size, max(config.vocab_size, num_ids)
     converted = []
@@ -191,9 +191,10 @@ def read_adapter(folder: Path, config: InternVLConfig) -> list[LazyTensor]:
     found = shapes.get(f"{keys.ADAPTER_ROOT}linear_1.weight", needed)
     if len(found) == 2 and found != needed:
         raise CheckpointError(
-            f"adapter: {folder} leads from {found[1]} features a token to an LLM of width {found[0]}; this tower gives "
-            f"{needed[1]} and this LLM has width {needed[0]}. An adapter moves between LLMs of one width, behind the "
-            "tower that it was trained with. Leave `adapter` out for a fresh one and train that with `trl-r1v2 align`."
+            f"adapter: {folder} leads from {found[1]} features a token to an LLM of width {found[0]}; this tower "
+            f"gives {needed[1]} and this LLM has width {needed[0]}. An adapter moves between LLMs of one width, "
+            "behind the tower that it was trained with. Leave `adapter` out for a fresh one and train that with "
+            "`trl-r1v2 align`."
         )
     return adapter
 

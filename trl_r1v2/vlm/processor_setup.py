@@ -77,15 +77,15 @@ def load_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, list[str]]:
     """
     The tokenizer of `folder` with the image tokens registered; tokens it does not know are added at the end.
 
-    Qwen2.5's vocabulary has a video token of its own, which is taken rather than adding `<video>`. A tokenizer without a
-    padding token pads with its end of sequence, as TRL's trainers do.
+    Qwen2.5's vocabulary has a video token of its own, which is taken rather than adding `<video>`. A tokenizer without
+    a padding token pads with its end of sequence, as TRL's trainers do.
 
     Returns:
         `tuple`: the tokenizer, and the tokens that were added, in the order of their ids.
 
     Raises:
-        [`~vlm.errors.CheckpointError`]: when there is no tokenizer, a file of it is broken, it knows neither padding nor
-            an end, or the image tokens cannot be registered.
+        [`~vlm.errors.CheckpointError`]: when there is no tokenizer, a file of it is broken, it knows neither padding
+            nor an end, or the image tokens cannot be registered.
     """
     if not any((folder / name).is_file() for name in VOCABULARY_FILES):
         raise CheckpointError(
@@ -116,7 +116,8 @@ def _load(folder: Path, **tokens: str) -> PreTrainedTokenizerBase:
     The tokenizer of a folder that has one.
 
     A folder that names a generic class means its `tokenizer.json` literally. `AutoTokenizer` would rebuild it as the
-    class registered for the model type, with another pre-tokenizer and, for a model that is not BPE, another vocabulary.
+    class registered for the model type, with another pre-tokenizer and, for a model that is not BPE, another
+    vocabulary.
     """
     paths = {name: folder / name for name in (VOCABULARY_FILES[0], *TOKENIZER_SETTINGS)}
     settings = {name: read_json_object(path) for name, path in paths.items() if path.is_file()}
@@ -183,8 +184,8 @@ def check_chat_template(template: str, tokenizer: PreTrainedTokenizerBase, sourc
             )
         except (TemplateError, TypeError) as error:  # templates add strings; Python refuses to add other things
             raise CheckpointError(
-                f"{source}: the chat template cannot render a user's question ({error}). Correct it, or pass another as "
-                "chat_template=<path of a Jinja file>."
+                f"{source}: the chat template cannot render a user's question ({error}). Correct it, or pass another "
+                "as chat_template=<path of a Jinja file>."
             ) from error
         missing = [part for part in shown if part not in rendered]
         if missing:
@@ -223,8 +224,8 @@ class ImageStatistics:
         settings, name = image_processor_settings(folder)
         if settings.get("do_normalize") is False:
             raise CheckpointError(
-                f"{folder / name}: do_normalize is false, and the composed processor always normalises. Set it to true "
-                "and give image_mean [0, 0, 0] and image_std [1, 1, 1] for a tower that sees plain values."
+                f"{folder / name}: do_normalize is false, and the composed processor always normalises. Set it to "
+                "true and give image_mean [0, 0, 0] and image_std [1, 1, 1] for a tower that sees plain values."
             )
         values = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
         defaults = [key for key in values if key not in settings]

@@ -169,7 +169,8 @@ def image_settings_to_published(settings: dict) -> tuple[dict, dict]:
             adds a thumbnail where there are several.
 
     Returns:
-        `tuple[dict, dict]`: Entries of `config.json`, and the whole `preprocessor_config.json`, which describes one tile.
+        `tuple[dict, dict]`: Entries of `config.json`, and the whole `preprocessor_config.json`, which describes one
+            tile.
     """
     native = GotOcr2ImageProcessor.from_dict(settings)
     side = square((native.size.height, native.size.width), "image processor size")
@@ -217,8 +218,8 @@ def image_seq_length(vision: InternVLVisionConfig, downsample_ratio: float) -> i
     Image tokens per tile: the patch grid after pixel shuffle.
 
     Raises:
-        [`~vlm.errors.CheckpointError`]: when the grid is not square or the shuffle does not divide it (native `pixel_shuffle` would
-            mix rows without a word).
+        [`~vlm.errors.CheckpointError`]: when the grid is not square or the shuffle does not divide it (native
+            `pixel_shuffle` would mix rows without a word).
     """
     image, patch = square(vision.image_size, "vision image_size"), square(vision.patch_size, "vision patch_size")
     factor = round(1 / downsample_ratio) if 0 < downsample_ratio <= 1 else 0

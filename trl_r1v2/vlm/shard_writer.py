@@ -129,8 +129,8 @@ def _claimed(folder: Path, record: dict) -> Iterator[None]:
         elif found != wanted:
             other = [line.strip(" ,") for line in found.splitlines() if line not in wanted.splitlines()]
             raise CheckpointError(
-                f"{folder} holds a checkpoint made from other parts or settings ({'; '.join(other[:4])}), or its {RECORD} "
-                "is damaged. Choose another output_dir, or delete it."
+                f"{folder} holds a checkpoint made from other parts or settings ({'; '.join(other[:4])}), or its "
+                f"{RECORD} is damaged. Choose another output_dir, or delete it."
             )
         yield
 

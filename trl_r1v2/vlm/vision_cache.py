@@ -336,11 +336,11 @@ def _is_sharded(tower: torch.nn.Module) -> bool:
 
 def _any_rank(missing: bool, tower: torch.nn.Module, device: torch.device) -> bool:
     """
-    Whether the tower must run. Sharded weights are gathered inside the forward, so if one rank runs it, all must; every
-    rank asks, because under sharding every rank calls the tower equally often.
+    Whether the tower must run. Sharded weights are gathered inside the forward, so if one rank runs it, all must;
+    every rank asks, because under sharding every rank calls the tower equally often.
 
-    While the whole model is gathered for generation, ranks go their own ways, and TRL has taken ZeRO-3's hooks off. The
-    parameters' sizes do not tell: ZeRO-3 fetches some before their turn.
+    While the whole model is gathered for generation, ranks go their own ways, and TRL has taken ZeRO-3's hooks off.
+    The parameters' sizes do not tell: ZeRO-3 fetches some before their turn.
     """
     if not _is_sharded(tower) or (is_deepspeed_zero3_enabled() and not tower._forward_pre_hooks):
         return missing
@@ -362,6 +362,6 @@ def _refuse_tuners(tower: torch.nn.Module) -> None:
 
     if any(isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)) for module in tower.modules()):
         raise ValueError(
-            "the vision tower carries PEFT layers, so its features depend on whether they are switched on. Restrict the "
-            r"PEFT config to the language model (target_modules=r'.*language_model.*_proj'), or switch the cache off."
+            "the vision tower carries PEFT layers, so its features depend on whether they are switched on. Restrict "
+            r"the PEFT config to the language model (target_modules=r'.*language_model.*_proj'), or switch the cache off."
         )
