@@ -10,7 +10,7 @@ of it: attention is `attention.py`, images are `images.py`.
 Shapes: B rows, S padded length of a row, T tokens of the packed sequence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -160,6 +160,25 @@ def group_rows(input_ids: torch.Tensor, bounds: Sequence[tuple[int, int, int]]) 
     for row, (start, boundary, _) in enumerate(bounds):
         groups.setdefault(input_ids[row, start:boundary].numpy().tobytes(), []).append(row)
     return list(groups.values())
+
+
+def split_groups(groups: Sequence[Sequence[int]], are_equal: Callable[[int, int], bool]) -> list[list[int]]:
+    """Groups taken apart so that `are_equal` holds between the first row of each and its others."""
+    parts: list[list[int]] = []
+    for group in groups:
+        start = len(parts)
+        for row in group:
+            part = next((part for part in parts[start:] if are_equal(part[0], row)), None)
+            if part is None:
+                parts.append([row])
+            else:
+                part.append(row)
+    return parts
+
+
+def packed_length(groups: Sequence[Sequence[int]], prompts: Sequence[int], answers: Sequence[int]) -> int:
+    """Tokens of the packed sequence of groups, from the numbers of tokens of all rows' prompts and answers."""
+    return sum(prompts[group[0]] - 1 + sum(answers[row] + 1 for row in group) for group in groups)
 
 
 def row_bounds(attention_mask: torch.Tensor, is_answer: torch.Tensor) -> list[tuple[int, int, int]]:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from .attention import LAYOUT, register
 from .images import RowImages
-from .layout import PackedLayout, Segment, group_rows, pack_rows, row_bounds
+from .layout import PackedLayout, Segment, group_rows, pack_rows, row_bounds, split_groups
 
 
 # Decoders whose every layer attends to all earlier tokens through transformers' attention functions, and models of images
@@ -42,7 +42,9 @@ class PromptSharing:
 
     def __init__(self, *models: PreTrainedModel):
         for model in models:
-            check_served(model)
+            reason = refusal(model)
+            if reason is not None:
+                raise ValueError(f"`share_prompts=True` cannot serve this model: {reason}. Set `share_prompts=False`.")
             decoder = _base(model).get_decoder()
             decoder.config._attn_implementation = register(decoder.config._attn_implementation)
         self._model = _base(models[0])
@@ -82,10 +84,6 @@ class PromptSharing:
 
         return forward
 
-    def count_tokens(self, input_ids, attention_mask, is_answer, **inputs) -> tuple[int, int]:
-        """Tokens that pass the model without sharing, padding included, and with it."""
-        return input_ids.numel(), self._lay_out(input_ids, attention_mask, is_answer, inputs)[0].num_tokens
-
     def _lay_out(self, input_ids, attention_mask, is_answer, inputs) -> tuple[PackedLayout, RowImages | None]:
         bounds = row_bounds(attention_mask.cpu(), is_answer.cpu())
         ids = input_ids.cpu()
@@ -93,7 +91,14 @@ class PromptSharing:
         if inputs.get("pixel_values") is not None:
             is_image = ids == self._image_token_id
             images = RowImages(inputs, is_image, self._merge_size)
-            groups = [part for group in groups for part in _with_equal_images(group, bounds, images, is_image)]
+            prompts = [Segment(row, start, boundary, 0) for row, (start, boundary, _) in enumerate(bounds)]
+
+            def share(first: int, second: int) -> bool:
+                # A last token that stands for an image would be repeated, and the image is not.
+                ends_with_image = is_image[first, bounds[first][1] - 1]
+                return not ends_with_image and images.are_equal(prompts[first], prompts[second])
+
+            groups = split_groups(groups, share)
         return pack_rows(bounds, groups, ids.size(1), input_ids.device), images
 
     def _pack(self, input_ids, attention_mask, is_answer, inputs: dict[str, Any]) -> tuple[PackedLayout, dict]:
@@ -118,52 +123,29 @@ class PromptSharing:
         return layout, {**packed, "attention_mask": no_mask, LAYOUT: layout}
 
 
-def check_served(model: PreTrainedModel) -> None:
-    """
-    Refuse a model whose packed forward might differ from its unpacked one.
-
-    Raises:
-        ValueError: With the reason.
-    """
+def refusal(model: PreTrainedModel) -> str | None:
+    """Why the packed forward of a model might differ from its unpacked one, or `None`."""
     config = _base(model).config
     text = config.get_text_config()
     settings = text.to_dict()
     layer_types = set(settings.get("layer_types") or ["full_attention"])
     rope_type = (settings.get("rope_parameters") or {}).get("rope_type", "default")
     if is_peft_model(model) and model.active_peft_config.is_prompt_learning:
-        reason = "prompt-learning PEFT puts tokens of its own in front of every row"
-    elif config.model_type not in (*DECODERS, *WITH_IMAGES) or text.model_type not in DECODERS:
+        return "prompt-learning PEFT puts tokens of its own in front of every row"
+    if config.model_type not in (*DECODERS, *WITH_IMAGES) or text.model_type not in DECODERS:
         served = ", ".join((*DECODERS, *WITH_IMAGES))
-        reason = f"models of type {config.model_type!r} ({text.model_type!r}) are not among those it serves ({served})"
-    elif layer_types != {"full_attention"}:
-        reason = f"layers of type {sorted(layer_types - {'full_attention'})} do not attend to all earlier tokens"
-    elif settings.get("sliding_window") is not None:
-        reason = f"the model attends within a sliding window of {settings['sliding_window']} tokens"
-    elif rope_type not in ROPE_TYPES:
-        reason = f"rotary embeddings of type {rope_type!r} depend on the longest row of a batch"
-    else:
-        return
-    raise ValueError(f"`share_prompts=True` cannot serve this model: {reason}. Set `share_prompts=False`.")
+        return f"models of type {config.model_type!r} ({text.model_type!r}) are not among those it serves ({served})"
+    if layer_types != {"full_attention"}:
+        return f"layers of type {sorted(layer_types - {'full_attention'})} do not attend to all earlier tokens"
+    if settings.get("sliding_window") is not None:
+        return f"the model attends within a sliding window of {settings['sliding_window']} tokens"
+    if rope_type not in ROPE_TYPES:
+        return f"rotary embeddings of type {rope_type!r} depend on the longest row of a batch"
+    return None
 
 
 def _base(model: PreTrainedModel) -> PreTrainedModel:
     return model.get_base_model() if is_peft_model(model) else model
-
-
-def _with_equal_images(group, bounds, images: RowImages, is_image: torch.Tensor) -> list[list[int]]:
-    """The rows of a group, those together whose prompts show the same images."""
-    prompts = {row: Segment(row, *bounds[row][:2], place=0) for row in group}
-    # A last token that stands for an image would be repeated, and the image is not.
-    if is_image[group[0], bounds[group[0]][1] - 1]:
-        return [[row] for row in group]
-    parts: list[list[int]] = []
-    for row in group:
-        part = next((part for part in parts if images.are_equal(prompts[part[0]], prompts[row])), None)
-        if part is None:
-            parts.append([row])
-        else:
-            part.append(row)
-    return parts
 
 
 def _after_common_start(input_ids: torch.Tensor, tokens: torch.Tensor, num_pairs: int) -> torch.Tensor:

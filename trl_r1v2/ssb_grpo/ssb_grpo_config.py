@@ -15,6 +15,9 @@ class SSBGRPOConfig(GRPOConfig):
     [`~trl.GRPOConfig`]. All limits hold for each process. "Ours" marks what the paper leaves open.
 
     Parameters:
+        share_prompts (`bool`, *optional*, defaults to `False`):
+            Whether a prompt and its images pass the model once for all its completions in a micro-batch, instead of once
+            for each (ours). Losses are the same to rounding.
         ssb_enabled (`bool`, *optional*, defaults to `True`):
             Whether to replay buffered samples. `False` trains bit for bit like [`~trl.GRPOTrainer`].
         ssb_judge (`str`, *optional*, defaults to `"reward"`):
@@ -51,6 +54,13 @@ class SSBGRPOConfig(GRPOConfig):
             processes, dealt out, `"empty"` without.
     """
 
+    share_prompts: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether a prompt and its images pass the model once for all its completions in a micro-batch. Losses "
+            "are the same to rounding."
+        },
+    )
     ssb_enabled: bool = field(
         default=True,
         metadata={"help": "Whether to replay buffered samples. `False` trains bit for bit like `GRPOTrainer`."},

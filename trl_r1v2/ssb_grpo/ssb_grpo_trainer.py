@@ -18,6 +18,7 @@ from trl.trainer.utils import get_config_model_id, split_pixel_values_by_grid, u
 
 from ..images.prompt_images import ROW_NUMBER, VISUAL_FIELDS, PromptImages, RowNumberedDataset, process_row
 from ..patches.grpo import GRPOTrainer
+from ..prompt_sharing.trainers import SharedPromptsGRPOMixin
 from .checkpoint import SSB_FOLDER, BufferCheckpoint, run_fingerprint
 from .judge import live_groups
 from .metrics import ratio_counts, ratio_metrics, reduce_counts, replay_metrics
@@ -26,7 +27,7 @@ from .sample_buffer import BEHAVIOUR_LOGPS, Sample, SelectiveSampleBuffer
 from .ssb_grpo_config import SSBGRPOConfig
 
 
-class SSBGRPOTrainer(GRPOTrainer):
+class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
     """
     Trainer for Group Relative Policy Optimization with the Selective Sample Buffer (SSB).
 
@@ -106,6 +107,10 @@ class SSBGRPOTrainer(GRPOTrainer):
         self.buffer_checkpoint = BufferCheckpoint(self.buffer, self.images, fingerprint, rank, world_size)
         if args.ssb_prefill is not None:
             self.buffer_checkpoint.load_share(Path(args.ssb_prefill), restart=True)
+
+    @property
+    def _moves_rows(self) -> bool:
+        return super()._moves_rows or self.args.ssb_enabled
 
     # ---- Data: rows that say where they come from ----
 
