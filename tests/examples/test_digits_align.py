@@ -44,7 +44,7 @@ def recipe(tmp_path, internvl_path):
             "save_strategy": "no",
             "report_to": "none",
             "bf16": False,
-            "activation_checkpointing": False,
+            "gradient_checkpointing": False,
             "use_cpu": True,
         }
         path = tmp_path / "align.yaml"

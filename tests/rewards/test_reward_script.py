@@ -25,7 +25,7 @@ COMMON = {
     "report_to": "none",
     "use_cpu": True,
     "bf16": False,
-    "activation_checkpointing": False,
+    "gradient_checkpointing": False,
     "disable_tqdm": True,
     "dtype": "float32",
 }
