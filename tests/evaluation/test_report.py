@@ -264,7 +264,7 @@ def test_a_run_without_the_buffer_has_no_plots_of_it(run_dir):
 def test_plotted_lines_are_the_logged_values():
     steps = [{"step": s, "effective_before": 0.1 * s, "effective_after": 0.5} for s in range(1, 6)]
     canvas = Figure()
-    plots.draw_effective(canvas, steps)
+    plots.draw_training(canvas, steps, plots.TRAINING_PLOTS["effective_rows"])
     axes = canvas.axes[0]
     lines = {line.get_label(): line.get_xydata() for line in axes.get_lines()}
     np.testing.assert_allclose(lines["the same batches without replay"], [[s, 10 * s] for s in range(1, 6)])
@@ -288,7 +288,7 @@ def test_probes_of_the_monitor_stand_in_the_report(run_dir):
     assert run["means"]["hallucination_rate"] == pytest.approx(1 / 3)
     assert "Hallucination during training" in page.text
     canvas = Figure()
-    plots.draw_hallucination(canvas, run["steps"])
+    plots.draw_training(canvas, run["steps"], plots.TRAINING_PLOTS["hallucination"])
     rate, gap = (axes.get_lines()[0].get_xydata() for axes in canvas.axes)
     np.testing.assert_allclose(rate, [[0, 50], [3, 30], [6, 20]])
     np.testing.assert_allclose(gap, [[0, 0], [3, 0.4], [6, 0.6]])
@@ -303,7 +303,7 @@ def test_probes_without_claims_are_drawn_too(run_dir):
     page, summary = write_report(run_dir)
     assert "Hallucination during training" in page.text
     canvas = Figure()
-    plots.draw_hallucination(canvas, summary["training"][0]["steps"])
+    plots.draw_training(canvas, summary["training"][0]["steps"], plots.TRAINING_PLOTS["hallucination"])
     (axes,) = canvas.axes
     (line,) = axes.get_lines()
     np.testing.assert_allclose(line.get_xydata(), [[2, 20], [4, 40]])

@@ -17,25 +17,17 @@ import numpy as np
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6b7280"
 _CYCLE = (GREY, BLUE, ORANGE, GREEN, PURPLE)
 _INK = "#1f2933"
-_SIZE = (6.0, 3.6)
-_DPI = 160
+_STYLE = {
+    "font.size": 11, "font.family": "DejaVu Sans", "text.color": _INK, "axes.labelcolor": _INK,
+    "axes.edgecolor": "#9aa5b1", "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e7eb", "axes.axisbelow": True,
+    "legend.frameon": False, "lines.linewidth": 1.8,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Plot:
-    """
-    One picture.
-
-    Args:
-        name (`str`):
-            File name without ending.
-        title (`str`):
-            Heading on the page.
-        caption (`str`):
-            What is seen, in plain language.
-        png (`bytes`):
-            The picture.
-    """
+    """A picture: file name without ending, heading, what is seen in plain language, and the PNG file's bytes."""
 
     name: str
     title: str
@@ -43,49 +35,62 @@ class Plot:
     png: bytes
 
 
-def check_plotting() -> None:
-    """
-    Fail before any work when matplotlib is missing.
+@dataclass(frozen=True)
+class Line:
+    """A series of the summary, how it is drawn, and what the legend calls it."""
 
-    Raises:
-        ImportError: The message names the extra.
+    series: str
+    colour: str
+    label: str = ""
+    style: str = "-"
+
+
+@dataclass(frozen=True)
+class Panel:
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("the report needs matplotlib: `pip install trl_r1v2[demo]`.") from error
+    Lines over the optimizer steps that share an axis.
+
+    Args:
+        label (`str`): What the axis is called.
+        lines (`Sequence[Line]`): The lines; those whose series was not logged are left out.
+        percent (`bool`, *optional*, defaults to `False`): Whether the series are shares, shown from 0 to 100 %.
+        band (`Callable`, *optional*): From the steps to label, lower and upper bound of the area behind the first line.
+        smooth (`bool`, *optional*, defaults to `True`): Whether lines are moving means over what was logged.
+        from_zero (`bool`, *optional*, defaults to `False`): Whether the axis begins at zero, or below it.
+    """
+
+    label: str
+    lines: Sequence[Line]
+    percent: bool = False
+    band: Callable | None = None
+    smooth: bool = True
+    from_zero: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingPlot:
+    """A plot of a training log: heading, caption, the series that must be there, and its panels from the top."""
+
+    title: str
+    caption: str
+    needs: Sequence[str]
+    panels: Sequence[Panel]
 
 
 def draw_plots(summary: dict[str, Any]) -> list[Plot]:
-    """
-    Draw every plot for which there are figures.
-
-    Args:
-        summary (`dict[str, Any]`):
-            Content of `summary.json`.
-
-    Returns:
-        `list[Plot]`: Accuracy first, then the training runs in order.
-    """
-    check_plotting()
-    plots = [_draw("accuracy", *_ACCURACY_TEXT, lambda figure: draw_accuracy(figure, summary))]
+    """Every plot for which `summary.json` has figures: accuracy first, then the training runs in order."""
+    caption = "Points are the measured accuracy, bars the 95 % interval."
+    plots = [_draw("accuracy", "Accuracy by task", caption, lambda figure: draw_accuracy(figure, summary))]
     for run in summary["training"]:
-        suffix = f": {run['name']}" if len(summary["training"]) > 1 else ""
-        prefix = f"{run['name']}_" if len(summary["training"]) > 1 else ""
-        for plot in _TRAINING_PLOTS:
+        several = len(summary["training"]) > 1
+        prefix, suffix = (f"{run['name']}_", f": {run['name']}") if several else ("", "")
+        for name, plot in TRAINING_PLOTS.items():
             # the loss of a policy gradient says nothing about progress
-            if plot.name == "loss" and "reward" in run["means"]:
+            if name == "loss" and "reward" in run["means"]:
                 continue
-            if len([step for step in run["steps"] if all(name in step for name in plot.needs)]) > 1:
-                draw = plot.draw
-                plots.append(
-                    _draw(
-                        prefix + plot.name,
-                        plot.title + suffix,
-                        plot.caption,
-                        lambda figure, draw=draw, run=run: draw(figure, run["steps"]),
-                    )
-                )
+            if sum(all(series in step for series in plot.needs) for step in run["steps"]) > 1:
+                draw = lambda figure, run=run, plot=plot: draw_training(figure, run["steps"], plot)  # noqa: E731
+                plots.append(_draw(prefix + name, plot.title + suffix, plot.caption, draw))
     return plots
 
 
@@ -93,27 +98,11 @@ def _draw(name: str, title: str, caption: str, draw: Callable) -> Plot:
     import matplotlib
     from matplotlib.figure import Figure
 
-    style = {
-        "font.size": 11,
-        "font.family": "DejaVu Sans",
-        "text.color": _INK,
-        "axes.labelcolor": _INK,
-        "axes.edgecolor": "#9aa5b1",
-        "xtick.color": _INK,
-        "ytick.color": _INK,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.color": "#e4e7eb",
-        "axes.axisbelow": True,
-        "legend.frameon": False,
-        "lines.linewidth": 1.8,
-    }
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=_SIZE, layout="constrained")
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.0, 3.6), layout="constrained")
         draw(figure)
         buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=_DPI, format="png", facecolor="white")
+        figure.savefig(buffer, dpi=160, format="png", facecolor="white")
     return Plot(name, title, caption, buffer.getvalue())
 
 
@@ -132,19 +121,58 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
 
 
-def _line(axes, steps, values, colour: str, label: str, style: str = "-") -> None:
-    """The series itself, pale, and its moving mean."""
-    smoothed = smooth(values)
-    if smoothed is not values:
-        axes.plot(steps, values, color=colour, alpha=0.22, linewidth=0.9)
-    axes.plot(steps, smoothed, style, color=colour, label=label)
+def draw_training(figure, steps: Sequence[dict[str, float]], plot: TrainingPlot) -> None:
+    """Draw a training log's series into a figure, each panel on axes of its own."""
+    from matplotlib.ticker import MaxNLocator
+
+    logged = {name for step in steps for name in step}
+    panels = [panel for panel in plot.panels if logged & {line.series for line in panel.lines}]
+    if len(plot.panels) > 1:
+        figure.set_size_inches(6.0, 1.2 + 1.7 * len(panels))
+    for panel, axes in zip(panels, figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0], strict=True):
+        _draw_panel(axes, steps, panel, logged)
+    axes.set_xlabel("optimizer step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles, labels = (
+        [entry for axes in figure.axes for entry in axes.get_legend_handles_labels()[i]] for i in (0, 1)
+    )
+    if labels:
+        figure.legend(handles, labels, loc="outside upper left", ncols=3)
+    figure.align_ylabels()
+
+
+def _draw_panel(axes, steps, panel: Panel, logged: set[str]) -> None:
+    scale = 100.0 if panel.percent else 1.0
+    if panel.band is not None and (band := panel.band(steps)) is not None:
+        label, x, low, high = band
+        axes.fill_between(
+            x, scale * low, scale * high, color=panel.lines[0].colour, alpha=0.13, linewidth=0, label=label
+        )
+    for line in panel.lines:
+        if line.series not in logged:
+            continue
+        x, values = _series(steps, line.series)
+        smoothed = smooth(values) if panel.smooth else values
+        if smoothed is not values:  # the series itself, pale, and its moving mean
+            axes.plot(x, scale * values, color=line.colour, alpha=0.22, linewidth=0.9)
+        steps_style = {"drawstyle": "steps-post"} if line.series == "reward_threshold" else {}
+        axes.plot(
+            x, scale * smoothed, line.style, color=line.colour, label=line.label or None, markersize=4, **steps_style
+        )
+    if panel.percent and panel.smooth:
+        axes.set_ylim(-3, 103)
+        axes.set_yticks(range(0, 101, 20))
+    elif panel.from_zero:
+        low, high = min(0.0, axes.get_ylim()[0]), axes.get_ylim()[1]
+        axes.set_ylim(low, max(high + 0.06 * (high - low), 1e-3))
+    axes.set_ylabel(panel.label)
 
 
 def draw_accuracy(figure, summary: dict[str, Any]) -> None:
     """Accuracy of every evaluation by task, with its interval."""
     evaluations = summary["evaluations"]
     tasks = list(evaluations[0]["tasks"])
-    figure.set_size_inches(_SIZE[0], max(2.6, 0.75 + (0.24 * len(evaluations) + 0.22) * len(tasks)))
+    figure.set_size_inches(6.0, max(2.6, 0.75 + (0.24 * len(evaluations) + 0.22) * len(tasks)))
     axes = figure.subplots()
     spread = 0.62 / len(evaluations)
     for index, evaluation in enumerate(evaluations):
@@ -163,11 +191,13 @@ def draw_accuracy(figure, summary: dict[str, Any]) -> None:
             axes.annotate(
                 f"{value:.1f}", (high, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9
             )
-    axes.set_yticks(range(len(tasks)), [_task_name(task) for task in tasks])
+    runs = sorted({evaluation["settings"]["num_samples"] for evaluation in evaluations})
+    measure = "greedy" if runs == [0] else f"Pass@1 over {'/'.join(map(str, runs))} runs"
+    axes.set_yticks(range(len(tasks)), ["all tasks" if task == "all" else task for task in tasks])
     axes.set_ylim(len(tasks) - 0.45, -0.55)
     axes.set_xlim(0, 108)
     axes.set_xticks(range(0, 101, 20))
-    axes.set_xlabel(f"accuracy (%), {_measure(evaluations)}")
+    axes.set_xlabel(f"accuracy (%), {measure}")
     axes.grid(axis="y", visible=False)
     # a row of the legend holds about 50 characters
     longest = max(len(evaluation["label"]) for evaluation in evaluations)
@@ -175,193 +205,106 @@ def draw_accuracy(figure, summary: dict[str, Any]) -> None:
     figure.legend(loc="outside upper left", ncols=columns, handletextpad=0.3)
 
 
-def _measure(evaluations: Sequence[dict[str, Any]]) -> str:
-    num_samples = {evaluation["settings"]["num_samples"] for evaluation in evaluations}
-    if num_samples == {0}:
-        return "greedy"
-    return f"Pass@1 over {'/'.join(map(str, sorted(num_samples)))} runs"
+def _between(label: str | None, low: str, high: str, smoothed: bool = False) -> Callable:
+    """The band between two series, where all steps that logged the first logged the second."""
+
+    def band(steps):
+        if not all(high in step for step in steps if low in step) or not any(low in step for step in steps):
+            return None
+        x, lower, upper = _series(steps, low, high)
+        return (label, x, smooth(lower), smooth(upper)) if smoothed else (label, x, lower, upper)
+
+    return band
 
 
-def _task_name(task: str) -> str:
-    return "all tasks" if task == "all" else task
+def _spread(steps):
+    """The band of a standard deviation around the mean reward, where it was logged."""
+    if not all("reward_std" in step for step in steps if "reward" in step):
+        return None
+    x, mean, deviation = _series(steps, "reward", "reward_std")
+    return "± 1 standard deviation", x, smooth(mean) - smooth(deviation), smooth(mean) + smooth(deviation)
 
 
-def _step_axis(axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_xlabel("optimizer step")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _percent_axis(axes, label: str) -> None:
-    axes.set_ylim(-3, 103)
-    axes.set_yticks(range(0, 101, 20))
-    axes.set_ylabel(label)
-
-
-def draw_reward(figure, steps) -> None:
-    """Mean reward, with the spread of the rewards where it was logged."""
-    axes = figure.subplots()
-    x, reward = _series(steps, "reward")
-    if all("reward_std" in step for step in steps if "reward" in step):
-        _, reward_std = _series(steps, "reward", "reward_std")[1:]
-        mean, spread = smooth(reward), smooth(reward_std)
-        axes.fill_between(
-            x, mean - spread, mean + spread, color=BLUE, alpha=0.12, linewidth=0, label="± 1 standard deviation"
-        )
-    _line(axes, x, reward, BLUE, "mean reward")
-    _step_axis(axes)
-    axes.set_ylabel("reward of a response")
-    figure.legend(loc="outside upper left", ncols=2)
-
-
-def draw_effective(figure, steps) -> None:
-    """Share of rows that teach something, with replay and without."""
-    axes = figure.subplots()
-    x, before, after = _series(steps, "effective_before", "effective_after")
-    axes.fill_between(x, 100 * smooth(before), 100 * smooth(after), color=BLUE, alpha=0.13, linewidth=0)
-    _line(axes, x, 100 * after, BLUE, "with replay")
-    _line(axes, x, 100 * before, ORANGE, "the same batches without replay", "--")
-    _percent_axis(axes, "effective rows (% of a batch)")
-    _step_axis(axes)
-    figure.legend(loc="outside upper left", ncols=2)
-
-
-def draw_dead_groups(figure, steps) -> None:
-    """Share of groups answered all right or all wrong."""
-    axes = figure.subplots()
-    x, dead = _series(steps, "dead_groups")
-    _line(axes, x, 100 * dead, ORANGE, "dead groups")
-    _percent_axis(axes, "dead groups (% of fresh groups)")
-    _step_axis(axes)
-
-
-def draw_buffer(figure, steps) -> None:
-    """Size of the buffer and age of what it holds."""
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    x, size = _series(steps, "buffer_size")
-    upper.plot(x, size, color=GREEN)
-    upper.set_ylim(0, max(1.0, size.max()) * 1.08)
-    upper.set_ylabel("samples held")
-    x, mean, largest = _series(steps, "buffer_age_mean", "buffer_age_max")
-    lower.plot(x, largest, "--", color=PURPLE, label="oldest")
-    lower.plot(x, mean, color=BLUE, label="mean")
-    lower.set_ylim(0, max(1.0, largest.max()) * 1.45)
-    lower.set_ylabel("age (steps)")
-    _step_axis(lower)
-    lower.legend(loc="upper right", ncols=2)
-    figure.align_ylabels()
-
-
-def draw_length(figure, steps) -> None:
-    """Length of completions."""
-    axes = figure.subplots()
-    x, mean = _series(steps, "length_mean")
-    if all("length_max" in step and "length_min" in step for step in steps if "length_mean" in step):
-        _, _, shortest, longest = _series(steps, "length_mean", "length_min", "length_max")
-        axes.fill_between(x, shortest, longest, color=GREEN, alpha=0.13, linewidth=0, label="shortest to longest")
-    _line(axes, x, mean, GREEN, "mean")
-    axes.set_ylim(bottom=0)
-    _step_axis(axes)
-    axes.set_ylabel("completion length (tokens)")
-    figure.legend(loc="outside upper left", ncols=2)
-
-
-def draw_hallucination(figure, steps) -> None:
-    """What the monitor's probes measured: shares of responses, the grounding gap, and the threshold, those there are."""
-    panels = {
-        "responses (%)": {
-            "hallucination_rate": (ORANGE, "o-", "claims not shown"),
-            "blind_phrase_rate": (PURPLE, "s--", "blind phrases"),
-            "object_error": (GREY, "^:", "wrong about an object"),
-        },
-        "gap (nats a token)": {"grounding_gap": (BLUE, "o-", "")},
-        "reward threshold": {"reward_threshold": (GREEN, "o-", "")},
-    }
-    logged = {name for step in steps for name in step}
-    panels = {label: lines for label, lines in panels.items() if logged & lines.keys()}
-    figure.set_size_inches(_SIZE[0], 1.2 + 1.7 * len(panels))
-    all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (label, lines) in zip(all_axes, panels.items(), strict=True):
-        scale = 100.0 if label.endswith("(%)") else 1.0
-        for name, (colour, style, legend) in lines.items():
-            if name in logged:
-                x, values = _series(steps, name)
-                drawn = "steps-post" if name == "reward_threshold" else "default"
-                axes.plot(x, scale * values, style, markersize=4, color=colour, drawstyle=drawn, label=legend)
-        low, high = axes.get_ylim()
-        low = min(0.0, low)
-        axes.set_ylim(low, max(high + 0.06 * (high - low), 1e-3))
-        axes.set_ylabel(label)
-    if "responses (%)" in panels:
-        figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
-    _step_axis(all_axes[-1])
-    figure.align_ylabels()
-
-
-def draw_loss(figure, steps) -> None:
-    """Training loss."""
-    axes = figure.subplots()
-    x, loss = _series(steps, "loss")
-    _line(axes, x, loss, GREY, "loss")
-    _step_axis(axes)
-    axes.set_ylabel("loss")
-
-
-@dataclass(frozen=True)
-class _TrainingPlot:
-    name: str
-    title: str
-    caption: str
-    needs: tuple[str, ...]
-    draw: Callable
-
-
-_ACCURACY_TEXT = (
-    "Accuracy by task",
-    "Points are the measured accuracy, bars the 95 % interval.",
-)
 _SMOOTHED = " With 30 or more logged steps: pale as logged, strong the moving mean."
-_TRAINING_PLOTS = (
-    _TrainingPlot("reward", "Reward", "Mean reward of the sampled responses." + _SMOOTHED, ("reward",), draw_reward),
-    _TrainingPlot(
-        "effective_rows",
+TRAINING_PLOTS = {
+    "reward": TrainingPlot(
+        "Reward",
+        "Mean reward of the sampled responses." + _SMOOTHED,
+        ["reward"],
+        [Panel("reward of a response", [Line("reward", BLUE, "mean reward")], band=_spread)],
+    ),
+    "effective_rows": TrainingPlot(
         "Effective rows",
         "Share of a batch whose rows have a non-zero advantage and therefore a gradient. The dashed line is what the "
         "freshly sampled rows alone would have given." + _SMOOTHED,
-        ("effective_before", "effective_after"),
-        draw_effective,
+        ["effective_before", "effective_after"],
+        [
+            Panel(
+                "effective rows (% of a batch)",
+                [
+                    Line("effective_after", BLUE, "with replay"),
+                    Line("effective_before", ORANGE, "the same batches without replay", "--"),
+                ],
+                percent=True,
+                band=_between(None, "effective_before", "effective_after", smoothed=True),
+            )
+        ],
     ),
-    _TrainingPlot(
-        "dead_groups",
+    "dead_groups": TrainingPlot(
         "Dead groups",
         "Share of freshly sampled groups whose responses are all right or all wrong, so that they teach nothing."
         + _SMOOTHED,
-        ("dead_groups",),
-        draw_dead_groups,
+        ["dead_groups"],
+        [Panel("dead groups (% of fresh groups)", [Line("dead_groups", ORANGE)], percent=True)],
     ),
-    _TrainingPlot(
-        "buffer",
+    "buffer": TrainingPlot(
         "Sample buffer",
         "Number of samples in the Selective Sample Buffer, and how many optimizer steps ago they were generated.",
-        ("buffer_size", "buffer_age_mean", "buffer_age_max"),
-        draw_buffer,
+        ["buffer_size", "buffer_age_mean", "buffer_age_max"],
+        [
+            Panel("samples held", [Line("buffer_size", GREEN)], smooth=False, from_zero=True),
+            Panel(
+                "age (steps)",
+                [Line("buffer_age_max", PURPLE, "age of the oldest", "--"), Line("buffer_age_mean", BLUE, "mean age")],
+                smooth=False,
+                from_zero=True,
+            ),
+        ],
     ),
-    _TrainingPlot(
-        "completion_length",
+    "completion_length": TrainingPlot(
         "Completion length",
         "Length of the sampled responses.",
-        ("length_mean",),
-        draw_length,
+        ["length_mean"],
+        [
+            Panel(
+                "completion length (tokens)",
+                [Line("length_mean", GREEN, "mean")],
+                band=_between("shortest to longest", "length_min", "length_max"),
+                from_zero=True,
+            )
+        ],
     ),
-    _TrainingPlot(
-        "hallucination",
+    "hallucination": TrainingPlot(
         "Hallucination during training",
         "Probes of the monitor on a fixed set of held-out rows: shares of responses that claim what the image does not "
         "show, say that they cannot see it, or are wrong about an object; how much more likely a response is with its own "
         "image than with another; and the threshold that the controller sets. What was not measured is absent.",
-        ("probe_responses",),
-        draw_hallucination,
+        ["probe_responses"],
+        [
+            Panel(
+                "responses (%)",
+                [
+                    Line("hallucination_rate", ORANGE, "claims not shown", "o-"),
+                    Line("blind_phrase_rate", PURPLE, "blind phrases", "s--"),
+                    Line("object_error", GREY, "wrong about an object", "^:"),
+                ],
+                percent=True,
+                smooth=False,
+                from_zero=True,
+            ),
+            Panel("gap (nats a token)", [Line("grounding_gap", BLUE, "", "o-")], smooth=False, from_zero=True),
+            Panel("reward threshold", [Line("reward_threshold", GREEN, "", "o-")], smooth=False, from_zero=True),
+        ],
     ),
-    _TrainingPlot("loss", "Loss", "Training loss." + _SMOOTHED, ("loss",), draw_loss),
-)
+    "loss": TrainingPlot("Loss", "Training loss." + _SMOOTHED, ["loss"], [Panel("loss", [Line("loss", GREY, "")])]),
+}

@@ -41,7 +41,7 @@ _OUTCOMES = {
 
 def render_report(summary: dict[str, Any], plots: Sequence[Plot], example_rows: dict[int, dict[str, Any]]) -> str:
     """
-    Write the page.
+    The page, as HTML without references to other files.
 
     Args:
         summary (`dict[str, Any]`):
@@ -50,9 +50,6 @@ def render_report(summary: dict[str, Any], plots: Sequence[Plot], example_rows: 
             Pictures, in order.
         example_rows (`dict[int, dict[str, Any]]`):
             Dataset rows of the summary's examples.
-
-    Returns:
-        `str`: HTML without references to other files.
     """
     environment = Environment(
         loader=PackageLoader("trl_r1v2", "evaluation"),
@@ -76,24 +73,13 @@ def render_report(summary: dict[str, Any], plots: Sequence[Plot], example_rows: 
 
 def figure(summary: dict[str, Any], style: str, *path: str | int) -> Markup:
     """
-    Return one figure of the summary as HTML that also carries its exact value and its place.
-
-    Args:
-        summary (`dict[str, Any]`):
-            Content of `summary.json`.
-        style (`str`):
-            `"percent"`, `"points"`, `"integer"`, `"number"` or `"seconds"`.
-        *path (`str` or `int`):
-            Keys and indices from the top of the summary.
-
-    Returns:
-        `Markup`: A `<data>` element, or a dash where the summary holds `None` or has no such entry.
+    The figure at `path` of the summary as HTML that also carries its exact value and its place, written in one of the
+    styles of `_CELLS`; a dash where the summary holds `None` or has no such entry.
     """
     value: Any = summary
     for key in path:
-        if value is None or (isinstance(value, dict) and key not in value):
-            return Markup('<span class="none">–</span>')
-        value = value[key]
+        absent = value is None or (isinstance(value, dict) and key not in value)
+        value = None if absent else value[key]
     if value is None:
         return Markup('<span class="none">–</span>')
     return Markup('<data value="{}" data-path="{}">{}</data>').format(
@@ -102,18 +88,7 @@ def figure(summary: dict[str, Any], style: str, *path: str | int) -> Markup:
 
 
 def describe_example(example: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    """
-    Return what the page shows of one example.
-
-    Args:
-        example (`dict[str, Any]`):
-            Entry of the summary's `examples`.
-        row (`dict[str, Any]`):
-            Its dataset row, images decoded.
-
-    Returns:
-        `dict[str, Any]`: `example`, `question`, `answer` (or `None`), `images` (`uri`, `width`, `height`, `small`).
-    """
+    """What the page shows of an entry of the summary's `examples`, whose dataset row is `row`."""
     images = row.get("images") or ([row["image"]] if row.get("image") is not None else [])
     return {
         "example": example,

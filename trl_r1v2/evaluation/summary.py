@@ -54,17 +54,8 @@ class ReportError(ValueError):
 
 def read_stages(run_dir: Path) -> list[dict[str, Any]]:
     """
-    Read the finished stages of a pipeline's folder, in the order of the pipeline.
-
-    Args:
-        run_dir (`Path`):
-            Output folder of `trl-r1v2 run`.
-
-    Returns:
-        `list[dict]`: `name`, `seed` (as in its recipe, or `None`), `command`, `seconds` and `output_dir` of each.
-
-    Raises:
-        ReportError: The folder is not one of a pipeline.
+    The finished stages in a folder of `trl-r1v2 run`, in order: `name`, `seed` (as in its recipe, or `None`), `command`,
+    `seconds` and `output_dir` of each.
     """
     owner_path = run_dir / "pipeline.json"
     if not owner_path.is_file():
@@ -83,19 +74,7 @@ def read_stages(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
-    """
-    Read the figures of one evaluation.
-
-    Args:
-        folder (`Path`):
-            Output folder of `trl-r1v2 evaluate`.
-
-    Returns:
-        `dict`: What `metrics.json` holds, and `folder`.
-
-    Raises:
-        ReportError: There are no metrics, or of another version.
-    """
+    """What `metrics.json` in a folder of `trl-r1v2 evaluate` holds, and `folder`."""
     path = folder / "metrics.json"
     if not path.is_file():
         raise ReportError(f"{folder} holds no metrics.json: run `trl-r1v2 evaluate` first, or correct `evaluations`.")
@@ -107,21 +86,12 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
 
 def read_training(folder: Path, name: str) -> dict[str, Any]:
     """
-    Read the log of one training run.
-
-    Args:
-        folder (`Path`):
-            Output folder of a trainer, with `trainer_state.json`.
-        name (`str`):
-            Name of the run in the report.
+    The log of one training run, `trainer_state.json` in its folder.
 
     Returns:
         `dict`: `name`, `folder`, `num_steps` (optimizer steps), `num_tokens` (of prompts and responses, where logged),
         `steps` (one dict for each logged step, with `step` and the names of `SERIES` that were logged), `means` (of each
         series over all logged steps) and `thirds` (of each over the first and last third).
-
-    Raises:
-        ReportError: There is no log.
     """
     path = folder / "trainer_state.json"
     if not path.is_file():
@@ -152,20 +122,12 @@ def _means(steps: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def compare(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """
-    Compare the first evaluation with the last, row by row.
-
-    Args:
-        evaluations (`Sequence[dict]`):
-            Evaluations in order.
-
-    Returns:
-        `dict` or `None`: task → mode → [`~trl_r1v2.evaluation.metrics.Difference`] as a dict. `None` when there are not
-        two evaluations of the same rows.
+    The first evaluation against the last, row by row: task → mode → [`~trl_r1v2.evaluation.metrics.Difference`] as a dict.
+    `None` when there are not two evaluations of the same rows.
     """
     if len(evaluations) < 2 or not same_rows(evaluations[0], evaluations[-1]):
         return None
-    first, last = (read_records(Path(evaluation["folder"]) / "records.parquet") for evaluation in
-                   (evaluations[0], evaluations[-1]))  # fmt: skip
+    first, last = (read_records(Path(e["folder"]) / "records.parquet") for e in (evaluations[0], evaluations[-1]))
     tasks = [ALL_TASKS, *(task for task in evaluations[0]["tasks"] if task != ALL_TASKS)]
     changes: dict[str, Any] = {}
     for task in tasks:
@@ -190,17 +152,8 @@ def choose_examples(
     first: Sequence[Record], last: Sequence[Record], num_examples: int, seed: int
 ) -> list[dict[str, Any]]:
     """
-    Choose rows to show with both greedy responses, spread over outcomes and tasks.
-
-    Args:
-        first (`Sequence[Record]`):
-            Records of the first evaluation.
-        last (`Sequence[Record]`):
-            Records of the last.
-        num_examples (`int`):
-            Rows for each outcome of `OUTCOMES`; fewer where there are fewer.
-        seed (`int`):
-            Seed of the choice among equals.
+    Choose rows to show with both greedy responses, spread over tasks: `num_examples` for each of `OUTCOMES`, fewer where
+    there are fewer.
 
     Returns:
         `list[dict]`: `row`, `outcome`, `task`, `before` and `after` (records as dicts).
@@ -219,15 +172,8 @@ def choose_examples(
             (rank, str(task), row) for task, members in by_task.items() for rank, row in enumerate(members)
         )
         for _, _, row in ranked[:num_examples]:
-            examples.append(
-                {
-                    "row": row,
-                    "outcome": outcome,
-                    "task": after[row].task,
-                    "before": asdict(before[row]),
-                    "after": asdict(after[row]),
-                }
-            )
+            shown = {"before": asdict(before[row]), "after": asdict(after[row])}
+            examples.append({"row": row, "outcome": outcome, "task": after[row].task, **shown})
     return examples
 
 
@@ -242,26 +188,19 @@ def build_summary(
     seed: int = 0,
 ) -> dict[str, Any]:
     """
-    Gather every figure that the report shows.
+    Gather every figure that the report shows, the content of `summary.json`.
 
     Args:
-        title (`str`):
-            Heading of the report.
-        notes (`Sequence[str]`):
-            Sentences for the reader, as written in the recipe.
-        stages (`Sequence[dict]`):
-            What [`read_stages`] returned; may be empty.
+        title (`str`), notes (`Sequence[str]`):
+            Heading of the report, and sentences for the reader.
+        stages (`Sequence[dict]`), training (`Sequence[dict]`):
+            What [`read_stages`] and [`read_training`] returned; may be empty.
         evaluations (`Sequence[dict]`):
             What [`read_evaluation`] returned, in order; the first is the base, the last the trained model.
-        training (`Sequence[dict]`):
-            What [`read_training`] returned.
         num_examples (`int`, *optional*, defaults to `3`):
             Examples for each outcome.
         seed (`int`, *optional*, defaults to `0`):
             Seed of their choice.
-
-    Returns:
-        `dict[str, Any]`: The content of `summary.json`.
 
     Raises:
         ReportError: There is no evaluation, or two have the same label.

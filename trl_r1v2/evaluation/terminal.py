@@ -5,15 +5,7 @@ from pathlib import Path
 
 
 def print_metrics(metrics: dict, folder: Path) -> None:
-    """
-    Print the figures as a table, one line a task, without cutting a figure where the terminal is narrow.
-
-    Args:
-        metrics (`dict`):
-            What `metrics.json` holds.
-        folder (`Path`):
-            Where it lies.
-    """
+    """Print what `metrics.json` holds, one line a task, without cutting a figure where the terminal is narrow."""
     from rich.console import Console
     from rich.table import Table
 

@@ -20,7 +20,7 @@ def check_plotting() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "the histograms need matplotlib: `pip install trl_r1v2[demo]`, or set `plots: false`"
+            "the plots need matplotlib: `pip install trl_r1v2[demo]`, or `plots: false` where there is that key"
         ) from error
 
 

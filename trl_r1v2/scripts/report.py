@@ -11,6 +11,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .recipe import refusals_of
+
 
 @dataclass
 class ReportArguments:
@@ -51,16 +53,13 @@ class ReportArguments:
 
 
 def main(report_args: ReportArguments):
-    from ..evaluation.plots import check_plotting, draw_plots
+    from ..evaluation.plots import draw_plots
     from ..evaluation.report import render_report
-    from ..evaluation.summary import ReportError
-    from .recipe import RecipeError
+    from ..sampling.histograms import check_plotting
 
     check_plotting()
-    try:
+    with refusals_of():
         summary = collect(report_args)
-    except ReportError as error:
-        raise RecipeError(str(error)) from error
     plots = draw_plots(summary)
     page = render_report(summary, plots, load_example_rows(summary))
     folder = Path(report_args.output_dir)
@@ -73,19 +72,7 @@ def main(report_args: ReportArguments):
 
 
 def collect(report_args: ReportArguments) -> dict:
-    """
-    Gather the figures of the run.
-
-    Args:
-        report_args ([`ReportArguments`]):
-            Which folders to read.
-
-    Returns:
-        `dict`: Content of `summary.json`.
-
-    Raises:
-        ReportError: Folders are missing or cannot be read.
-    """
+    """Gather the figures of the run from its folders."""
     from ..evaluation.summary import build_summary, read_evaluation, read_stages, read_training
 
     stages = read_stages(Path(report_args.run_dir)) if report_args.run_dir is not None else []

@@ -107,7 +107,8 @@ def main(run_args: RunArguments):
     except Stopped as stopped:
         print(f"Stopped by {stopped.args[0].name}; the same command goes on from there.", file=sys.stderr)
         raise SystemExit(128 + stopped.args[0]) from None
-    print(f"Done; the stages' output is in {folder}.")
+    reports = [f"{stage.output_dir}/report.html" for stage in stages if stage.command == "report"]
+    print(f"Done; the stages' output is in {', '.join([str(folder), *reports])}.")
 
 
 def run(stage: Stage, stages: list[Stage], title: str, previous_id: str | None, lock: int) -> str | None:
