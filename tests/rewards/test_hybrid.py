@@ -89,8 +89,9 @@ def test_weights_and_rows_where_nothing_applies():
         ({"when": "unverified"}, ["unknown"], [2.0, 1.0, -3.0, 1.0]),
         ({"when": "right"}, ["right", "right again"], [4.0, 1.0, 0.0, 0.0]),
         ({"min_score": 0.0}, ROWS, [4.0, 6.0, 0.0, 1.0]),
+        ({"min_score": -2.0}, ROWS, [4.0, 6.0, -2.0, 0.0]),
         ({"when": "right", "min_score": 0.0}, ["right", "right again"], [4.0, 1.0, 0.0, 1.0]),
-        ({"when": "right", "min_score": 2.0, "weight": 10.0}, ["right", "right again"], [22.0, 1.0, 0.0, 1.0]),
+        ({"when": "right", "min_score": 2.0, "weight": 10.0}, ["right", "right again"], [22.0, 1.0, 0.0, 21.0]),
     ],
 )
 def test_gates(options, asked, expected):
@@ -106,6 +107,24 @@ def test_gates(options, asked, expected):
     )
     assert call(reward) == expected
     assert theta.asked == [asked]
+
+
+def test_neither_a_low_score_nor_none_is_better_off_than_a_score_that_passes():
+    """Scores of a reward model may all be negative: 0 for what is below the threshold, or not scored, would win."""
+    theta, prompts = [-1.0, -3.0, -9.0, None, None, 2.0], ["P"] * 4 + ["Q"] * 2
+    reward = HybridReward(
+        {"theta": Component(Scripted("theta"), min_score=-4.0), "form": Scripted("form")}, rule="theta"
+    )
+    assert reward(completions=["a"] * 6, prompts=prompts, theta=theta, form=[0.5] * 6) == [
+        -0.5,
+        -2.5,
+        -3.5,
+        -3.5,
+        0.5,
+        2.5,
+    ]
+    messages = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}] for text in prompts]
+    assert reward(completions=["a"] * 6, prompts=messages, theta=theta, form=[0.5] * 6)[3:5] == [-3.5, 0.5]
 
 
 def test_a_gate_that_selects_no_row_does_not_call_the_component():
@@ -160,15 +179,15 @@ def test_every_component_is_logged_by_row_and_by_batch():
     half = 1 / (1 + math.exp(-2.0))
     assert log.columns == {
         "hybrid/accuracy": RULE,
-        "hybrid/theta": [pytest.approx(half), None, None, None],
+        "hybrid/theta": [pytest.approx(half), None, None, 0.5],
         "hybrid/theta_score": [2.0, None, None, -1.0],
         "hybrid/format": FORM,
     }
     assert log.metrics == {
         "hybrid/accuracy/applied": 0.75,
         "hybrid/accuracy/mean": pytest.approx(2 / 3),
-        "hybrid/theta/applied": 0.25,
-        "hybrid/theta/mean": pytest.approx(half),
+        "hybrid/theta/applied": 0.5,
+        "hybrid/theta/mean": pytest.approx((half + 0.5) / 2),
         "hybrid/format/applied": 0.75,
         "hybrid/format/mean": pytest.approx(2 / 3),
     }

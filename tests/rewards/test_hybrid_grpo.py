@@ -94,7 +94,7 @@ def test_the_sum_reaches_the_advantages(run, tmp_path):
         solution = [int(prompt[0]["content"].split()[1]) for prompt in rows["prompt"]]
         rules = rule(completions, solution)
         scores = [score if verdict is None else None for score, verdict in zip(theta(completions), rules, strict=True)]
-        thetas = [None if score is None or score < -4 else 1 / (1 + math.exp(-score / 4)) for score in scores]
+        thetas = [None if score is None else 1 / (1 + math.exp(-max(score, -4.0) / 4)) for score in scores]
         forms = form(completions)
         totals = [
             2.0 * (verdict or 0.0) + 0.5 * (value or 0.0) + kept

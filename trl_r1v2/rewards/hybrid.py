@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .answers import message_text
 from .calibration import Raw
 from .columns import reward_columns
 
@@ -34,8 +35,8 @@ class Component:
             Rows it is asked about: `"always"` (eq. 7), `"unverified"` (the rule returned `None`), or `"right"` (the
             rule returned more than 0). Ours.
         min_score (`float`, *optional*):
-            Scores below it, before calibration, do not count. Ours; R1V2 uses a threshold for MPO data (§4.4), not
-            here.
+            Scores below it, before calibration, are paid as the threshold itself, so that none of them is better off than
+            one that passes. Ours; R1V2 uses a threshold for MPO data (§4.4), not here.
         calibration (`Raw`, `Sigmoid`, `RunningZScore` or `RunningQuantile`, *optional*):
             Maps scores to the scale of the rules; the score itself by default.
     """
@@ -71,8 +72,10 @@ class HybridReward:
     r"""
     Weighted sum of named reward components; a reward function for any TRL trainer.
 
-    For row i, `r_i = Σ_c w_c · calibrate_c(score_c,i)` over the components that apply to the row: those that were
-    asked (gate), returned a value, and reached `min_score`. `None` if none does. Defaults give eq. 7.
+    For row i, `r_i = Σ_c w_c · calibrate_c(max(score_c,i, min_score_c))` over the components that apply to the row: those
+    that were asked (gate) and returned a score. `None` if none does. One that was asked and returned none adds 0, or the
+    least that it adds to a row of the same prompt if that is less: what cannot be scored must not be better off than what
+    was. Defaults give eq. 7.
 
     Each call logs, one value for each local row, the columns `{prefix}/{component}` (the value before its weight,
     `None` where it does not apply) and, where a calibration or a threshold changes it, `{prefix}/{component}_score`
@@ -141,7 +144,7 @@ class HybridReward:
 
         Args:
             component (`str`): Name of the component.
-            min_score (`float`, *optional*): Smallest score that counts, before calibration; `None`: every score.
+            min_score (`float`, *optional*): Least score that is paid, before calibration; `None`: every score as it is.
 
         Raises:
             `ValueError`: There is no such component, or the score is not finite.
@@ -180,14 +183,15 @@ class HybridReward:
         num_rows = len(completions)
         scores: dict[str, list[float | None]] = {}
         values: dict[str, list[float | None]] = {}
+        asked: dict[str, list[int]] = {}
         for key in sorted(self.components, key=lambda key: self.components[key].when != "always"):
             component = self.components[key]
-            rows = self._rows(component, scores, num_rows)
-            scores[key] = self._score(key, component, rows, num_rows, columns, extras)
+            asked[key] = self._rows(component, scores, num_rows)
+            scores[key] = self._score(key, component, asked[key], num_rows, columns, extras)
             values[key] = self._value(component, scores[key])
         self._log(scores, values, log_extra, log_metric)
         self._publish(trainer_state)
-        return [self._sum(values, row) for row in range(num_rows)]
+        return self._sums(values, asked, [_text_of(prompt) for prompt in prompts or [""] * num_rows])
 
     def _rows(self, component: Component, scores: dict, num_rows: int) -> list[int]:
         if component.when == "always":
@@ -236,20 +240,22 @@ class HybridReward:
     def _value(self, component: Component, scores: list[float | None]) -> list[float | None]:
         present = [score for score in scores if score is not None]
         observed = _over_ranks(present) if component.calibration.moving and self.update_calibration else []
+        if component.min_score is not None:
+            present = [max(score, component.min_score) for score in present]
         calibrated = iter(component.calibration.calibrate(present, observed))
-        values = [None if score is None else next(calibrated) for score in scores]
-        if component.min_score is None:
-            return values
-        return [
-            None if score is None or score < component.min_score else value
-            for score, value in zip(scores, values, strict=True)
-        ]
+        return [None if score is None else next(calibrated) for score in scores]
 
-    def _sum(self, values: dict, row: int) -> float | None:
-        parts = [
-            self.components[key].weight * column[row] for key, column in values.items() if column[row] is not None
-        ]
-        return sum(parts) if parts else None
+    def _sums(self, values: dict, asked: dict, groups: list[str]) -> list[float | None]:
+        sums = [0.0] * len(groups)
+        for key, column in values.items():
+            added = {row: self.components[key].weight * column[row] for row in asked[key] if column[row] is not None}
+            least: dict[str, float] = {}
+            for row, value in added.items():
+                least[groups[row]] = min(least.get(groups[row], 0.0), value)
+            for row in asked[key]:
+                sums[row] += added.get(row, least.get(groups[row], 0.0))
+        applies = [any(column[row] is not None for column in values.values()) for row in range(len(groups))]
+        return [total if applied else None for total, applied in zip(sums, applies, strict=True)]
 
     def _log(self, scores: dict, values: dict, log_extra, log_metric):
         for key, component in self.components.items():
@@ -318,6 +324,11 @@ class HybridReward:
 
 def _is_finite(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _text_of(prompt) -> str:
+    """The text of a prompt, by which rows of one group are known."""
+    return prompt if isinstance(prompt, str) else " ".join(message_text(message.get("content")) for message in prompt)
 
 
 def _column_logger(log_extra, label: str, rows: list[int], num_rows: int, logged: set[str]):
