@@ -7,9 +7,9 @@ import textwrap
 import pytest
 
 from trl_r1v2.rewards import CodeReward, Sandbox
-from trl_r1v2.rewards.code_sandbox import last_python_block
-from trl_r1v2.rewards.code_tests import free_names
-from trl_r1v2.rewards.sandbox import SandboxError
+from trl_r1v2.rewards.code.reward import last_python_block
+from trl_r1v2.rewards.code.row_tests import free_names
+from trl_r1v2.rewards.code.sandbox import SandboxError
 
 
 needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")

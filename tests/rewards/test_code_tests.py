@@ -8,7 +8,7 @@ import textwrap
 import pytest
 
 from trl_r1v2.rewards import CodeReward, Sandbox
-from trl_r1v2.rewards.code_tests import names_of_solution, row_tests
+from trl_r1v2.rewards.code.row_tests import names_of_solution, row_tests
 
 
 needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")

@@ -49,7 +49,7 @@ def test_a_repeated_fragment_does_not_stall_the_run():
     """The rules run in the trainer's process, over whatever the policy repeats up to its length limit."""
     script = r"""
 from trl_r1v2.rewards import LanguageConsistencyReward, StepCompletenessReward, ThinkAnswerConsistencyReward
-from trl_r1v2.rewards.code_sandbox import last_python_block
+from trl_r1v2.rewards.code.reward import last_python_block
 
 rewards = [StepCompletenessReward(), LanguageConsistencyReward(), ThinkAnswerConsistencyReward()]
 for fragment in ("\n", " ", "\\[ ", "\\(", "$$x ", "1,111", "1 /", "a+", "\\frac{", "1.", "```", "step ", "**", "<a"):

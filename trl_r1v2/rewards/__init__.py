@@ -12,7 +12,7 @@ import importlib
 _PUBLIC_NAMES = {
     "AccuracyReward": "rules",
     "AsyncRewardModelReward": "reward_http",
-    "CodeReward": "code_sandbox",
+    "CodeReward": "code.reward",
     "Component": "hybrid",
     "CosineLengthReward": "rules_text",
     "FormatReward": "rules",
@@ -24,7 +24,7 @@ _PUBLIC_NAMES = {
     "RewardModelReward": "reward_model",
     "RunningQuantile": "calibration",
     "RunningZScore": "calibration",
-    "Sandbox": "code_sandbox",
+    "Sandbox": "code.reward",
     "Sigmoid": "calibration",
     "StepCompletenessReward": "rules_text",
     "ThinkAnswerConsistencyReward": "rules_text",

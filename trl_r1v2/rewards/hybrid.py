@@ -4,7 +4,7 @@ The hybrid reward of R1V2: `r = r_rule + r_θ + r_format` (eq. 7), as one TRL re
 
 Scope: named components with weights, gates and calibrations; logging of every component by row and by batch; state.
 The unweighted sum is the paper's, gates and calibrations are ours. Does not cover: the components (`rules.py`,
-`rules_text.py`, `reward_model.py`, `code_sandbox.py`), reading them from a recipe (`hybrid_config.py`).
+`rules_text.py`, `reward_model.py`, `code/reward.py`), reading them from a recipe (`hybrid_config.py`).
 """
 
 import inspect

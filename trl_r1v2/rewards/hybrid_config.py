@@ -61,7 +61,7 @@ def _soft_overlong(max_completion_len: int, soft_punish_cache: int):
 
 
 def _code(**options):
-    from .code_sandbox import CodeReward
+    from .code.reward import CodeReward
 
     return _call(CodeReward, options, "code")
 

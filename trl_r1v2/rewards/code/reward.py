@@ -5,7 +5,7 @@ Reward for generated Python: the share of tests it passes, in a sandbox.
 Scope: the last ```` ```python ```` block of the answer, against programs' input and output or against test code. No
 code of the solution runs where a verdict is made: expected outputs never enter its sandbox; test code runs in a second
 sandbox, reaches the solution by calls that carry plain data, and gives its verdicts on a channel the solution does not
-have. Does not cover: the form of tests (`code_tests.py`), other languages, third-party packages, performance of the
+have. Does not cover: the form of tests (`row_tests.py`), other languages, third-party packages, performance of the
 code.
 """
 
@@ -19,11 +19,13 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from .answers import completion_text, split_reasoning
-from .code_tests import RowTests, row_tests
+from ..answers import completion_text, split_reasoning
+from .row_tests import RowTests, row_tests
 from .sandbox import Sandbox, SandboxError
 
 
+_NUMBER_RE = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_DECIMAL_RE = re.compile(r"[+-]?\d*\.\d+(?:[eE][+-]?\d+)?", re.ASCII)
 _OPENING_RE = re.compile(r"[ \t]*```(?:python3?|py)[ \t]*", re.IGNORECASE)
 
 
@@ -43,12 +45,27 @@ def last_python_block(text: str) -> str | None:
 
 
 def same_output(given: str, wanted: str) -> bool:
-    """Equal up to white space at line ends and at the end of the text."""
+    """
+    Equal up to white space at line ends and at the end of the text; a decimal number that is wanted, up to 1e-6, absolute or
+    relative.
+    """
+    lines, wanted_lines = ([line.rstrip() for line in text.rstrip().splitlines()] for text in (given, wanted))
+    return len(lines) == len(wanted_lines) and all(map(_same_line, lines, wanted_lines))
 
-    def lines(text: str) -> list[str]:
-        return [line.rstrip() for line in text.rstrip().splitlines()]
 
-    return lines(given) == lines(wanted)
+def _same_line(given: str, wanted: str) -> bool:
+    if given == wanted:
+        return True
+    words, wanted_words = given.split(), wanted.split()
+    return len(words) == len(wanted_words) and all(
+        word == want
+        or (
+            _DECIMAL_RE.fullmatch(want)
+            and _NUMBER_RE.fullmatch(word)
+            and math.isclose(float(word), float(want), rel_tol=1e-6, abs_tol=1e-6)
+        )
+        for word, want in zip(words, wanted_words, strict=True)
+    )
 
 
 class CodeReward:
@@ -56,10 +73,13 @@ class CodeReward:
     Reward function: tests passed by the generated program, each completion in sandboxes of its own.
 
     The column of tests holds, for each row (or as JSON text):
-    - `{"inputs": [str, …], "outputs": [str, …]}`: a program; each input goes to its standard input, and its output
-      must match up to trailing white space;
-    - `{"inputs": [[…], …], "outputs": […], "fn_name": str}`: a function; each list is its arguments, and the result
-      must equal the output, where a tuple counts as a list;
+    - `{"inputs": [str, …], "outputs": [str, …]}`: a program; each input (a text, or a list of lines) goes to its standard
+      input, and its output must match up to trailing white space, decimal numbers to 1e-6;
+    - `{"inputs": [[…], …], "outputs": […], "fn_name": str}`: a function, or a method of the solution's `class Solution`;
+      each list (or text, one a line) is its arguments, and the result must equal the output or the one that the output
+      lists (APPS, TACO), where a tuple counts as a list and floats count to 1e-6;
+    - `[{"input": str, "output": str, "testtype": "stdin" | "functional"}, …]` (LiveCodeBench): the same, the function's
+      name in a column `entry_point`;
     - `[str, …]` or `str`: test code, one verdict a string (MBPP's `test_list`, assert statements, unittest-free). With
       a column `entry_point` and a function `check` in the code,
       `check(entry_point)` is called (HumanEval).
@@ -189,7 +209,7 @@ class CodeReward:
             if seconds <= 0 or (self.scoring == "all" and False in passed):
                 passed.append(False)
                 continue
-            run = self.sandbox.run_program(solution, given, seconds)
+            run = self.sandbox.run_program(solution, given, seconds, 2 * len(wanted.encode()))
             stopped.add(run.stopped)
             passed.append(run.returncode == 0 and same_output(run.stdout.decode("utf-8", "replace"), wanted))
         return passed, stopped

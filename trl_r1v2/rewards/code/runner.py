@@ -1,6 +1,6 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-The program that runs inside a sandbox of [`~trl_r1v2.rewards.sandbox.Sandbox`]; standard library only.
+The program that runs inside a sandbox of [`~trl_r1v2.rewards.code.sandbox.Sandbox`]; standard library only.
 
 Scope: hands out a descriptor of `/tmp`, sets its own resource limits, then, by its first argument: `program` runs a solution on its standard input;
 `serve` runs a solution and answers calls to what it defines; `test` runs test code whose free names are proxies of
@@ -16,6 +16,7 @@ import collections
 import collections.abc
 import importlib
 import json
+import math
 import os
 import resource
 import site
@@ -125,6 +126,17 @@ def as_lists(value):
     return value
 
 
+def is_close(result, wanted):
+    """Equal, floats to six digits, also inside of lists and dicts."""
+    if isinstance(wanted, float) and isinstance(result, (int, float)) and not isinstance(result, bool):
+        return math.isclose(result, wanted, rel_tol=1e-6, abs_tol=1e-6) or result == wanted
+    if isinstance(wanted, list) and isinstance(result, list):
+        return len(result) == len(wanted) and all(map(is_close, result, wanted))
+    if isinstance(wanted, dict) and isinstance(result, dict):
+        return result.keys() == wanted.keys() and all(is_close(result[key], wanted[key]) for key in wanted)
+    return result == wanted
+
+
 def private_streams():
     """This process's standard input and output under new descriptors; the old ones lead nowhere."""
     streams = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -155,7 +167,11 @@ def serve():
         return indices[id(value)]
 
     def resolve(of):
-        return namespace[of] if isinstance(of, str) else objects[of]
+        if not isinstance(of, str):
+            return objects[of]
+        if of not in namespace and of != "Solution" and "Solution" in namespace:  # LeetCode's form
+            return getattr(namespace["Solution"](), of)
+        return namespace[of]
 
     def answer(request):
         target = resolve(request["of"])
@@ -267,7 +283,7 @@ def run_test(test, channel, names):
         exec(compile(test, "test", "exec"), namespace)
         return
     result = eval(test["call"], namespace)(*channel.decode(test["args"]))
-    assert as_lists(result) == as_lists(channel.decode(test["wanted"]))
+    assert any(is_close(as_lists(result), as_lists(wanted)) for wanted in channel.decode(test["wanted"]))
 
 
 def test(reading: int, writing: int):
@@ -297,6 +313,7 @@ def main():
     hand_out_tmp(int(supervisor))
     limit(json.loads(limits))
     sys.argv = ["solution.py"]
+    sys.set_int_max_str_digits(0)  # time and memory have bounds of their own
     site.setquit()  # `exit`, `quit` and `help`, which Python defines unless it is started with -S
     site.sethelper()
     if mode == "program":

@@ -3,22 +3,23 @@
 Tests of a dataset row, checked and brought into one form.
 
 Scope: input and output of programs, calls with their results, test code; which names tests take from the solution.
-Does not cover: running them (`code_sandbox.py`).
+Does not cover: running them (`code/reward.py`).
 """
 
 import ast
 import builtins
 import contextlib
+import functools
 import json
 from dataclasses import dataclass
 
-from .sandbox_runner import encode
+from .runner import encode
 
 
 _EXPECTED = (
     'a test or a list of tests as code (`"assert f(1) == 2"`), or a dict (also as JSON text) with lists of equal length '
-    "under `inputs` and `outputs`: texts for a program; with the name of a function under `fn_name`, lists of "
-    "arguments and their results"
+    "under `inputs` and `outputs`: texts, or lists of lines, for a program; with the name of a function under "
+    "`fn_name`, lists of arguments, or a text with one a line, and their results; or a list of dicts with `input` and `output`"
 )
 
 
@@ -90,6 +91,14 @@ def names_of_solution(sources: list[str]) -> set[str]:
     return common if len(common) == 1 else set()
 
 
+def _integer(digits: str) -> int:
+    """An integer of any length; Python's own reading stops at 4,300 digits."""
+    if len(digits) <= 4000:
+        return int(digits)
+    sign = -1 if digits.startswith("-") else 1
+    return sign * (abs(_integer(digits[:-4000])) * 10**4000 + int(digits[-4000:]))
+
+
 def row_tests(stored, entry_point: str | None, place: str) -> RowTests | None:
     """
     Tests as stored in a dataset, or `None` if there are none. `place` names them in errors.
@@ -99,7 +108,9 @@ def row_tests(stored, entry_point: str | None, place: str) -> RowTests | None:
     """
     if isinstance(stored, str) and stored.lstrip().startswith(("{", "[")):
         with contextlib.suppress(json.JSONDecodeError):  # test code may begin with a bracket too
-            stored = json.loads(stored)
+            stored = json.loads(stored, parse_int=_integer)
+    if isinstance(stored, (list, tuple)) and stored and all(isinstance(case, dict) for case in stored):
+        stored = _of_cases(stored, entry_point, place)  # LiveCodeBench
     if stored is None or (isinstance(stored, (str, list, tuple, dict)) and not stored):
         return None
     if isinstance(stored, dict):
@@ -120,6 +131,17 @@ def row_tests(stored, entry_point: str | None, place: str) -> RowTests | None:
     return RowTests([], [], list(sources), sorted(names))
 
 
+def _of_cases(cases, entry_point: str | None, place: str) -> dict:
+    """`[{"input", "output", "testtype"}, …]` as lists of inputs and outputs."""
+    if not all({"input", "output"} <= set(case) for case in cases):
+        raise ValueError(_wrong(cases, place))
+    columns = {name + "s": [case[name] for case in cases] for name in ("input", "output")}
+    is_call = any(case.get("testtype") == "functional" for case in cases)
+    if is_call and not isinstance(entry_point, str):
+        raise ValueError(f"{place} calls a function; its name must stand in the column `entry_point`.")
+    return {**columns, "fn_name": entry_point} if is_call else columns
+
+
 def _pairs(stored: dict, place: str) -> RowTests | None:
     inputs, outputs, call = stored.get("inputs"), stored.get("outputs"), stored.get("fn_name")
     if not inputs and not outputs and {"inputs", "outputs"} <= set(stored):
@@ -128,20 +150,40 @@ def _pairs(stored: dict, place: str) -> RowTests | None:
     if not lists or not (call is None or isinstance(call, str)):
         raise ValueError(_wrong(stored, place))
     if not call:
-        if not all(isinstance(text, str) for text in (*inputs, *outputs)):
+        texts = [_lines(text) for text in (*inputs, *outputs)]
+        if None in texts:
             raise ValueError(_wrong(stored, place))
-        return RowTests(list(inputs), list(outputs), [], [])
-    if not all(isinstance(arguments, (list, tuple)) for arguments in inputs):
-        raise ValueError(_wrong(stored, place))
+        return RowTests(texts[: len(inputs)], texts[len(inputs) :], [], [])
 
     def refuse(value):
         raise ValueError(f"{place} holds a {type(value).__name__}; arguments and results must be plain data.")
 
-    tests = [
-        {"call": call, "args": encode(list(arguments), refuse), "wanted": encode(wanted, refuse)}
-        for arguments, wanted in zip(inputs, outputs, strict=True)
-    ]
+    tests = []
+    for arguments, wanted in zip(inputs, outputs, strict=True):
+        if isinstance(arguments, str):  # an argument a line, as text
+            arguments = [_value(line) for line in arguments.splitlines()]
+            wanted = _value(wanted)
+        if not isinstance(arguments, (list, tuple)):
+            raise ValueError(_wrong(stored, place))
+        # APPS and TACO put the result into a list of its own
+        results = [wanted, *wanted] if isinstance(wanted, (list, tuple)) and len(wanted) == 1 else [wanted]
+        tests.append({"call": call, "args": encode(list(arguments), refuse), "wanted": encode(results, refuse)})
     return RowTests([], [], tests, sorted(_names(call)[0]))
+
+
+def _lines(text) -> str | None:
+    """Text of a program's input or output, which APPS also gives as a list of lines."""
+    if isinstance(text, (list, tuple)) and all(isinstance(line, str) for line in text):
+        return "\n".join(text)
+    return text if isinstance(text, str) else None
+
+
+def _value(text):
+    """What a text holds as JSON or as a Python literal; else the text."""
+    for read in (functools.partial(json.loads, parse_int=_integer), ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError):
+            return read(text)
+    return text
 
 
 def _wrong(stored, place: str) -> str:

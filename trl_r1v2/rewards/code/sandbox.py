@@ -4,8 +4,8 @@ Running untrusted Python in bubblewrap.
 
 Scope: one process tree in namespaces of its own (user, pid, network, mounts, ipc, uts), with a read-only system, a
 small private `/tmp`, no home, no `/etc`, no capabilities, resource limits, a cap on its output and its files, and a
-deadline at which the whole tree is killed. Does not cover: what the code should compute (`code_sandbox.py`); which
-interpreter (`sandbox_python.py`); side channels; kernel bugs, against which only a virtual machine helps.
+deadline at which the whole tree is killed. Does not cover: what the code should compute (`code/reward.py`); which
+interpreter (`interpreter.py`); side channels; kernel bugs, against which only a virtual machine helps.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .sandbox_python import default_python, interpreter_paths
-from .sandbox_seccomp import seccomp_program
+from .interpreter import default_python, interpreter_paths
+from .seccomp import seccomp_program
 
 
-_RUNNER = Path(__file__).with_name("sandbox_runner.py")
+_RUNNER = Path(__file__).with_name("runner.py")
 _NOBODY = 65534
 _END_SECONDS = 10.0
 _COUNT_SECONDS = 0.02
@@ -240,7 +240,7 @@ class Sandbox:
 
         Args:
             mode (`str`):
-                `"program"`, `"serve"` or `"test"`; see `sandbox_runner.py`.
+                `"program"`, `"serve"` or `"test"`; see `runner.py`.
             files (`dict[str, str]`):
                 Texts to place read-only in `/code`, by file name.
             stdin (`int` or file):
@@ -319,12 +319,16 @@ class Sandbox:
             )
         return os.pidfd_open(json.loads(text)["child-pid"])
 
-    def run_program(self, source: str, stdin: str = "", seconds: float = 10.0) -> Run:
-        """Run a Python program on a standard input, for at most `seconds` of wall-clock time."""
+    def run_program(self, source: str, stdin: str = "", seconds: float = 10.0, output_bytes: int = 0) -> Run:
+        """
+        Run a Python program on a standard input, for at most `seconds` of wall-clock time; it may write `output_bytes` even
+        if that is more than the sandbox's cap.
+        """
         with contextlib.ExitStack() as stack:
             process = self.start(
                 "program", {"solution.py": source}, _memory_file(stdin.encode("utf-8", "replace"), stack)
             )
+        process.output_bytes = max(process.output_bytes, output_bytes)
         return process.finish(time.monotonic() + seconds)
 
     def _check(self):
