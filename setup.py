@@ -8,7 +8,6 @@ from setuptools import find_packages, setup
 extras = {
     "demo": ["mlxtend>=0.23,<0.25", "matplotlib>=3.9"],
     "peft": ["peft>=0.17"],
-    "evaluate": ["evaluate>=0.4.5"],
     "deepspeed": ["deepspeed>=0.18.6"],
     "serving": ["openai>=2", "httpx>=0.27", "tenacity>=9", "fastapi>=0.115", "uvicorn>=0.30"],
     "vllm": ["vllm>=0.22,<=0.31"],
@@ -16,7 +15,6 @@ extras = {
     "test": [
         "pytest>=8.3",
         "pytest-timeout>=2.3",
-        "evaluate>=0.4.5",
         "hypothesis>=6.110",
         "openai>=2",
         "httpx>=0.27",

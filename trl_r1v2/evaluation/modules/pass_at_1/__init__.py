@@ -1,2 +1,0 @@
-# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""A folder of its own, as `evaluate.load` wants it."""
