@@ -5,8 +5,8 @@ Step time and peak memory on image pairs: `DPOTrainer` with the three MPO losses
     python -m benchmarks.mpo.step_time
 
 Both minimize the same loss here (no reward shift, token mean), which the runs check, so that what differs is how often
-an image is encoded and processed. Every run is a process of its own, stock and ours in turn with the same seed, and the
-ratio is taken pair by pair, which cancels drifts of the machine's speed. The floating-point operations of a step (matrix
+a prompt and its images pass the models (`share_prompts`). Every run is a process of its own, stock and ours in turn with
+the same seed, and the ratio is taken pair by pair, which cancels drifts of the machine's speed. The floating-point operations of a step (matrix
 products and convolutions, as `FlopCounterMode` counts them) are exact where a busy machine blurs its clocks. An image
 has 12 tiles and a thumbnail, as InternVL cuts a large one; with fewer tiles the text weighs more and the gain is smaller
 (`--grid`). Models and images are made on the spot; times do not depend on their content. Data loading is not in the step.
@@ -174,7 +174,11 @@ def run(arguments) -> dict:
         model.model.vision_tower.embeddings.patch_embeddings.register_forward_pre_hook(count)
     trainer_class, config_class, settings = {
         "stock": (DPOTrainer, DPOConfig, {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1]}),
-        "ours": (MPOTrainer, MPOConfig, {"reward_shift": "zero", "generation_loss_type": "token"}),
+        "ours": (
+            MPOTrainer,
+            MPOConfig,
+            {"reward_shift": "zero", "generation_loss_type": "token", "share_prompts": True},
+        ),
     }[arguments.trainer]
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_class(

@@ -42,8 +42,8 @@ OTHERS = [f"reward-{data}" for data in ("mixed", "half")] + [
     f"{algorithm}-{data}-{variant}"
     for algorithm in ("grpo", "mpo", "reward")
     for data in ("mixed", "half")
-    for variant in ("frozen", "qwen", "lora")
-    if (algorithm, variant) != ("reward", "lora")
+    for variant in ("frozen", "qwen", "lora", "shared")
+    if (algorithm, variant) not in (("reward", "lora"), ("reward", "shared"))
 ]
 LORA = {"r": 2, "target_modules": r".*language_model.*\.(q_proj|v_proj)", "modules_to_save": ["multi_modal_projector"]}
 
@@ -86,7 +86,7 @@ def rewards_of(completions, is_dead, **kwargs):
     return [0.0 if dead else float(index % GROUP) for index, dead in enumerate(is_dead)]
 
 
-def grpo(folder: Path, model: str, data: str, **options):
+def grpo(folder: Path, model: str, data: str, share_prompts: bool = False, **options):
     """Three generations of four groups, every second of them dead. The second and third replay."""
     rows = [
         {
@@ -110,6 +110,7 @@ def grpo(folder: Path, model: str, data: str, **options):
         learning_rate=0.05,
         max_grad_norm=1e9,  # DeepSpeed takes 0 for 1
         ssb_max_uses=1,
+        share_prompts=share_prompts,
     )
     return FixedCompletions(
         model,
@@ -134,12 +135,11 @@ def of_pairs(folder: Path, **changes) -> dict:
     )
 
 
-def mpo(folder: Path, model: str, data: str, **options):
+def mpo(folder: Path, model: str, data: str, share_prompts: bool = False, **options):
     rows = pairs(layout("mpo", data, 12))
     if data == "text":
         rows = rows.remove_columns("images")
-    share = {} if "internvl" in model else {"share_pair_images": False}
-    args = MPOConfig(**of_pairs(folder, beta=0.5, learning_rate=1e-2, **share))
+    args = MPOConfig(**of_pairs(folder, beta=0.5, learning_rate=1e-2, share_prompts=share_prompts))
     processor = AutoProcessor.from_pretrained(model)
     return MPOTrainer(model, args=args, train_dataset=rows, processing_class=processor, **options)
 
@@ -159,6 +159,8 @@ def run(name: str, folder: Path, models: str) -> dict[str, torch.Tensor]:
         options["peft_config"] = LoraConfig(**LORA, lora_dropout=0.0)
     if algorithm == "reward" and variant == "frozen":
         options["trainable"] = "llm+adapter"
+    if variant == "shared":
+        options["share_prompts"] = True
     set_seed(3)  # of fresh LoRA weights
     trainer = {"grpo": grpo, "mpo": mpo, "reward": reward}[algorithm](folder, model, data, **options)
     if variant == "frozen" and algorithm != "reward":

@@ -34,8 +34,8 @@ class MPOConfig(DPOConfig):
             Weight of the past with `reward_shift="ema"`.
         generation_loss_type (`str`, *optional*, defaults to `"sequence"`):
             `"sequence"` (eq. 5) or `"token"`.
-        share_pair_images (`bool`, *optional*, defaults to `True`):
-            Whether chosen and rejected response share the encoding of their prompt's images.
+        share_prompts (`bool`, *optional*, defaults to `False`):
+            Whether a prompt and its images pass policy and reference once for both responses.
         label_smoothing (`float`, *optional*, defaults to `0.0`):
             Label smoothing of the preference loss.
 
@@ -76,11 +76,11 @@ class MPOConfig(DPOConfig):
             "choices": ["sequence", "token"],
         },
     )
-    share_pair_images: bool = field(
-        default=True,
+    share_prompts: bool = field(
+        default=False,
         metadata={
-            "help": "Encode the images of a prompt once for its chosen and rejected response, and once for policy and "
-            "reference where the vision tower is frozen. Native InternVL models; no effect on text-only data."
+            "help": "Whether a prompt and its images pass policy and reference once for its chosen and rejected response "
+            "(ours). Losses are the same to rounding."
         },
     )
     label_smoothing: float = field(

@@ -2,14 +2,14 @@
 """
 Mixed Preference Optimization: the wiring.
 
-The losses are `losses.py`, the reward shift is `reward_shift.py`, images are `image_sharing.py` and `collator.py`. Does
+The losses are `losses.py`, the reward shift is `reward_shift.py`, batches are `collator.py`. Does
 not cover where the pairs come from (`pairs.py`).
 """
 
 import copy
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl.trainer.utils import get_config_model_id, hash_module
 
 from ..patches.dpo import DPOTrainer
+from ..prompt_sharing.trainers import SharedPromptsDPOMixin
 from .collator import TRUNCATED, MPODataCollator, MPOVisionDataCollator
-from .image_sharing import PairImageSharing
 from .losses import MPOWeights, PairLogps, mpo_losses
 from .mpo_config import MPOConfig
 from .reward_shift import RewardShift, load_reward_shift, save_reward_shift
@@ -38,7 +38,7 @@ def _has_images(dataset) -> bool:
     return "image" in row or "images" in row
 
 
-class MPOTrainer(DPOTrainer):
+class MPOTrainer(SharedPromptsDPOMixin, DPOTrainer):
     """
     Trainer for Mixed Preference Optimization (MPO).
 
@@ -47,17 +47,17 @@ class MPOTrainer(DPOTrainer):
     R1V2](https://huggingface.co/papers/2504.16656): a weighted sum of a preference loss, a quality loss with a reward
     shift δ, and a generation loss (eqs. 2-5).
 
-    The changes w.r.t. [`~trl.DPOTrainer`]: the loss; images are encoded once per pair; reference log-probabilities can
-    be precomputed for data with images; δ is saved with checkpoints, and weights so that they can be read back; the
-    collators say what they truncated. The forward passes, the MoE auxiliary loss and DPO's metrics are inherited. With
-    `preference_weight=1, quality_weight=0, generation_weight=0, share_pair_images=False` the losses and parameters are
+    The changes w.r.t. [`~trl.DPOTrainer`]: the loss; a prompt and its images may pass once per pair (`share_prompts`);
+    reference log-probabilities can be precomputed for data with images; δ is saved with checkpoints, and weights so that
+    they can be read back; the collators say what they truncated. The forward passes, the MoE auxiliary loss and DPO's
+    metrics are inherited. With `preference_weight=1, quality_weight=0, generation_weight=0` the losses and parameters are
     those of [`~trl.DPOTrainer`] to the bit.
 
     Takes the arguments of [`~trl.DPOTrainer`], with an [`MPOConfig`] as `args`.
 
     Raises:
         TypeError: If `args` is not an [`MPOConfig`].
-        ValueError: If images are to be shared on a model that does not allow it; the message says why.
+        ValueError: If prompts are to be shared on a model that does not allow it; the message says why.
     """
 
     _tag_names = ["trl", "mpo"]
@@ -93,7 +93,6 @@ class MPOTrainer(DPOTrainer):
             args.precompute_ref_log_probs = False
             # Hashed here, before the reference is sharded.
             ref_model_hash = None if ref_model is None else hash_module(ref_model)
-        self._image_sharing: PairImageSharing | None = None
         self.reward_shift = RewardShift(args.reward_shift, args.reward_shift_decay, args.beta)
         self._loss_weights = MPOWeights(args.preference_weight, args.quality_weight, args.generation_weight)
         super().__init__(model, ref_model, args, data_collator, train_dataset, *other_args, **kwargs)
@@ -106,8 +105,6 @@ class MPOTrainer(DPOTrainer):
         self.loss_types, self.loss_weights = [], []
         if data_collator is None:
             self.data_collator = self._make_collator()
-        if self._is_vision_dataset and args.share_pair_images:
-            self._image_sharing = PairImageSharing(self.model, self.ref_model)
         if precompute_images:
             args.precompute_ref_log_probs = self.precompute_ref_logps = True
             self._precompute_model_hash = ref_model_hash or hash_module(self.model)
@@ -160,8 +157,6 @@ class MPOTrainer(DPOTrainer):
 
     def _drop_reference(self) -> None:
         self.ref_model = None
-        if self._image_sharing is not None:
-            self._image_sharing.drop_reference()
         # The accelerator keeps what it prepared, so far the reference and the data loaders of its passes.
         self.accelerator.free_memory()
 
@@ -187,11 +182,7 @@ class MPOTrainer(DPOTrainer):
 
     def compute_ref_log_probs(self, model, inputs):
         inputs = {name: value for name, value in inputs.items() if name != TRUNCATED}
-        with self._shared_images():
-            return super().compute_ref_log_probs(model, inputs)
-
-    def _shared_images(self):
-        return nullcontext() if self._image_sharing is None else self._image_sharing.micro_batch(self.accelerator)
+        return super().compute_ref_log_probs(model, inputs)
 
     def _reference_logps(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         if "ref_chosen_logps" in inputs:
@@ -218,13 +209,13 @@ class MPOTrainer(DPOTrainer):
     def _compute_loss(self, model, inputs, return_outputs):
         inputs = dict(inputs)
         truncated = inputs.pop(TRUNCATED, None)
-        forwards = []
+        forwards, model = [], self._with_shared_prompts(model)
 
         def policy(**kwargs):
             forwards.append(model(**kwargs))
             return forwards[-1]
 
-        with self._shared_images(), self._reference_from_batch():
+        with self._reference_from_batch():
             inputs["ref_chosen_logps"], inputs["ref_rejected_logps"] = self._reference_logps(inputs)
             result = super()._compute_loss(policy, inputs, return_outputs)
         other_losses, outputs = result if return_outputs else (result, None)
@@ -273,12 +264,6 @@ class MPOTrainer(DPOTrainer):
         logged["mpo/reward_shift"].append(self.reward_shift.value)
 
     # Checkpoints
-
-    def train(self, *args, **kwargs):
-        if self._image_sharing is not None:
-            # A checkpoint may be loaded, and the towers may then differ.
-            self._image_sharing.forget()
-        return super().train(*args, **kwargs)
 
     def _save_checkpoint(self, model, trial):
         # Before TRL writes the rest, so that no checkpoint that counts as complete lacks it.
