@@ -18,6 +18,7 @@ from tests.support.reward_tiny import (
     train,
 )
 from trl_r1v2.checks.rows import DatasetError
+from trl_r1v2.prompt_sharing.model import PromptSharing
 from trl_r1v2.rewards import VisionRewardConfig, VisionRewardDataCollator, VisionRewardTrainer, load_trainable
 from trl_r1v2.rewards.reward_collator import _swapped_rows
 
@@ -57,7 +58,7 @@ def test_padding_does_not_change_scores(side, reward_path):
     assert padded_first.any() == (side == "left")
     with torch.no_grad():
         scores = model(**batch).logits.squeeze(-1).tolist()
-        shared = model(**batch, share_pair_images=True).logits.squeeze(-1).tolist()
+        shared = PromptSharing(model).wrap_scores(model, len(rows))(**batch).logits.squeeze(-1).tolist()
     plain = PlainReward.from_reward_folder(reward_path)
     expected = [plain.score(conversation(row, which)).item() for which in ("chosen", "rejected") for row in rows]
     assert scores == pytest.approx(expected, abs=1e-4)
@@ -71,7 +72,7 @@ def test_images_are_encoded_once_a_pair(reward_path):
     model.model.vision_tower.register_forward_hook(
         lambda module, args, kwargs, output: seen.append(len(kwargs["pixel_values"])), with_kwargs=True
     )
-    model(**batch, share_pair_images=True)
+    PromptSharing(model).wrap_scores(model, len(MIXED))(**batch)
     model(**batch)
     assert seen == [len(batch["pixel_values"]) // 2, len(batch["pixel_values"])]
 

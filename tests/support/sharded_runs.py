@@ -43,7 +43,7 @@ OTHERS = [f"reward-{data}" for data in ("mixed", "half")] + [
     for algorithm in ("grpo", "mpo", "reward")
     for data in ("mixed", "half")
     for variant in ("frozen", "qwen", "lora", "shared")
-    if (algorithm, variant) not in (("reward", "lora"), ("reward", "shared"))
+    if (algorithm, variant) != ("reward", "lora")
 ]
 LORA = {"r": 2, "target_modules": r".*language_model.*\.(q_proj|v_proj)", "modules_to_save": ["multi_modal_projector"]}
 
@@ -144,8 +144,9 @@ def mpo(folder: Path, model: str, data: str, share_prompts: bool = False, **opti
     return MPOTrainer(model, args=args, train_dataset=rows, processing_class=processor, **options)
 
 
-def reward(folder: Path, model: str, data: str, trainable: str = "all"):
-    args = VisionRewardConfig(**of_pairs(folder, trainable=trainable, learning_rate=1e-2))
+def reward(folder: Path, model: str, data: str, trainable: str = "all", share_prompts: bool = False):
+    changes = {"trainable": trainable, "learning_rate": 1e-2, "share_prompts": share_prompts}
+    args = VisionRewardConfig(**of_pairs(folder, **changes))
     return VisionRewardTrainer(f"{model}-reward", args, train_dataset=pairs(layout("reward", data, 12)))
 
 

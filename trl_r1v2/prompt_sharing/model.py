@@ -70,15 +70,15 @@ class PromptSharing:
 
         return forward
 
-    def wrap_scores(self, model: Callable) -> Callable:
+    def wrap_scores(self, model: Callable, num_pairs: int) -> Callable:
         """
         A stand-in for a model that scores rows `[chosen; rejected; others]` off their last tokens.
 
         The two of a pair share all that they have in common at their start; others share nothing.
         """
 
-        def forward(input_ids, attention_mask, num_pairs: int, margin=None, **inputs):
-            is_answer = _after_common_start(input_ids, attention_mask.bool(), num_pairs)
+        def forward(input_ids, attention_mask, margin=None, **inputs):
+            is_answer = after_common_start(input_ids, attention_mask, num_pairs)
             _, packed = self._pack(input_ids, attention_mask, is_answer, inputs)
             return model(**packed)
 
@@ -148,16 +148,15 @@ def _base(model: PreTrainedModel) -> PreTrainedModel:
     return model.get_base_model() if is_peft_model(model) else model
 
 
-def _after_common_start(input_ids: torch.Tensor, tokens: torch.Tensor, num_pairs: int) -> torch.Tensor:
-    """Which tokens of the rows come after what the two of a pair have in common, shape `(B, S)`."""
+def after_common_start(input_ids: torch.Tensor, attention_mask: torch.Tensor, num_pairs: int) -> torch.Tensor:
+    """Which tokens of rows `[chosen; rejected; others]` come after what the two of a pair have in common, `(B, S)`."""
+    tokens = attention_mask.bool()
     is_answer = torch.zeros_like(tokens)
-    lengths = tokens.sum(dim=1).tolist()
     for chosen in range(num_pairs):
-        rejected = chosen + num_pairs
-        rows = [input_ids[row][tokens[row]] for row in (chosen, rejected)]
-        shorter = min(len(row) for row in rows)
-        common = int((rows[0][:shorter] == rows[1][:shorter]).long().cumprod(0).sum())
-        for row in (chosen, rejected):
-            places = tokens[row].nonzero().flatten()
-            is_answer[row, places[common : lengths[row]]] = True
+        pair = (chosen, chosen + num_pairs)
+        first, second = (input_ids[row][tokens[row]] for row in pair)
+        shorter = min(len(first), len(second))
+        common = int((first[:shorter] == second[:shorter]).long().cumprod(0).sum())
+        for row in pair:
+            is_answer[row, tokens[row].nonzero().flatten()[common:]] = True
     return is_answer

@@ -20,6 +20,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
 from ..patches.reward import RewardTrainer
+from ..prompt_sharing.model import after_common_start
+from ..prompt_sharing.trainers import SharedPromptsMixin
 from .reward_collator import (
     SWAPPED_ROWS,
     VisionRewardDataCollator,
@@ -34,7 +36,7 @@ from .trainable_model import HEAD, ScalarHeadMixin, load_trainable, set_reward_t
 logger = get_logger(__name__)
 
 
-class VisionRewardTrainer(RewardTrainer):
+class VisionRewardTrainer(SharedPromptsMixin, RewardTrainer):
     """
     Trainer for scalar reward models that see the image, as [Skywork-VL
     Reward](https://huggingface.co/papers/2505.07263) is trained: a vision-language model whose language-model head gives
@@ -42,8 +44,8 @@ class VisionRewardTrainer(RewardTrainer):
     vision tower frozen.
 
     The changes w.r.t. [`~trl.RewardTrainer`], which reads text only: the model; pairs go through the processor as whole
-    conversations, exactly as [`RewardModel`] scores them; images are encoded once per pair; pairs that cannot be used
-    are refused before training; optionally, a response with its own images is preferred to the same with others. Loss,
+    conversations, exactly as [`RewardModel`] scores them; a prompt may pass once per pair; pairs that cannot be used are
+    refused before training; optionally, a response with its own images is preferred to the same with others. Loss,
     `margin` column, `center_rewards_coefficient` and metrics are inherited. What it
     saves, [`RewardModel`] loads.
 
@@ -119,11 +121,6 @@ class VisionRewardTrainer(RewardTrainer):
                 f"the model is a {type(base).__name__} without a scalar head. Pass its folder or Hub name, or load it "
                 "with `trl_r1v2.rewards.load_trainable`."
             )
-        if args.share_pair_images and not base.can_share_images:
-            raise ValueError(
-                f"`share_pair_images=True`, but a {type(base).__name__} takes no features that were encoded before. Set "
-                "`share_pair_images=False`."
-            )
         if processing_class is None:
             processing_class = AutoProcessor.from_pretrained(source, revision=revision)
         if not isinstance(processing_class, ProcessorMixin):
@@ -138,12 +135,10 @@ class VisionRewardTrainer(RewardTrainer):
                 args.pad_to_multiple_of,
                 swap_images=args.image_preference_weight > 0,
             )
-        elif (args.share_pair_images or args.image_preference_weight) and not isinstance(
-            data_collator, VisionRewardDataCollator
-        ):
+        elif args.image_preference_weight and not isinstance(data_collator, VisionRewardDataCollator):
             raise ValueError(
-                "`share_pair_images=True` and `image_preference_weight` rely on the order of images in a batch of "
-                "`VisionRewardDataCollator`. Use that one, or set `share_pair_images=False`, `image_preference_weight=0`."
+                "`image_preference_weight` relies on the order of rows in a batch of `VisionRewardDataCollator`. Use that "
+                "one, or set `image_preference_weight=0`."
             )
         self._processor = processing_class
         super().__init__(
@@ -230,15 +225,16 @@ class VisionRewardTrainer(RewardTrainer):
 
     def compute_loss(self, model, inputs: dict[str, Any], return_outputs=False, num_items_in_batch=None):
         swapped_rows = inputs.pop(SWAPPED_ROWS, None)
-        # Images of swapped rows are not those of their half. Not all processes have such rows, but all have to gather
-        # sharded parameters, and to reduce gradients under ZeRO-2, in the same order.
-        in_lockstep = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        is_own_half = swapped_rows is None and not (in_lockstep and self.args.image_preference_weight)
-        inputs["share_pair_images"] = self.args.share_pair_images and is_own_half
+        num_swapped = 0 if swapped_rows is None else len(swapped_rows)
+        num_pairs = (len(inputs["input_ids"]) - num_swapped) // 2
+        if self.args.share_prompts:
+            model = self._prompt_sharing.wrap_scores(model, num_pairs)
+        if not self._has_logged_tokens:
+            rows = inputs["input_ids"], inputs["attention_mask"]
+            self._log_tokens_of_rows(*rows, after_common_start(*rows, num_pairs))
         if not self.args.image_preference_weight:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
-        num_swapped = 0 if swapped_rows is None else len(swapped_rows)
         scores = []
 
         def score_pairs(**kwargs):

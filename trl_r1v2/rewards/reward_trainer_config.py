@@ -24,8 +24,8 @@ class VisionRewardConfig(RewardConfig):
     Parameters:
         trainable (`str`, *optional*, defaults to `"llm+adapter"`):
             Components that train with the head.
-        share_pair_images (`bool`, *optional*, defaults to `True`):
-            Whether chosen and rejected response share the encoding of their prompt's images.
+        share_prompts (`bool`, *optional*, defaults to `False`):
+            Whether what chosen and rejected conversation have in common at their start passes the model once.
         image_preference_weight (`float`, *optional*, defaults to `0.0`):
             Weight of the loss that prefers a response with its own images.
         max_length (`int`, *optional*):
@@ -51,10 +51,11 @@ class VisionRewardConfig(RewardConfig):
             "default the vision tower is frozen, as for Skywork-VL-Reward (arXiv 2505.07263)."
         },
     )
-    share_pair_images: bool = field(
-        default=True,
+    share_prompts: bool = field(
+        default=False,
         metadata={
-            "help": "Encode the images of a pair once for its chosen and rejected response; no effect without images."
+            "help": "Whether what a chosen and a rejected conversation have in common at their start, images included, passes "
+            "the model once (ours). Scores are the same to rounding."
         },
     )
     image_preference_weight: float = field(

@@ -8,18 +8,17 @@ Scope: any class of `AutoModelForImageTextToText` with `model` and `lm_head`, it
 """
 
 import functools
-import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-from transformers.utils import ModelOutput, cached_file
+from transformers.utils import cached_file
 
+from ..prompt_sharing.attention import LAYOUT
 from ..vlm.activation import COMPONENTS, ActivationReport, component_of, num_elements, parse_trainable
 from .value_head import VALUE_HEAD_FILE, ValueHead, last_token_states
 
@@ -40,40 +39,26 @@ class ScalarHeadMixin:
         config.num_labels = 1
         self.value_head = ValueHead(config.get_text_config().hidden_size)
 
-    def forward(self, margin=None, share_pair_images: bool = False, **inputs) -> SequenceClassifierOutput:
+    def forward(self, margin=None, **inputs) -> SequenceClassifierOutput:
         """
         Scores of conversations.
 
         Args:
             margin (`Any`, *optional*):
                 Ignored: TRL passes the loss's margins on to the model.
-            share_pair_images (`bool`, *optional*, defaults to `False`):
-                Whether the batch is `[chosen; rejected]` with the same images in both halves, so that they are encoded
-                once.
             **inputs:
-                `input_ids`, `attention_mask`, and what the processor makes of images.
+                `input_ids`, `attention_mask`, and what the processor makes of images; or the packed rows of
+                [`~trl_r1v2.prompt_sharing.model.PromptSharing`].
 
         Returns:
             [`~transformers.modeling_outputs.SequenceClassifierOutput`]: `logits` of shape `(batch_size, 1)`, float32.
         """
-        if share_pair_images and "pixel_values" in inputs:
-            inputs = self._with_shared_images(inputs)
         hidden = self.base_model(**inputs).last_hidden_state
-        scores = self.value_head(last_token_states(hidden, inputs["attention_mask"]))
-        return SequenceClassifierOutput(logits=scores.unsqueeze(-1))
-
-    @property
-    def can_share_images(self) -> bool:
-        """Whether the model takes features of images that were encoded before."""
-        return "mm_encoder_outputs" in inspect.signature(self.base_model.forward).parameters
-
-    def _with_shared_images(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Replace the pixels of both halves by the features of the first, repeated."""
-        accepted = inspect.signature(self.get_image_features).parameters
-        images = {name: inputs[name].tensor_split(2)[0] for name in accepted if name in inputs}
-        features = self.get_image_features(**images, return_dict=True)
-        inputs = {name: value for name, value in inputs.items() if name != "pixel_values"}
-        return {**inputs, "mm_encoder_outputs": {"image": _repeated(features)}}
+        if LAYOUT in inputs:
+            states = hidden[0, inputs[LAYOUT].last_places]
+        else:
+            states = last_token_states(hidden, inputs["attention_mask"])
+        return SequenceClassifierOutput(logits=self.value_head(states).unsqueeze(-1))
 
     def save_pretrained(self, save_directory, *args, is_main_process: bool = True, state_dict=None, **kwargs):
         """
@@ -110,21 +95,6 @@ def _whole(module: torch.nn.Module) -> Iterator[None]:
 
     with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=0):
         yield
-
-
-def _repeated(features: ModelOutput) -> ModelOutput:
-    """Features of the chosen rows' images, followed by the same for the rejected rows."""
-    found = {}
-    for name, value in features.items():
-        if name in ("hidden_states", "attentions"):
-            continue  # of the tower, which the language model does not read
-        if isinstance(value, torch.Tensor):
-            found[name] = torch.cat([value, value])
-        elif name == "pooler_output":
-            found[name] = value + value  # an entry for each image
-        else:
-            found[name] = type(value)(torch.cat([item, item]) for item in value)  # an entry for each layer
-    return type(features)(**found)
 
 
 @functools.cache
