@@ -66,7 +66,7 @@ def train(
         train_dataset=load_dataset(data, split="train"),
         processing_class=AutoProcessor.from_pretrained(base, padding_side="left"),
     )
-    report = set_trainable(trainer.model, preset, rl=True)
+    report = set_trainable(trainer.model, preset)
     started = time.process_time()
     trainer.train()
     seconds = time.process_time() - started

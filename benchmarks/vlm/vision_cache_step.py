@@ -167,7 +167,7 @@ def run(
             processing_class=AutoProcessor.from_pretrained(arguments.base, padding_side="left"),
             callbacks=[clock],
         )
-        set_trainable(trainer.model, preset, rl=True)
+        set_trainable(trainer.model, preset)
         counters = [TileCounter(find_tower(m)) for m in (trainer.model, trainer.ref_model) if m is not None]
         watch = None
         if cache is not None:

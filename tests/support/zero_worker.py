@@ -212,7 +212,7 @@ def grpo(folder: Path, model: str, cache: VisionCache | None) -> dict:
     trainer = SSBGRPOTrainer(
         model, reward_funcs=spread, args=args, train_dataset=half_known_rows(), processing_class=processor
     )
-    set_trainable(trainer.model, "llm+adapter", rl=True)
+    set_trainable(trainer.model, "llm+adapter")
     if cache is not None:
         trainer.add_callback(VisionCacheCallback(cache, trainer, reference=trainer.ref_model))
     add_monitor(trainer, num_rows=2)

@@ -100,7 +100,7 @@ def test_grpo_step_changes_exactly_the_chosen_parameters(folder, tmp_path, train
         AutoModelForImageTextToText.from_pretrained(folder), reward_funcs=varied_reward, args=config,
         train_dataset=Dataset.from_list(rows), processing_class=AutoProcessor.from_pretrained(folder),
     )  # fmt: skip
-    report = set_trainable(trainer.model, trainable, rl=True)
+    report = set_trainable(trainer.model, trainable)
     assert changed_by_training(trainer) == set(report.trained_names)
     assert {component_of(name) for name in report.trained_names} == set(trainable.split("+"))
 
@@ -169,14 +169,6 @@ def test_weights_of_resting_peft_adapters_stay_frozen(folder):
     assert all(".default." in name for name in names if component_of(name) == "llm")
 
 
-def test_frozen_adapter_in_rl_is_refused_unless_forced(folder):
-    model = AutoModelForImageTextToText.from_pretrained(folder)
-    with pytest.raises(ValueError, match="frozen adapter collapses.*allow_frozen_adapter=True"):
-        set_trainable(model, "llm", rl=True)
-    assert all(p.requires_grad for p in model.parameters())
-    assert set_trainable(model, "llm", rl=True, allow_frozen_adapter=True).trained["adapter"] == 0
-
-
 def test_table_and_order(folder):
     report = set_trainable(AutoModelForImageTextToText.from_pretrained(folder), "llm+adapter")
     assert report.trainable == "adapter+llm"
@@ -204,7 +196,7 @@ def test_qwen_vl_keeps_its_adapter_in_the_tower(tmp_path):
     merger = {f"model.visual.merger.{name}" for name, _ in model.model.visual.merger.named_parameters()}
     tower = {f"model.visual.{name}" for name, _ in model.model.visual.named_parameters()} - merger
     everything = {name for name, _ in model.named_parameters()}
-    assert set(set_trainable(model, "adapter", rl=True).trained_names) == merger
+    assert set(set_trainable(model, "adapter").trained_names) == merger
     assert set(set_trainable(model, "adapter+vision").trained_names) == merger | tower
     assert set(set_trainable(model, "llm").trained_names) == everything - merger - tower
 

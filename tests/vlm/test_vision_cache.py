@@ -143,7 +143,7 @@ def run_grpo(folder, output_dir, cache, counters, callbacks=()):
         AutoModelForImageTextToText.from_pretrained(folder), reward_funcs=varied_reward, args=config,
         train_dataset=Dataset.from_list(rows), processing_class=AutoProcessor.from_pretrained(folder),
     )  # fmt: skip
-    set_trainable(trainer.model, "llm+adapter", rl=True)
+    set_trainable(trainer.model, "llm+adapter")
     counters += [Counter(trainer.model), Counter(trainer.ref_model)]
     if cache is not None:
         trainer.add_callback(VisionCacheCallback(cache, trainer, reference=trainer.ref_model))
@@ -235,10 +235,7 @@ def test_bypassed_for_hidden_states_dropout_input_gradients_and_switch(model):
         assert (cache.num_bypassed, cache.num_tiles) == (5, 0)
         tower.eval()
         tower(tiles(1))
-        assert cache.num_tiles == 1
-        cache.enabled = False
-        tower(tiles(1))
-        assert (cache.num_bypassed, cache.num_tiles) == (6, 1)
+        assert (cache.num_bypassed, cache.num_tiles) == (5, 1)
 
 
 def test_least_recently_used_features_leave_first(model):

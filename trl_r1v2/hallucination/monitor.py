@@ -298,10 +298,8 @@ class HallucinationMonitor(TrainerCallback):
         def described(watch: str, controller: object) -> str:
             return f"watched {watch} with{'out' if controller is None else ''} a threshold controller"
 
-        theirs, ours = (
-            described(state["watch"], state["controller"]),
-            described(self.config.monitor_watch, self.controller),
-        )
+        theirs = described(state["watch"], state["controller"])
+        ours = described(self.config.monitor_watch, self.controller)
         if theirs != ours:
             raise ValueError(
                 f"the checkpoint's monitor {theirs}, this one {ours}: restore `monitor_watch` and "

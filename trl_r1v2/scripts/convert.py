@@ -52,7 +52,8 @@ def main(args: ConvertArguments) -> None:
     if args.to == "native":
         print(to_native(**common, chat_template=args.chat_template))
     else:
-        print(to_published(**common, reference=args.reference))
+        result = to_published(**common, reference=args.reference)
+        print(f"published-layout checkpoint in {args.output_dir}\n  {result}")
 
 
 def make_parser(prog: str | None = None) -> RecipeParser:

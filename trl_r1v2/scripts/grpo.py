@@ -40,9 +40,8 @@ def main(
     check_batch(prepared["train_dataset"], training_args)
     monitor_parts = load_monitor_parts(monitor_args, controller_args, reward_funcs)
     trainer = SSBGRPOTrainer(reward_funcs=reward_funcs, **prepared)
-    allowed = trainable_args.allow_frozen_adapter
-    choose_components(trainer, trainable_args.trainable, rl=True, allow_frozen_adapter=allowed)
-    if trainable_args.trainable is None and not allowed:
+    choose_components(trainer, trainable_args.trainable)
+    if not trainable_args.allow_frozen_adapter:
         with refusals_of():
             refuse_frozen_adapter(trainer.model)
     add_vision_cache(trainer, cache_args, reference=trainer.ref_model)

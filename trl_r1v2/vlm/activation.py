@@ -32,13 +32,8 @@ _ADAPTERS_IN_VISUAL = ("merger", "merger_list", "deepstack_merger_list")
 @dataclass
 class TrainableArguments:
     """
-    Fields for a script or config that lets its user choose the trained components; pass them to [`set_trainable`].
-
-    Args:
-        trainable (`str`, *optional*):
-            Components joined with `+`, or `"all"`. `None` leaves the model as it is.
-        allow_frozen_adapter (`bool`, *optional*, defaults to `False`):
-            Lets reinforcement learning run with a frozen adapter.
+    Fields for a script or config that lets its user choose the trained components; the fields' meanings are in their
+    help. Pass `trainable` to [`set_trainable`].
     """
 
     trainable: str | None = field(
@@ -60,20 +55,12 @@ class TrainableArguments:
 
 @dataclass(frozen=True)
 class ActivationReport:
-    """
-    What trains and what does not.
+    """What trains and what does not; printed, a table."""
 
-    Args:
-        trainable (`str`): The components, in the form `set_trainable` takes.
-        trained (`dict[str, int]`): Trained parameters (elements) of each component.
-        frozen (`dict[str, int]`): Frozen ones.
-        trained_names (`tuple[str, ...]`): Names of the trained tensors.
-    """
-
-    trainable: str
-    trained: dict[str, int]
-    frozen: dict[str, int]
-    trained_names: tuple[str, ...] = field(repr=False)
+    trainable: str  # the components, in the form that `set_trainable` takes
+    trained: dict[str, int]  # trained parameters (elements) of each component
+    frozen: dict[str, int]  # frozen ones
+    trained_names: tuple[str, ...] = field(repr=False)  # of the trained tensors
 
     def __str__(self) -> str:
         lines = [f"trainable: {self.trainable}", f"  {'component':<10}{'trained':>16}{'frozen':>16}"]
@@ -132,14 +119,7 @@ def _known_place(name: str) -> tuple[str, str]:
     )
 
 
-def set_trainable(
-    model: torch.nn.Module,
-    trainable: str,
-    *,
-    rl: bool = False,
-    allow_frozen_adapter: bool = False,
-    unsaved_ok: bool = False,
-) -> ActivationReport:
+def set_trainable(model: torch.nn.Module, trainable: str, *, unsaved_ok: bool = False) -> ActivationReport:
     """
     Make exactly the parameters of the chosen components trainable.
 
@@ -150,9 +130,6 @@ def set_trainable(
     Args:
         model (`torch.nn.Module`): A vision-language model, or a PEFT model around one.
         trainable (`str`): Components joined with `+`, or `"all"`.
-        rl (`bool`, *optional*, defaults to `False`): Whether the model is trained by reinforcement learning.
-        allow_frozen_adapter (`bool`, *optional*, defaults to `False`): Accept a frozen adapter in reinforcement
-            learning.
         unsaved_ok (`bool`, *optional*, defaults to `False`): Accept that PEFT's checkpoints lack a fully trained
             component.
 
@@ -160,15 +137,9 @@ def set_trainable(
         [`ActivationReport`]: printable table.
 
     Raises:
-        `ValueError`: when a name is unknown, reinforcement learning would run with a frozen adapter (R1V3 measured a
-            collapse), or a PEFT checkpoint would not hold what was trained.
+        `ValueError`: when a name is unknown, or a PEFT checkpoint would not hold what was trained.
     """
     chosen = parse_trainable(trainable)
-    if rl and "adapter" not in chosen and not allow_frozen_adapter:
-        raise ValueError(
-            f"trainable is {trainable!r}: reinforcement learning with a frozen adapter collapses (Skywork R1V3). Add "
-            "'+adapter', or pass allow_frozen_adapter=True to do it all the same."
-        )
     names = dict(model.named_parameters())
     components = {name: component_of(name) for name in names}
     active, resting = _peft_names(model)

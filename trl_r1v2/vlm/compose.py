@@ -43,31 +43,17 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 
 @dataclass
 class ComposeReport:
-    """
-    What was composed.
-
-    Args:
-        output_dir (`str`): The checkpoint folder.
-        num_parameters (`dict[str, int]`): Parameters of `vision`, `adapter` and `llm`.
-        dtypes (`dict[str, list[str]]`): dtypes of each component.
-        image_token_id (`int`): Id of `<IMG_CONTEXT>` in the tokenizer.
-        image_seq_length (`int`): Image tokens per tile.
-        vocab_size (`int`): Rows of the input embeddings.
-        added_tokens (`list[str]`): Tokens the LLM's tokenizer did not have.
-        dropped_tensors (`list[str]`): Tensors left out because the native model derives them.
-        image_statistics ([`~vlm.processor_setup.ImageStatistics`]): What images are normalised with.
-        shards ([`~vlm.shard_writer.WriteResult`]): Files and bytes written.
-    """
+    """What was composed."""
 
     output_dir: str
-    num_parameters: dict[str, int]
-    dtypes: dict[str, list[str]]
-    image_token_id: int
-    image_seq_length: int
-    vocab_size: int
-    added_tokens: list[str]
-    dropped_tensors: list[str]
-    image_statistics: ImageStatistics
+    num_parameters: dict[str, int]  # of `vision`, `adapter` and `llm`
+    dtypes: dict[str, list[str]]  # of each of them
+    image_token_id: int  # of `<IMG_CONTEXT>` in the tokenizer
+    image_seq_length: int  # image tokens per tile
+    vocab_size: int  # rows of the input embeddings
+    added_tokens: list[str]  # that the LLM's tokenizer did not have
+    dropped_tensors: list[str]  # left out because the native model derives them
+    image_statistics: ImageStatistics  # what images are normalised with
     shards: WriteResult = field(repr=False)
 
     def __str__(self) -> str:
@@ -82,8 +68,7 @@ class ComposeReport:
                 f"  {self.image_seq_length} image tokens a tile; <IMG_CONTEXT> is {self.image_token_id}; "
                 f"{self.vocab_size:,} embedding rows; added tokens: {self.added_tokens or 'none'}",
                 f"  {self.image_statistics}",
-                f"  {len(self.shards.shards)} shards, {sum(self.shards.shards.values()):,} bytes "
-                f"({self.shards.num_shards_kept} kept from an earlier run)",
+                f"  {self.shards}",
                 *([f"  left out, derived by the model: {self.dropped_tensors}"] if self.dropped_tensors else []),
             ]
         )

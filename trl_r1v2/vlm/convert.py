@@ -9,7 +9,6 @@ needs them from the repository it came from).
 """
 
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import InternVLConfig
@@ -27,6 +26,8 @@ from .compose import (
 from .errors import CheckpointError
 from .parts import local_folder, read_config, tied_head
 from .processor_setup import (
+    TOKENIZER_SETTINGS,
+    VOCABULARY_FILES,
     ImageStatistics,
     build_processor,
     image_processor_settings,
@@ -46,38 +47,8 @@ from .shard_writer import WriteResult, write_json, written_shards
 
 
 TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "generation_config.json",
-)
-
-
-@dataclass
-class PublishedReport:
-    """
-    What a conversion back to the published layout wrote.
-
-    Args:
-        output_dir (`str`): The checkpoint folder.
-        num_tensors (`int`): Tensors written.
-        shards ([`~vlm.shard_writer.WriteResult`]): Files and bytes written.
-    """
-
-    output_dir: str
-    num_tensors: int
-    shards: WriteResult = field(repr=False)
-
-    def __str__(self) -> str:
-        return (
-            f"Published-layout checkpoint in {self.output_dir}: {self.num_tensors} tensors, "
-            f"{len(self.shards.shards)} shards, {sum(self.shards.shards.values()):,} bytes"
-        )
+    *VOCABULARY_FILES, *TOKENIZER_SETTINGS, "merges.txt", "chat_template.jinja", "generation_config.json",
+)  # fmt: skip
 
 
 def to_native(
@@ -153,7 +124,7 @@ def to_published(
     reference: str | None = None,
     max_shard_size: str = "5GB",
     progress: bool = True,
-) -> PublishedReport:
+) -> WriteResult:
     """
     Convert a native InternVL checkpoint to the published layout.
 
@@ -166,7 +137,7 @@ def to_published(
         progress (`bool`, *optional*, defaults to `True`): Show a progress bar in bytes.
 
     Returns:
-        [`PublishedReport`]
+        [`~vlm.shard_writer.WriteResult`]: Files and bytes written.
 
     Raises:
         [`~vlm.errors.CheckpointError`]: when a setting has no published counterpart, or tensors are unknown, missing,
@@ -203,4 +174,4 @@ def to_published(
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, output / name)
         write_json(output / "config.json", config)
-    return PublishedReport(str(output), len(tensors), result)
+    return result

@@ -18,10 +18,8 @@ def load_merged(path: str, load_base: Callable):
     Load adapters and merge them into their base model.
 
     Args:
-        path (`str`):
-            Folder with `adapter_config.json`.
-        load_base (`Callable`):
-            Loads the base model, given its folder or Hub name.
+        path (`str`): Folder with `adapter_config.json`.
+        load_base (`Callable`): Loads the base model, given its folder or Hub name.
 
     Returns:
         [`~transformers.PreTrainedModel`]: The merged model.

@@ -197,14 +197,7 @@ def check_chat_template(template: str, tokenizer: PreTrainedTokenizerBase, sourc
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """
-    What images are normalised with.
-
-    Args:
-        mean (`list[float]`): Mean by colour, of values from 0 to 1.
-        std (`list[float]`): Standard deviation by colour.
-        source (`str`): Where they come from.
-    """
+    """What images are normalised with: mean and deviation by colour, of values from 0 to 1, and their source."""
 
     mean: list[float]
     std: list[float]

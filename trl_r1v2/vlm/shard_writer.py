@@ -36,6 +36,10 @@ class WriteResult:
     shards: dict[str, int]
     num_shards_kept: int
 
+    def __str__(self) -> str:
+        num_bytes = sum(self.shards.values())
+        return f"{len(self.shards)} shards, {num_bytes:,} bytes ({self.num_shards_kept} kept from an earlier run)"
+
 
 @contextlib.contextmanager
 def written_shards(

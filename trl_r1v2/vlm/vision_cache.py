@@ -71,26 +71,13 @@ class VisionCache:
     Args:
         max_bytes (`int`, *optional*, defaults to 2 GB): Most bytes of features to keep.
         device (`str` or `torch.device`, *optional*): Device that keeps them; by default the tile's.
-        enabled (`bool`, *optional*, defaults to `True`): With `False` every forward goes to the tower.
-
-    Example:
-
-    ```python
-    cache = VisionCache(max_bytes=4 * 10**9)
-    with cache.installed(model):
-        trainer.train()
-    print(cache.metrics())
-    ```
     """
 
-    def __init__(self, max_bytes: int = 2 * 10**9, device: str | torch.device | None = None, enabled: bool = True):
+    def __init__(self, max_bytes: int = 2 * 10**9, device: str | torch.device | None = None):
         if max_bytes <= 0:
-            raise ValueError(
-                f"max_bytes is {max_bytes}; it must be positive. Use enabled=False to switch the cache off."
-            )
+            raise ValueError(f"max_bytes is {max_bytes}; it must be positive.")
         self.max_bytes = max_bytes
         self.device = None if device is None else torch.device(device)
-        self.enabled = enabled
         self.num_tiles = 0
         self.num_encoded = 0
         self.num_bypassed = 0
@@ -229,8 +216,7 @@ class VisionCache:
         states = kwargs.get("output_hidden_states")
         others = {name for name, value in kwargs.items() if value is not None and value is not False}
         return (
-            self.enabled
-            and states is not True
+            states is not True
             and not others - {"return_dict", "output_hidden_states"}
             and kwargs.get("return_dict") is not False
             and not (tower.config.output_hidden_states or tower.config.output_attentions)
@@ -363,5 +349,5 @@ def _refuse_tuners(tower: torch.nn.Module) -> None:
     if any(isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)) for module in tower.modules()):
         raise ValueError(
             "the vision tower carries PEFT layers, so its features depend on whether they are switched on. Restrict "
-            r"the PEFT config to the language model (target_modules=r'.*language_model.*_proj'), or switch the cache off."
+            r"the PEFT config to the language model (target_modules=r'.*language_model.*_proj'), or drop the cache."
         )

@@ -15,17 +15,7 @@ from .vision_cache import VisionCache
 
 @dataclass
 class VisionCacheArguments:
-    """
-    Fields for a script or config that lets its user switch the cache.
-
-    Args:
-        vision_cache (`bool`, *optional*, defaults to `False`):
-            Encode each distinct tile once while the tower is frozen.
-        vision_cache_size (`str`, *optional*, defaults to `"2GB"`):
-            Most bytes of features to keep.
-        vision_cache_device (`str`, *optional*):
-            Device that keeps them; by default the tower's.
-    """
+    """Fields for a script or config that lets its user switch the cache; their meanings are in their help."""
 
     vision_cache: bool = field(
         default=False, metadata={"help": "Encode each distinct tile once while the vision tower is frozen."}
@@ -36,13 +26,8 @@ class VisionCacheArguments:
     )
 
     def __post_init__(self):
-        self.max_bytes  # noqa: B018 (refuses what is no size)
-
-    @property
-    def max_bytes(self) -> int:
-        """`vision_cache_size` in bytes."""
         try:
-            return convert_file_size_to_int(self.vision_cache_size)
+            convert_file_size_to_int(self.vision_cache_size)
         except ValueError:
             raise ValueError(
                 f"`vision_cache_size` is {self.vision_cache_size!r}; give a size such as '2GB' or '500MB'."
@@ -53,7 +38,7 @@ def add_vision_cache(trainer: Trainer, arguments: VisionCacheArguments, referenc
     """Add the cache that `arguments` describe to a TRL trainer, if they switch it on."""
     if not arguments.vision_cache:
         return
-    cache = VisionCache(arguments.max_bytes, arguments.vision_cache_device)
+    cache = VisionCache(convert_file_size_to_int(arguments.vision_cache_size), arguments.vision_cache_device)
     trainer.add_callback(VisionCacheCallback(cache, trainer, reference))
 
 
@@ -66,12 +51,6 @@ class VisionCacheCallback(TrainerCallback):
         trainer (`transformers.Trainer`): The TRL trainer the callback is added to.
         reference (`torch.nn.Module`, *optional*): The trainer's reference model, which is frozen here; it shares
             features when its tower has equal weights.
-
-    Example:
-
-    ```python
-    trainer.add_callback(VisionCacheCallback(VisionCache(), trainer, reference=trainer.ref_model))
-    ```
     """
 
     def __init__(self, cache: VisionCache, trainer: Trainer, reference: torch.nn.Module | None = None):
