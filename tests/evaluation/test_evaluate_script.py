@@ -219,7 +219,7 @@ def test_a_served_model_is_measured_as_one_in_this_process(recipe, tmp_path, cap
     ("changes", "expected"),
     [
         ({"server_url": "http://x/v1"}, "`generation: server` and `server_url` belong together"),
-        ({"generation": "sglang"}, "should be 'transformers' or 'server'"),
+        ({"generation": "sglang"}, "should be 'transformers', 'vllm' or 'server'"),
         ({"accuracy_reward": "a.b", "think_open": True}, "another function is named"),
         ({"dataset_split": "validation"}, "has no split 'validation', only 'test'. Correct `dataset_split`"),
         ({"hallucination_column": "digits"}, "there is no column 'digits'"),

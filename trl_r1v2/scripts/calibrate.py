@@ -11,8 +11,10 @@ Reads the rollouts and scores that `trl-r1v2 pairs` or `filter-prompts` keeps in
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from transformers.hf_argparser import HfArg
 
 
 TABLE_FILE, JSON_FILE, PLOT_FILE = "thresholds.md", "thresholds.json", "thresholds.png"
@@ -20,42 +22,32 @@ TABLE_FILE, JSON_FILE, PLOT_FILE = "thresholds.md", "thresholds.json", "threshol
 
 @dataclass
 class CalibrateArguments:
-    """
-    Arguments of `trl-r1v2 calibrate`.
-    """
+    """Arguments of `trl-r1v2 calibrate`."""
 
-    scored_dir: str = field(metadata={"help": "Output folder of `trl-r1v2 pairs` or `filter-prompts`."})
-    output_dir: str = field(metadata={"help": "Folder for thresholds.json, the table and the plot."})
-    score_funcs: list[str] | None = field(
+    scored_dir: str = HfArg(help="Output folder of `trl-r1v2 pairs` or `filter-prompts`.")
+    output_dir: str = HfArg(help="Folder for thresholds.json, the table and the plot.")
+    score_funcs: list[str] | None = HfArg(
+        default=None, help="Reward functions, of those that were called, whose sum is the score. Unset: that run's."
+    )
+    score_weights: list[float] | None = HfArg(
+        default=None, help="Weight of each of `score_funcs`. Unset: 1, or that run's with its functions."
+    )
+    judge_func: str | None = HfArg(
+        default=None, help="Reward function that tells right from wrong. Unset: that run's."
+    )
+    judge_threshold: float | None = HfArg(
+        default=None, help="A response is right if the judge's score is at least this. Unset: that run's."
+    )
+    thresholds: list[float] | None = HfArg(default=None, help="Thresholds to try, in units of the score.")
+    quantiles: list[float] | None = HfArg(
         default=None,
-        metadata={"help": "Reward functions, of those that were called, whose sum is the score. Unset: that run's."},
+        help="Thresholds to try as quantiles of the scores of right responses. Unset: 0, 0.05, …, 0.95, if there "
+        "are no `thresholds`.",
     )
-    score_weights: list[float] | None = field(
-        default=None, metadata={"help": "Weight of each of `score_funcs`. Unset: 1, or that run's with its functions."}
-    )
-    judge_func: str | None = field(
-        default=None, metadata={"help": "Reward function that tells right from wrong. Unset: that run's."}
-    )
-    judge_threshold: float | None = field(
-        default=None,
-        metadata={"help": "A response is right if the judge's score is at least this. Unset: that run's."},
-    )
-    thresholds: list[float] | None = field(
-        default=None, metadata={"help": "Thresholds to try, in units of the score."}
-    )
-    quantiles: list[float] | None = field(
-        default=None,
-        metadata={
-            "help": "Thresholds to try as quantiles of the scores of right responses. Unset: 0, 0.05, …, 0.95, if there "
-            "are no `thresholds`."
-        },
-    )
-    min_precision: float = field(
-        default=0.9, metadata={"help": "Wanted share of right responses among those above the threshold."}
-    )
-    min_pairs: int = field(default=1, metadata={"help": "Pairs that the suggested threshold has to leave."})
-    max_pairs: int = field(default=15, metadata={"help": "Pairs counted for each prompt (MMPR: up to 15)."})
-    plots: bool = field(default=True, metadata={"help": "Draw the plot (needs matplotlib)."})
+    min_precision: float = HfArg(default=0.9, help="Wanted share of right responses among those above the threshold.")
+    min_pairs: int = HfArg(default=1, help="Pairs that the suggested threshold has to leave.")
+    max_pairs: int = HfArg(default=15, help="Pairs counted for each prompt (MMPR: up to 15).")
+    plots: bool = HfArg(default=True, help="Draw the plot (needs matplotlib).")
 
     def __post_init__(self):
         if not 0 <= self.min_precision <= 1:
@@ -72,16 +64,7 @@ class CalibrateArguments:
 
 @dataclass(frozen=True)
 class ScoredResponses:
-    """
-    What a sweep reads of a folder.
-
-    Args:
-        prompts (`list[int]`): Prompt of each response.
-        scores (`list[float | None]`): Total score.
-        right (`list[bool | None]`): The judge's verdict.
-        weights (`dict[str, float]`): Weight of each reward function in the score.
-        judge (`str`): Reward function that gave the verdicts.
-    """
+    """Of each response its prompt, total score and verdict; the weights in the score, and the function that judged."""
 
     prompts: list[int]
     scores: list[float | None]
@@ -133,19 +116,7 @@ def main(args: CalibrateArguments) -> None:
 
 
 def read_scored(args: CalibrateArguments) -> ScoredResponses:
-    """
-    Read the scores that an earlier command kept.
-
-    Args:
-        args ([`CalibrateArguments`]):
-            Where they are, and what makes up score and verdict.
-
-    Returns:
-        [`ScoredResponses`]: One entry a response that was scored.
-
-    Raises:
-        RecipeError: The folder holds no finished result of `pairs` or `filter-prompts`, or a function was not called.
-    """
+    """Read the scores that an earlier command kept."""
     from ..sampling.rollouts import merge_shards
     from ..sampling.scoring import total_score
     from .recipe import RecipeError

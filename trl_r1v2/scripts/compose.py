@@ -10,7 +10,9 @@ The folders are local. The output loads with `AutoModelForImageTextToText` and `
 continues when it is started again.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from transformers.hf_argparser import HfArg
 
 from ..vlm.compose import compose_vlm
 from .parser import RecipeParser
@@ -20,32 +22,27 @@ from .parser import RecipeParser
 class ComposeArguments:
     """Arguments of `trl-r1v2 compose`; the fields are those of [`~vlm.compose.compose_vlm`]."""
 
-    vision: str = field(
-        metadata={
-            "help": "Folder of the vision tower: native InternVLVisionModel, published InternViT, or a whole native or "
-            "published InternVL checkpoint of which the tower is taken."
-        }
+    vision: str = HfArg(
+        help="Folder of the vision tower: native InternVLVisionModel, published InternViT, or a whole native or "
+        "published InternVL checkpoint of which the tower is taken."
     )
-    llm: str = field(metadata={"help": "Folder of a Qwen2, Qwen3 or Llama causal LM with its tokenizer."})
-    output_dir: str = field(metadata={"help": "Folder to write. An interrupted run is resumed there."})
-    adapter: str | None = field(
+    llm: str = HfArg(help="Folder of a Qwen2, Qwen3 or Llama causal LM with its tokenizer.")
+    output_dir: str = HfArg(help="Folder to write. An interrupted run is resumed there.")
+    adapter: str | None = HfArg(
+        default=None, help="Native or published InternVL checkpoint whose adapter is taken. Default: a fresh one."
+    )
+    downsample_ratio: float = HfArg(default=0.5, help="Pixel-shuffle ratio per side.")
+    seed: int = HfArg(default=0, help="Seed of a fresh adapter.")
+    dtype: str | None = HfArg(
         default=None,
-        metadata={"help": "Native or published InternVL checkpoint whose adapter is taken. Default: a fresh one."},
+        help="bfloat16, float16 or float32: cast every tensor. Default: every part keeps its own, and the config "
+        "names the LLM's.",
     )
-    downsample_ratio: float = field(default=0.5, metadata={"help": "Pixel-shuffle ratio per side."})
-    seed: int = field(default=0, metadata={"help": "Seed of a fresh adapter."})
-    dtype: str | None = field(
-        default=None,
-        metadata={
-            "help": "bfloat16, float16 or float32: cast every tensor. Default: every part keeps its own, and the config "
-            "names the LLM's."
-        },
-    )
-    max_shard_size: str = field(default="5GB", metadata={"help": "Size above which a new shard begins."})
-    min_patches: int = field(default=1, metadata={"help": "Fewest tiles an image is cut into."})
-    max_patches: int = field(default=12, metadata={"help": "Most tiles, without the thumbnail; 1 turns tiling off."})
-    chat_template: str | None = field(
-        default=None, metadata={"help": "Path of a Jinja file to use instead of the LLM's own chat template."}
+    max_shard_size: str = HfArg(default="5GB", help="Size above which a new shard begins.")
+    min_patches: int = HfArg(default=1, help="Fewest tiles an image is cut into.")
+    max_patches: int = HfArg(default=12, help="Most tiles, without the thumbnail; 1 turns tiling off.")
+    chat_template: str | None = HfArg(
+        default=None, help="Path of a Jinja file to use instead of the LLM's own chat template."
     )
 
 

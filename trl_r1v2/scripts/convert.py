@@ -8,7 +8,9 @@ trl-r1v2 convert --checkpoint my-run/checkpoint-400 --output_dir published --to 
 ```
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from transformers.hf_argparser import HfArg
 
 from ..vlm.convert import to_native, to_published
 from .parser import RecipeParser
@@ -18,23 +20,17 @@ from .parser import RecipeParser
 class ConvertArguments:
     """Arguments of `trl-r1v2 convert`."""
 
-    checkpoint: str = field(metadata={"help": "Folder of the checkpoint to convert."})
-    output_dir: str = field(metadata={"help": "Folder to write. An interrupted run is resumed there."})
-    to: str = field(
-        default="native",
-        metadata={"help": "Layout to write: `native` (transformers) or `published` (remote code)."},
-    )
-    reference: str | None = field(
+    checkpoint: str = HfArg(help="Folder of the checkpoint to convert.")
+    output_dir: str = HfArg(help="Folder to write. An interrupted run is resumed there.")
+    to: str = HfArg(default="native", help="Layout to write: `native` (transformers) or `published` (remote code).")
+    reference: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "With `to: published`: folder of the published checkpoint whose other settings (`auto_map`, "
-            "`template`) are kept."
-        },
+        help="With `to: published`: folder of the published checkpoint whose other settings (`auto_map`, "
+        "`template`) are kept.",
     )
-    max_shard_size: str = field(default="5GB", metadata={"help": "Size above which a new shard begins."})
-    chat_template: str | None = field(
-        default=None,
-        metadata={"help": "With `to: native`: path of a Jinja file to use instead of the tokenizer's chat template."},
+    max_shard_size: str = HfArg(default="5GB", help="Size above which a new shard begins.")
+    chat_template: str | None = HfArg(
+        default=None, help="With `to: native`: path of a Jinja file to use instead of the tokenizer's chat template."
     )
 
     def __post_init__(self):

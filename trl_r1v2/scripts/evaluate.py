@@ -11,8 +11,10 @@ it stopped. One process, one device.
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from transformers.hf_argparser import HfArg
 
 from ..evaluation.terminal import print_metrics
 from .generation import GenerationArguments
@@ -25,68 +27,55 @@ ACCURACY_REWARD, FORMAT_REWARD = "trl_r1v2.rewards.accuracy_reward", "trl_r1v2.r
 
 @dataclass
 class EvaluateArguments(GenerationArguments):
-    """
-    Arguments of `trl-r1v2 evaluate`.
-    """
+    """Arguments of `trl-r1v2 evaluate`."""
 
-    model_name_or_path: str = field(
-        metadata={
-            "help": "Folder or Hub name of the model and its processor; a folder of PEFT adapters is merged into its base. "
-            "With `generation: server`: the name under which the server knows the model."
-        }
+    model_name_or_path: str = HfArg(
+        help="Folder or Hub name of the model and its processor; a folder of PEFT adapters is merged into its base. "
+        "With `generation: server`: the name under which the server knows the model."
     )
-    output_dir: str = field(metadata={"help": "Folder for metrics, records and rollouts."})
-    dataset_name: str = field(metadata={"help": "Folder or Hub name of the dataset, as `load_dataset` takes."})
-    label: str | None = field(
-        default=None, metadata={"help": "Name of this evaluation in the report. Unset: name of the output folder."}
+    output_dir: str = HfArg(help="Folder for metrics, records and rollouts.")
+    dataset_name: str = HfArg(help="Folder or Hub name of the dataset, as `load_dataset` takes.")
+    label: str | None = HfArg(
+        default=None, help="Name of this evaluation in the report. Unset: name of the output folder."
     )
-    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
-    dtype: str = field(
+    model_revision: str | None = HfArg(default=None, help="Branch, tag or commit of the model.")
+    dtype: str = HfArg(
         default="auto",
-        metadata={"help": "Number format of the weights.", "choices": ["auto", "float32", "bfloat16", "float16"]},
+        help="Number format of the weights.",
+        metadata={"choices": ["auto", "float32", "bfloat16", "float16"]},
     )
-    attn_implementation: str | None = field(
-        default=None, metadata={"help": "Attention, as `from_pretrained` takes it."}
+    attn_implementation: str | None = HfArg(default=None, help="Attention, as `from_pretrained` takes it.")
+    dataset_config: str | None = HfArg(default=None, help="Configuration of the dataset.")
+    dataset_split: str = HfArg(default="test", help="Split to measure on.")
+    max_rows: int | None = HfArg(default=None, help="Measure on the first rows only. Unset: all.")
+    check_images: str = HfArg(
+        default="all", help="Rows whose images are decoded beforehand: 'all', 'none' or a number of rows."
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
-    dataset_split: str = field(default="test", metadata={"help": "Split to measure on."})
-    max_rows: int | None = field(default=None, metadata={"help": "Measure on the first rows only. Unset: all."})
-    check_images: str = field(
-        default="all",
-        metadata={"help": "Rows whose images are decoded beforehand: 'all', 'none' or a number of rows."},
-    )
-    num_samples: int = field(
-        default=5, metadata={"help": "Sampled runs, k of Pass@1 (R1V2, section 4: 5). 0: greedy only."}
-    )
-    max_new_tokens: int = field(default=4096, metadata={"help": "Longest response, in tokens."})
-    temperature: float = field(default=1.0, metadata={"help": "Temperature of the sampled runs."})
-    top_p: float = field(default=1.0, metadata={"help": "Nucleus mass of the sampled runs."})
-    batch_size: int = field(default=64, metadata={"help": "Responses generated at once."})
-    seed: int = field(default=0, metadata={"help": "Seed of the sampled runs."})
-    think_open: bool | None = field(
+    num_samples: int = HfArg(default=5, help="Sampled runs, k of Pass@1 (R1V2, section 4: 5). 0: greedy only.")
+    max_new_tokens: int = HfArg(default=4096, help="Longest response, in tokens.")
+    temperature: float = HfArg(default=1.0, help="Temperature of the sampled runs.")
+    top_p: float = HfArg(default=1.0, help="Nucleus mass of the sampled runs.")
+    batch_size: int = HfArg(default=64, help="Responses generated at once.")
+    seed: int = HfArg(default=0, help="Seed of the sampled runs.")
+    think_open: bool | None = HfArg(
         default=None,
-        metadata={
-            "help": "Whether the chat template opens `<think>`, as QwQ's and R1V2's do: then a response without "
-            "`</think>` has no answer. Unset: looks at the prompts."
-        },
+        help="Whether the chat template opens `<think>`, as QwQ's and R1V2's do: then a response without "
+        "`</think>` has no answer. Unset: looks at the prompts.",
     )
-    accuracy_reward: str = field(
+    accuracy_reward: str = HfArg(
         default=ACCURACY_REWARD,
-        metadata={"help": "Reward function that judges the answer: a dotted path, values in [0, 1] or None."},
+        help="Reward function that judges the answer: a dotted path, values in [0, 1] or None.",
     )
-    format_reward: str = field(
-        default=FORMAT_REWARD,
-        metadata={"help": "Reward function that judges the form: a dotted path, values in [0, 1]."},
+    format_reward: str = HfArg(
+        default=FORMAT_REWARD, help="Reward function that judges the form: a dotted path, values in [0, 1]."
     )
-    hallucination_func: str | None = field(
+    hallucination_func: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Function (response, column value) → what the response claims without support: a dotted path. "
-            "Measured on rows with images."
-        },
+        help="Function (response, column value) → what the response claims without support: a dotted path. "
+        "Measured on rows with images.",
     )
-    hallucination_column: str | None = field(
-        default=None, metadata={"help": "Column with what the images hold, for `hallucination_func`."}
+    hallucination_column: str | None = HfArg(
+        default=None, help="Column with what the images hold, for `hallucination_func`."
     )
 
     def __post_init__(self):
@@ -119,13 +108,7 @@ class EvaluateArguments(GenerationArguments):
 
 
 def main(eval_args: EvaluateArguments) -> None:
-    """
-    Sample, score and write the files.
-
-    Raises:
-        RecipeError: The recipe's parts do not fit together, or what generates fails.
-        DatasetError: The data cannot be used.
-    """
+    """Sample, score and write the files."""
     import torch
 
     from ..evaluation.records import GREEDY, SAMPLED, score_rollouts, summarize, write_records
@@ -166,12 +149,7 @@ def main(eval_args: EvaluateArguments) -> None:
 
 
 def make_scorers(eval_args: EvaluateArguments):
-    """
-    Import or build what responses are scored by, a [`~trl_r1v2.evaluation.records.Scorers`].
-
-    Raises:
-        RecipeError: A name cannot be imported.
-    """
+    """Import or build what responses are scored by, a [`~trl_r1v2.evaluation.records.Scorers`]."""
     from ..evaluation.records import Scorers
     from ..rewards import AccuracyReward, FormatReward
     from .loading import import_by_name
@@ -193,12 +171,7 @@ def make_scorers(eval_args: EvaluateArguments):
 
 
 def load_rows(eval_args: EvaluateArguments, scorers):
-    """
-    Load and check the rows to measure on, which need the columns of the scorers.
-
-    Raises:
-        DatasetError: The dataset cannot be used.
-    """
+    """Load and check the rows to measure on, which need the columns of the scorers."""
     from ..checks.rows import check_dataset
     from ..rewards.columns import reward_columns
 
@@ -222,24 +195,7 @@ def read_dataset(settings: dict):
 
 
 def sample_mode(eval_args: EvaluateArguments, mode: str, engine, dataset, fingerprint: dict):
-    """
-    Sample the responses of one mode, or those that an interrupted run has left out.
-
-    Args:
-        eval_args ([`EvaluateArguments`]):
-            Settings of the sampling.
-        mode (`str`):
-            `"greedy"` or `"sampled"`.
-        engine:
-            What generates, see [`~trl_r1v2.scripts.generation.open_engine`].
-        dataset (`Dataset`):
-            Rows.
-        fingerprint (`dict[str, Any]`):
-            Digests of model and dataset; responses of others are refused.
-
-    Returns:
-        `tuple[list[Rollout], float]`: Responses ordered by row, and the seconds of generating them.
-    """
+    """Sample the responses of one mode, or those that an interrupted run has left out."""
     from ..evaluation.records import GREEDY
     from ..sampling import RolloutStore
 

@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 `trl-r1v2 filter-prompts`: the offline phase of the Selective Sample Buffer (R1V2).
 
@@ -10,7 +9,7 @@ Training is not covered.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, load_dataset
 from transformers import ProcessorMixin
+from transformers.hf_argparser import HfArg
 
 from ..sampling.dataset_folder import write_dataset_folder
 from ..sampling.histograms import check_plotting, draw_histograms
@@ -43,43 +43,31 @@ ADDED_COLUMNS = ("pass_rate", "num_right", "num_scored", "source_row")
 
 @dataclass
 class FilterPromptsArguments(SamplingArguments):
-    """
-    Arguments of `trl-r1v2 filter-prompts`.
-    """
+    """Arguments of `trl-r1v2 filter-prompts`."""
 
-    min_pass_rate: float = field(
-        default=0.0,
-        metadata={"help": "Smallest pass rate kept, inclusive (ours). Prompts without a right response never stay."},
+    min_pass_rate: float = HfArg(
+        default=0.0, help="Smallest pass rate kept, inclusive (ours). Prompts without a right response never stay."
     )
-    max_pass_rate: float = field(
-        default=1.0,
-        metadata={"help": "Largest pass rate kept, inclusive (ours). Prompts without a wrong response never stay."},
+    max_pass_rate: float = HfArg(
+        default=1.0, help="Largest pass rate kept, inclusive (ours). Prompts without a wrong response never stay."
     )
-    prefill: bool = field(
-        default=False, metadata={"help": "Also write a buffer that `grpo` starts from (`ssb_prefill`)."}
+    prefill: bool = HfArg(default=False, help="Also write a buffer that `grpo` starts from (`ssb_prefill`).")
+    prefill_capacity: int = HfArg(
+        default=1024, help="Samples a process keeps in that buffer, those of largest |advantage|."
     )
-    prefill_capacity: int = field(
-        default=1024, metadata={"help": "Samples a process keeps in that buffer, those of largest |advantage|."}
-    )
-    prefill_reference: bool = field(
+    prefill_reference: bool = HfArg(
         default=False,
-        metadata={
-            "help": "Store reference log-probabilities too: for a run with `beta` > 0 that starts from this policy."
-        },
+        help="Store reference log-probabilities too: for a run with `beta` > 0 that starts from this policy.",
     )
 
-    vllm_importance_sampling_mode: str | None = field(
+    vllm_importance_sampling_mode: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "That of the run to which the buffer goes, if it generates with vLLM (`sequence_mask` is TRL's); unset: "
-            "a run without vLLM, or without its correction.",
-            "choices": ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"],
-        },
+        help="That of the run to which the buffer goes, if it generates with vLLM (`sequence_mask` is TRL's); unset: "
+        "a run without vLLM, or without its correction.",
+        metadata={"choices": ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]},
     )
-    vllm_importance_sampling_clip_max: float | None = field(
-        default=3.0, metadata={"help": "The same run's (TRL's: 3)."}
-    )
-    vllm_importance_sampling_clip_min: float | None = field(default=None, metadata={"help": "The same run's."})
+    vllm_importance_sampling_clip_max: float | None = HfArg(default=3.0, help="The same run's (TRL's: 3).")
+    vllm_importance_sampling_clip_min: float | None = HfArg(default=None, help="The same run's.")
 
     def __post_init__(self):
         super().__post_init__()

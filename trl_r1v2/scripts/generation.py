@@ -3,9 +3,11 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from transformers.hf_argparser import HfArg
 
 from ..sampling.rollouts import EngineError
 from .recipe import RecipeError
@@ -16,39 +18,32 @@ GENERATIONS = ("transformers", "vllm", "server")
 
 @dataclass(kw_only=True)
 class GenerationArguments:
-    """
-    Arguments of commands that generate responses.
-    """
+    """Arguments of commands that generate responses."""
 
-    generation: str = field(
+    generation: str = HfArg(
         default="transformers",
-        metadata={
-            "help": "What generates: transformers in this process, vLLM's offline engine in one of its own, or an "
-            "OpenAI-compatible server.",
-            "choices": list(GENERATIONS),
-        },
+        help="What generates: transformers in this process, vLLM's offline engine in one of its own, or an "
+        "OpenAI-compatible server.",
+        metadata={"choices": list(GENERATIONS)},
     )
-    vllm_python: str | None = field(
-        default=None,
-        metadata={"help": "Interpreter of an environment with vLLM, for `generation: vllm`. Unset: this one."},
+    vllm_python: str | None = HfArg(
+        default=None, help="Interpreter of an environment with vLLM, for `generation: vllm`. Unset: this one."
     )
-    vllm_kwargs: dict | None = field(
-        default=None,
-        metadata={"help": "Arguments of `vllm.LLM`, e.g. `{tensor_parallel_size: 4, max_model_len: 65536}`."},
+    vllm_kwargs: dict | None = HfArg(
+        default=None, help="Arguments of `vllm.LLM`, e.g. `{tensor_parallel_size: 4, max_model_len: 65536}`."
     )
-    vllm_batch_size: int = field(default=1024, metadata={"help": "Responses handed to vLLM at once."})
-    server_url: str | None = field(
-        default=None,
-        metadata={"help": "Address for `generation: server`, with the version: `http://localhost:8000/v1`."},
+    vllm_batch_size: int = HfArg(default=1024, help="Responses handed to vLLM at once.")
+    server_url: str | None = HfArg(
+        default=None, help="Address for `generation: server`, with the version: `http://localhost:8000/v1`."
     )
-    server_api_key_env: str | None = field(
-        default=None, metadata={"help": "Environment variable with the server's key. Unset: none is sent."}
+    server_api_key_env: str | None = HfArg(
+        default=None, help="Environment variable with the server's key. Unset: none is sent."
     )
-    server_concurrency: int = field(default=16, metadata={"help": "Requests under way at once."})
-    server_timeout: float = field(default=3600.0, metadata={"help": "Seconds to wait for one response."})
-    server_max_retries: int = field(default=10, metadata={"help": "Times that a failed request is sent again."})
-    server_extra_body: dict | None = field(
-        default=None, metadata={"help": "Further fields of every request to the server, e.g. `{top_k: 20}`."}
+    server_concurrency: int = HfArg(default=16, help="Requests under way at once.")
+    server_timeout: float = HfArg(default=3600.0, help="Seconds to wait for one response.")
+    server_max_retries: int = HfArg(default=10, help="Times that a failed request is sent again.")
+    server_extra_body: dict | None = HfArg(
+        default=None, help="Further fields of every request to the server, e.g. `{top_k: 20}`."
     )
 
     def __post_init__(self):
@@ -68,19 +63,6 @@ def open_engine(args, device, revision: str | None = None, with_logps: bool = Fa
 
     An engine has `sample_chunks` as [`~trl_r1v2.sampling.generation.sample_chunks`] has it, a `fingerprint` that stored
     rollouts share, and the `processing_class` of its prompts, if that is known here.
-
-    Args:
-        args ([`GenerationArguments`]):
-            With `model_name_or_path`, `dtype`, `attn_implementation` and `batch_size`.
-        device (`torch.device`):
-            Device of a model in this process.
-        revision (`str`, *optional*):
-            Revision of the model on the Hub.
-        with_logps (`bool`, *optional*, defaults to `False`):
-            Whether rollouts of vLLM hold the log-probabilities that it sampled by.
-
-    Raises:
-        RecipeError: The engine fails.
     """
     path = args.model_name_or_path
     if path is None:
@@ -135,21 +117,8 @@ def _open_transformers(args, path, device, revision, with_logps) -> Iterator:
 
 def load_policy(path: str, device, revision: str | None = None, **kwargs: Any) -> tuple:
     """
-    Loads a model to run it and its processor or tokenizer; a folder of PEFT adapters is merged into its base model. A
-    tokenizer without a padding token pads with its end of sequence.
-
-    Args:
-        path (`str`):
-            Folder or Hub name of a model, or folder of PEFT adapters.
-        device (`torch.device`):
-            Where to.
-        revision (`str`, *optional*):
-            Revision on the Hub.
-        **kwargs:
-            Arguments of `from_pretrained`.
-
-    Raises:
-        `CheckpointError`: The folder holds adapters and peft is not installed, or adapters that do not fit their base.
+    Loads a model to run it and its processor or tokenizer; a folder of PEFT adapters is merged into its base
+    model. A tokenizer without a padding token pads with its end of sequence.
     """
     from transformers import AutoProcessor, ProcessorMixin
 

@@ -19,9 +19,7 @@ from .training import TrainingScriptArguments, choose_components, prepare, train
 
 @dataclass
 class SSBGRPOScriptArguments(TrainingScriptArguments, GRPOScriptArguments):
-    """
-    Arguments of [`~trl.scripts.grpo.GRPOScriptArguments`], and the check of the images.
-    """
+    """Arguments of [`~trl.scripts.grpo.GRPOScriptArguments`], and the check of the images."""
 
 
 def main(

@@ -20,23 +20,7 @@ from .recipe import RecipeError, read_recipe, refusals_of
 
 
 def load_splits(path: str, name: str | None = None, *, streaming: bool = False):
-    """
-    Load all splits of a dataset.
-
-    Args:
-        path (`str`):
-            Folder or Hub name, as in `datasets.load_dataset`; a folder of `save_to_disk` is read as well.
-        name (`str`, *optional*):
-            Configuration of the dataset.
-        streaming (`bool`, *optional*, defaults to `False`):
-            Whether to stream.
-
-    Returns:
-        `DatasetDict` or `IterableDatasetDict`: The splits.
-
-    Raises:
-        DatasetError: There is no such dataset, or it is a file or a single split of `save_to_disk`.
-    """
+    """Load all splits of a dataset."""
     from datasets import load_dataset, load_from_disk
 
     folder = Path(path)
@@ -60,16 +44,7 @@ def load_splits(path: str, name: str | None = None, *, streaming: bool = False):
 
 
 def check_model_path(path: str | None) -> None:
-    """
-    Refuse a model that can only be a folder and is none, before anything is loaded.
-
-    Args:
-        path (`str`, *optional*):
-            `model_name_or_path` of a recipe. A name with at most one `/` may be one of the Hub.
-
-    Raises:
-        RecipeError: It is not set, or there is no such folder.
-    """
+    """Refuse a model that can only be a folder and is none, before anything is loaded."""
     if not path:
         raise RecipeError("`model_name_or_path` is not set: name a folder or a model of the Hub.")
     if not Path(path).exists() and (path.count("/") > 1 or path.startswith((".", "~", os.sep))):
@@ -77,25 +52,7 @@ def check_model_path(path: str | None) -> None:
 
 
 def take_split(splits, split: str, *, entry: str, source: str):
-    """
-    Take one split of a dataset.
-
-    Args:
-        splits (`DatasetDict`):
-            Splits by name.
-        split (`str`):
-            Name of the wanted one.
-        entry (`str`):
-            Recipe key that named it.
-        source (`str`):
-            How the message calls the dataset.
-
-    Returns:
-        `Dataset`: The split.
-
-    Raises:
-        DatasetError: There is no such split.
-    """
+    """Take one split of a dataset."""
     if split not in splits:
         raise DatasetError(
             f"dataset {source} has no split {split!r}, only {', '.join(map(repr, splits))}. Correct `{entry}`."
@@ -114,21 +71,7 @@ def extend_search_path() -> None:
 
 
 def import_by_name(name: str, *, entry: str) -> Any:
-    """
-    Import what a recipe names by a dotted path. The working directory and the clone are searched as well.
-
-    Args:
-        name (`str`):
-            Dotted path, for example `"my_rewards.length_reward"`.
-        entry (`str`):
-            Recipe entry, for the message, for example `"reward_funcs[0]"`.
-
-    Returns:
-        `Any`: The object.
-
-    Raises:
-        RecipeError: The module or the name in it does not exist, or what it names cannot be built.
-    """
+    """Import what a recipe names by a dotted path. The working directory and the clone are searched as well."""
     module_name, _, attribute = name.rpartition(".")
     if not module_name:
         raise RecipeError(f"`{entry}: {name}` is no dotted path. Write it as `module.name`.")
@@ -203,21 +146,7 @@ def load_reward_func(name: str, *, entry: str) -> Callable:
 
 
 def load_reward_funcs(names: list[str] | None, reward_model: str | None = None) -> list:
-    """
-    Resolve the reward functions of a recipe.
-
-    Args:
-        names (`list[str]`, *optional*):
-            Names, each as [`load_reward_func`] takes it.
-        reward_model (`str`, *optional*):
-            A further reward model, which comes first: a folder with a scalar head, or TRL's text reward model.
-
-    Returns:
-        `list`: What the trainer's `reward_funcs` takes.
-
-    Raises:
-        RecipeError: A name cannot be resolved, or there is none.
-    """
+    """Resolve the reward functions of a recipe."""
     from ..rewards.value_head import is_reward_model
 
     reward_funcs = []
@@ -237,19 +166,8 @@ def _load_reward_model(folder: str):
 
 def load_model(path: str, **kwargs):
     """
-    Load a model to run it: a whole checkpoint, or a folder of PEFT adapters, which are merged into their base model.
-
-    Args:
-        path (`str`):
-            Folder or Hub name of a model, or a folder with `adapter_config.json`.
-        **kwargs:
-            Arguments of `from_pretrained`.
-
-    Returns:
-        [`~transformers.PreTrainedModel`]: The model, of the class that its configuration names.
-
-    Raises:
-        CheckpointError: The folder holds adapters and peft is not installed, or adapters that do not fit their base.
+    Load a model to run it: a whole checkpoint, or a folder of PEFT adapters, which are merged into their base
+    model.
     """
     from trl.trainer.utils import create_model_from_path
 

@@ -8,7 +8,6 @@ the run's HybridReward. Does not cover the measuring (`monitor.py`).
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ..checks.rows import check_dataset
 from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
@@ -16,42 +15,13 @@ from ..hallucination.threshold import RewardThresholdController
 from ..hallucination.threshold_files import read_threshold_file
 from ..rewards.hybrid import HybridReward
 from .loading import import_by_name, load_splits, take_split
-from .recipe import RecipeError
-
-
-@dataclass(frozen=True)
-class MonitorParts:
-    """What a monitor is made of, besides the trainer."""
-
-    config: MonitorConfig
-    dataset: object
-    functions: object
-    controller: RewardThresholdController | None
-    set_threshold: Callable[[float], None] | None
+from .recipe import RecipeError, refusals_of
 
 
 def load_monitor_parts(
     config: MonitorConfig, controller_config: ControllerConfig, reward_funcs: Sequence = ()
-) -> MonitorParts | None:
-    """
-    Load what a recipe's monitor needs.
-
-    Args:
-        config ([`MonitorConfig`]):
-            Settings of the monitor.
-        controller_config ([`ControllerConfig`]):
-            Settings of the controller.
-        reward_funcs (`Sequence`, *optional*):
-            The run's reward functions, among which `controller_component` is looked for.
-
-    Returns:
-        [`MonitorParts`] or `None`: `None` where the recipe asks for no monitor.
-
-    Raises:
-        RecipeError: A dotted path, the component or the threshold file cannot be used, or there is a controller
-            without a monitor.
-        DatasetError: The probe set cannot be used.
-    """
+) -> dict | None:
+    """Load what a recipe's monitor is made of, besides the trainer; `None` without a `monitor_dataset`."""
     if config.monitor_dataset is None:
         if controller_config.controller_target is not None:
             raise RecipeError("`controller_target` is set, but nothing measures: set `monitor_dataset`.")
@@ -66,49 +36,28 @@ def load_monitor_parts(
     paths = {"claims": config.monitor_claims_func, "named": config.monitor_named_func}
     if "reward_disagreement" in config.signals:
         paths |= {"rule": config.monitor_rule_func, "reward": config.monitor_reward_func}
-    functions = ProbeFunctions(
-        **{
-            name: import_by_name(path, entry=f"monitor_{name}_func")
-            for name, path in paths.items()
-            if path is not None
-        }
-    )
-    try:
+    named = {name: path for name, path in paths.items() if path is not None}
+    functions = ProbeFunctions(**{n: import_by_name(path, entry=f"monitor_{n}_func") for n, path in named.items()})
+    with refusals_of():
         Probe(dataset, config, functions)
         controller = _build_controller(config, controller_config)
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
     set_threshold = None
     if controller is not None and controller_config.controller_component is not None:
         set_threshold = _gate(controller_config.controller_component, reward_funcs)
-    return MonitorParts(config, dataset, functions, controller, set_threshold)
+    parts = {"dataset": dataset, "config": config, "functions": functions}
+    return {**parts, "controller": controller, "set_threshold": set_threshold}
 
 
-def add_monitor(trainer, parts: MonitorParts | None) -> None:
-    """
-    Add a recipe's monitor to a trainer.
-
-    Args:
-        trainer ([`~transformers.Trainer`]):
-            A TRL trainer.
-        parts ([`MonitorParts`], *optional*):
-            From [`load_monitor_parts`]; without them nothing is added.
-    """
+def add_monitor(trainer, parts: dict | None) -> None:
+    """Add a recipe's monitor to a trainer."""
     if parts is None:
         return
     from trl import GRPOTrainer
 
     from ..hallucination.monitor import HallucinationMonitor
 
-    monitor = HallucinationMonitor(
-        trainer,
-        parts.dataset,
-        parts.config,
-        parts.functions,
-        parts.controller,
-        parts.set_threshold,
-        chat_template_kwargs=trainer.chat_template_kwargs if isinstance(trainer, GRPOTrainer) else None,
-    )
+    template = {"chat_template_kwargs": trainer.chat_template_kwargs} if isinstance(trainer, GRPOTrainer) else {}
+    monitor = HallucinationMonitor(trainer, **parts, **template)
     trainer.add_callback(monitor)
     trainer.accelerator.print(f"The hallucination monitor writes to {monitor.folder}.")
 

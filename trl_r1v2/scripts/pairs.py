@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 `trl-r1v2 pairs`: preference pairs for MPO from scored responses.
 
@@ -12,13 +11,14 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset, Value
 from transformers import ProcessorMixin
+from transformers.hf_argparser import HfArg
 
 from ..hallucination.threshold_files import KINDS, read_threshold_file
 from ..rewards.answers import final_answer, prompt_opens_think
@@ -63,68 +63,53 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class PairsArguments(SamplingArguments):
-    """
-    Arguments of `trl-r1v2 pairs`.
-    """
+    """Arguments of `trl-r1v2 pairs`."""
 
-    num_samples: int = field(default=32, metadata={"help": "Responses to sample for each prompt (MMPR: up to 32)."})
-    rollouts: str | None = field(
+    num_samples: int = HfArg(default=32, help="Responses to sample for each prompt (MMPR: up to 32).")
+    rollouts: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Pair these responses instead of sampling: the output folder of `filter-prompts` or `pairs`, or a "
-            "`.jsonl` or `.parquet` file with columns `row` and `text`."
-        },
+        help="Pair these responses instead of sampling: the output folder of `filter-prompts` or `pairs`, or a "
+        "`.jsonl` or `.parquet` file with columns `row` and `text`.",
     )
-    max_pairs: int = field(default=15, metadata={"help": "Correctness pairs for each prompt (MMPR: up to 15)."})
-    max_format_pairs: int = field(
-        default=0,
-        metadata={"help": "Pairs for each prompt whose rejected response breaks the format; needs `format_func`."},
+    max_pairs: int = HfArg(default=15, help="Correctness pairs for each prompt (MMPR: up to 15).")
+    max_format_pairs: int = HfArg(
+        default=0, help="Pairs for each prompt whose rejected response breaks the format; needs `format_func`."
     )
-    drop_contained: bool = field(
-        default=True,
-        metadata={"help": "Drop pairs whose right answer is contained, as a string, in the wrong one (MMPR)."},
+    drop_contained: bool = HfArg(
+        default=True, help="Drop pairs whose right answer is contained, as a string, in the wrong one (MMPR)."
     )
-    chosen_threshold: float | None = field(
-        default=None, metadata={"help": "Smallest score of a chosen response (R1V2, section 4.4, uses 15, 10 and 7)."}
+    chosen_threshold: float | None = HfArg(
+        default=None, help="Smallest score of a chosen response (R1V2, section 4.4, uses 15, 10 and 7)."
     )
-    chosen_quantile: float | None = field(
-        default=None, metadata={"help": "The same as a quantile of the scores of all right responses (ours)."}
+    chosen_quantile: float | None = HfArg(
+        default=None, help="The same as a quantile of the scores of all right responses (ours)."
     )
-    margin_threshold: float | None = field(
+    margin_threshold: float | None = HfArg(
+        default=None, help="Smallest difference of the scores of chosen and rejected (R1V2 leaves it open)."
+    )
+    margin_quantile: float | None = HfArg(
+        default=None, help="The same as a quantile of the differences of all candidate pairs (ours)."
+    )
+    threshold_file: str | None = HfArg(
         default=None,
-        metadata={"help": "Smallest difference of the scores of chosen and rejected (R1V2 leaves it open)."},
+        help="File that holds `chosen_threshold` or `margin_threshold`: thresholds.json of `calibrate`, or "
+        "hallucination/threshold.json of a training run.",
     )
-    margin_quantile: float | None = field(
-        default=None, metadata={"help": "The same as a quantile of the differences of all candidate pairs (ours)."}
+    max_dropout_pairs: int = HfArg(
+        default=0, help="DropoutNTP pairs for each prompt with images: the second half regenerated without them."
     )
-    threshold_file: str | None = field(
+    dropout_unjudged: bool = HfArg(
+        default=False, help="Use finished responses that could not be judged for DropoutNTP too (MMPR's open prompts)."
+    )
+    dropout_drop_right: bool = HfArg(
+        default=False, help="Drop DropoutNTP pairs whose regenerated response is judged right all the same (ours)."
+    )
+    format_func: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "File that holds `chosen_threshold` or `margin_threshold`: thresholds.json of `calibrate`, or "
-            "hallucination/threshold.json of a training run."
-        },
+        help="Dotted path of the function that tells kept from broken format (below 0.5); unset: no check.",
     )
-    max_dropout_pairs: int = field(
-        default=0,
-        metadata={"help": "DropoutNTP pairs for each prompt with images: the second half regenerated without them."},
-    )
-    dropout_unjudged: bool = field(
-        default=False,
-        metadata={"help": "Use finished responses that could not be judged for DropoutNTP too (MMPR's open prompts)."},
-    )
-    dropout_drop_right: bool = field(
-        default=False,
-        metadata={"help": "Drop DropoutNTP pairs whose regenerated response is judged right all the same (ours)."},
-    )
-    format_func: str | None = field(
-        default=None,
-        metadata={
-            "help": "Dotted path of the function that tells kept from broken format (below 0.5); unset: no check."
-        },
-    )
-    think_open: bool | None = field(
-        default=None,
-        metadata={"help": "Whether the chat template opens `<think>`; unset: look at the prompts, as the rewards do."},
+    think_open: bool | None = HfArg(
+        default=None, help="Whether the chat template opens `<think>`; unset: look at the prompts, as the rewards do."
     )
 
     def __post_init__(self):

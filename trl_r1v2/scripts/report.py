@@ -8,42 +8,36 @@ Reads a pipeline's output folder, or the folders named in `evaluations` and `tra
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from transformers.hf_argparser import HfArg
 
 from .recipe import refusals_of
 
 
 @dataclass
 class ReportArguments:
-    """
-    Arguments of `trl-r1v2 report`.
-    """
+    """Arguments of `trl-r1v2 report`."""
 
-    output_dir: str = field(metadata={"help": "Folder for report.html, summary.json and the plots."})
-    run_dir: str | None = field(
+    output_dir: str = HfArg(help="Folder for report.html, summary.json and the plots.")
+    run_dir: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Output folder of `trl-r1v2 run`: its finished stages are reported, with their durations. Its "
-            "`evaluate` stages and its stages with a training log are found by themselves."
-        },
+        help="Output folder of `trl-r1v2 run`: its finished stages are reported, with their durations. Its "
+        "`evaluate` stages and its stages with a training log are found by themselves.",
     )
-    evaluations: list[str] | None = field(
-        default=None,
-        metadata={"help": "Output folders of `trl-r1v2 evaluate`, the base model first. Unset: those of `run_dir`."},
+    evaluations: list[str] | None = HfArg(
+        default=None, help="Output folders of `trl-r1v2 evaluate`, the base model first. Unset: those of `run_dir`."
     )
-    training: list[str] | None = field(
-        default=None,
-        metadata={"help": "Folders with a trainer_state.json, whose logs are plotted. Unset: those of `run_dir`."},
+    training: list[str] | None = HfArg(
+        default=None, help="Folders with a trainer_state.json, whose logs are plotted. Unset: those of `run_dir`."
     )
-    title: str = field(default="Evaluation report", metadata={"help": "Heading of the page."})
-    notes: list[str] | None = field(
-        default=None, metadata={"help": "Sentences for the reader, one paragraph each: what the figures do not show."}
+    title: str = HfArg(default="Evaluation report", help="Heading of the page.")
+    notes: list[str] | None = HfArg(
+        default=None, help="Sentences for the reader, one paragraph each: what the figures do not show."
     )
-    num_examples: int = field(
-        default=3, metadata={"help": "Examples for each outcome (right or wrong, before, after)."}
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of the choice of examples."})
+    num_examples: int = HfArg(default=3, help="Examples for each outcome (right or wrong, before, after).")
+    seed: int = HfArg(default=0, help="Seed of the choice of examples.")
 
     def __post_init__(self):
         if self.run_dir is None and not self.evaluations:

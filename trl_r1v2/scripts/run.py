@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 from rich.text import Text
+from transformers.hf_argparser import HfArg
 
 from .parser import RecipeParser
 from .pipeline import Stage, plan
@@ -31,27 +32,18 @@ from .stage_process import Stopped, folder_lock, log_lines, run_stage, stop_sign
 
 @dataclass
 class RunArguments:
-    """
-    Arguments of `trl-r1v2 run`.
-    """
+    """Arguments of `trl-r1v2 run`."""
 
-    output_dir: str = field(metadata={"help": "Folder of the whole pipeline: logs, markers, and the stages' output."})
-    stages: list[Stage] = field(
-        metadata={"help": "Stages in order: `name`, `command`, and optionally `config`, `args`."}
+    output_dir: str = HfArg(help="Folder of the whole pipeline: logs, markers, and the stages' output.")
+    stages: list[Stage] = HfArg(help="Stages in order: `name`, `command`, and optionally `config`, `args`.")
+    name: str | None = HfArg(
+        default=None, help="Name of the pipeline, which owns the output folder. Unset: folder and name of the recipe."
     )
-    name: str | None = field(
-        default=None,
-        metadata={"help": "Name of the pipeline, which owns the output folder. Unset: folder and name of the recipe."},
+    only: list[str] | None = HfArg(default=None, help="Run these stages and no others, even if finished.")
+    overrides: list[str] | None = HfArg(
+        default=None, help="Keys to override, as stage.key=value, for example grpo.max_steps=20."
     )
-    only: list[str] | None = field(
-        default=None, metadata={"help": "Run these stages and no others, even if finished."}
-    )
-    overrides: list[str] | None = field(
-        default=None, metadata={"help": "Keys to override, as stage.key=value, for example grpo.max_steps=20."}
-    )
-    dry_run: bool = field(
-        default=False, metadata={"help": "Check every stage's recipe and say what would run, without running it."}
-    )
+    dry_run: bool = HfArg(default=False, help="Check every stage's recipe and say what would run, without running it.")
 
     def resolve(self) -> list[Stage]:
         """Fill in the stages' recipes and the pipeline's name; refuse what names no stage, or two."""
@@ -113,10 +105,8 @@ def main(run_args: RunArguments):
 
 def run(stage: Stage, stages: list[Stage], title: str, previous_id: str | None, lock: int) -> str | None:
     """
-    Run one stage if the plan says so, with the latest line of its log on a terminal. A stage that fails ends the program.
-
-    Returns:
-        `str` or `None`: The `run_id` of the stage's marker.
+    Run one stage if the plan says so, with the latest line of its log on a terminal. A stage that fails ends the
+    program.
     """
     console, start = Console(highlight=False, markup=False), time.monotonic()
     if not stage.runs:

@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 What `filter-prompts` and `pairs` share: their common arguments, and sampling and scoring over all processes.
 
@@ -12,13 +11,14 @@ import json
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
+from transformers.hf_argparser import HfArg
 
 from ..sampling.dataset_folder import load_prompts
 from ..sampling.fingerprints import content_fingerprint, dataset_fingerprint, reward_fingerprint
@@ -37,59 +37,49 @@ WAIT_LIMIT = timedelta(days=7)
 
 @dataclass
 class SamplingArguments(GenerationArguments):
-    """
-    Arguments of commands that sample responses and score them.
-    """
+    """Arguments of commands that sample responses and score them."""
 
-    dataset_name: str = field(
-        metadata={"help": "Prompts: a folder or file that `datasets` can load, or a name on the Hub."}
-    )
-    output_dir: str = field(metadata={"help": "Folder for the result, the rollouts and the scores."})
-    model_name_or_path: str | None = field(
+    dataset_name: str = HfArg(help="Prompts: a folder or file that `datasets` can load, or a name on the Hub.")
+    output_dir: str = HfArg(help="Folder for the result, the rollouts and the scores.")
+    model_name_or_path: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Policy to sample from: a `save_pretrained` folder or a name on the Hub. With `generation: server`: the "
-            "name under which the server knows it."
-        },
+        help="Policy to sample from: a `save_pretrained` folder or a name on the Hub. With `generation: server`: the "
+        "name under which the server knows it.",
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
-    dataset_split: str = field(default="train", metadata={"help": "Split of the dataset."})
-    max_prompts: int | None = field(default=None, metadata={"help": "Use this many prompts from the start."})
-    dtype: str = field(
+    dataset_config: str | None = HfArg(default=None, help="Configuration of the dataset.")
+    dataset_split: str = HfArg(default="train", help="Split of the dataset.")
+    max_prompts: int | None = HfArg(default=None, help="Use this many prompts from the start.")
+    dtype: str = HfArg(
         default="auto",
-        metadata={
-            "help": "Type of the weights; `auto` takes the checkpoint's.",
-            "choices": ["auto", "bfloat16", "float16", "float32"],
-        },
+        help="Type of the weights; `auto` takes the checkpoint's.",
+        metadata={"choices": ["auto", "bfloat16", "float16", "float32"]},
     )
-    attn_implementation: str | None = field(
-        default=None, metadata={"help": "Attention of transformers, e.g. `sdpa` or `flash_attention_2`."}
+    attn_implementation: str | None = HfArg(
+        default=None, help="Attention of transformers, e.g. `sdpa` or `flash_attention_2`."
     )
-    use_cpu: bool = field(default=False, metadata={"help": "Stay on the CPU where there is an accelerator."})
-    num_samples: int = field(default=8, metadata={"help": "Responses to sample for each prompt."})
-    max_new_tokens: int = field(default=1024, metadata={"help": "Longest response, in tokens."})
-    temperature: float = field(default=1.0, metadata={"help": "Sampling temperature."})
-    top_p: float = field(default=1.0, metadata={"help": "Nucleus mass of the sampling, in (0, 1]."})
-    batch_size: int = field(default=64, metadata={"help": "Responses that a process generates and scores at once."})
-    seed: int = field(default=0, metadata={"help": "Seed of the sampling and of every later choice."})
-    reward_funcs: list[str] = field(
+    use_cpu: bool = HfArg(default=False, help="Stay on the CPU where there is an accelerator.")
+    num_samples: int = HfArg(default=8, help="Responses to sample for each prompt.")
+    max_new_tokens: int = HfArg(default=1024, help="Longest response, in tokens.")
+    temperature: float = HfArg(default=1.0, help="Sampling temperature.")
+    top_p: float = HfArg(default=1.0, help="Nucleus mass of the sampling, in (0, 1].")
+    batch_size: int = HfArg(default=64, help="Responses that a process generates and scores at once.")
+    seed: int = HfArg(default=0, help="Seed of the sampling and of every later choice.")
+    reward_funcs: list[str] = HfArg(
         default_factory=lambda: ["trl_r1v2.rewards.accuracy_reward"],
-        metadata={"help": "Dotted paths of the reward functions, or folders of reward models that `reward` wrote."},
+        help="Dotted paths of the reward functions, or folders of reward models that `reward` wrote.",
     )
-    reward_weights: list[float] | None = field(
-        default=None, metadata={"help": "Weight of each reward function in the score; 1 by default."}
+    reward_weights: list[float] | None = HfArg(
+        default=None, help="Weight of each reward function in the score; 1 by default."
     )
-    judge_func: str | None = field(
+    judge_func: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Dotted path of the reward function that tells right from wrong; the first of `reward_funcs` by "
-            "default. One that is not among them is called for the verdict and stays out of the score."
-        },
+        help="Dotted path of the reward function that tells right from wrong; the first of `reward_funcs` by "
+        "default. One that is not among them is called for the verdict and stays out of the score.",
     )
-    judge_threshold: float = field(
-        default=0.5, metadata={"help": "A response is right if the judge's score is at least this (ours)."}
+    judge_threshold: float = HfArg(
+        default=0.5, help="A response is right if the judge's score is at least this (ours)."
     )
-    plots: bool = field(default=True, metadata={"help": "Draw the histograms (needs matplotlib)."})
+    plots: bool = HfArg(default=True, help="Draw the histograms (needs matplotlib).")
 
     def __post_init__(self):
         super().__post_init__()
@@ -123,17 +113,7 @@ class SamplingArguments(GenerationArguments):
 @dataclass(frozen=True)
 class ScoredRollout:
     """
-    A rollout with what the reward functions made of it.
-
-    Args:
-        rollout ([`Rollout`]):
-            The response.
-        scores (`dict[str, float | None]`):
-            Score by reward function; `None` where it gave none.
-        score (`float` or `None`):
-            Weighted sum of the scores.
-        right (`bool` or `None`):
-            The judge's verdict; `None` where it gave none.
+    A rollout with its score by reward function (`None` where one gave none), their weighted sum, and the judge's verdict.
     """
 
     rollout: Rollout
@@ -143,12 +123,7 @@ class ScoredRollout:
 
 
 def start_processes(args: SamplingArguments) -> PartialState:
-    """
-    This process's place among all; processes wait for each other up to a week.
-
-    Raises:
-        `ValueError`: There are several, and none of them generates.
-    """
+    """This process's place among all; processes wait for each other up to a week."""
     state = PartialState(cpu=args.use_cpu, timeout=WAIT_LIMIT)
     if args.generation != "transformers" and state.num_processes > 1:
         raise ValueError(
@@ -159,12 +134,7 @@ def start_processes(args: SamplingArguments) -> PartialState:
 
 
 def check_output_dir(args: SamplingArguments, command: str) -> None:
-    """
-    Keeps one command from overwriting the result of another.
-
-    Raises:
-        `ValueError`: The folder's `summary.json` was written by another command.
-    """
+    """Keeps one command from overwriting the result of another."""
     summary = Path(args.output_dir) / "summary.json"
     if summary.is_file():
         written_by = json.loads(summary.read_text(encoding="utf-8"))["command"]
@@ -181,13 +151,8 @@ def load_dataset_of(args: SamplingArguments) -> Dataset:
 
 def sampling_settings(args: SamplingArguments) -> dict[str, Any]:
     """The arguments of an engine's `sample_chunks` among the arguments."""
-    return {
-        "num_samples": args.num_samples,
-        "max_new_tokens": args.max_new_tokens,
-        "temperature": args.temperature,
-        "top_p": args.top_p,
-        "seed": args.seed,
-    }
+    names = ("num_samples", "max_new_tokens", "temperature", "top_p", "seed")
+    return {name: vars(args)[name] for name in names}
 
 
 def sample_over_processes(
@@ -199,28 +164,7 @@ def sample_over_processes(
     extra: dict[str, Any] | None = None,
     **settings,
 ) -> Iterator[list[Rollout]]:
-    """
-    Samples what is not yet in `<output_dir>/rollouts/<name>-*`, each process its own rows.
-
-    Args:
-        args ([`SamplingArguments`]):
-            Folder and settings of the sampling.
-        dataset ([`~datasets.Dataset`]):
-            Prompts.
-        engine:
-            From [`~trl_r1v2.scripts.generation.open_engine`].
-        state ([`~accelerate.PartialState`]):
-            From [`start_processes`].
-        name (`str`, *optional*, defaults to `"rollouts"`):
-            Name of the shards.
-        extra (`dict[str, Any]`, *optional*):
-            What the responses depend on beside model, prompts and settings.
-        **settings:
-            Further arguments of the engine's `sample_chunks`, and others than those of `args`.
-
-    Returns:
-        `Iterator[list[Rollout]]`: What this process had sampled before, then each chunk once it is stored.
-    """
+    """Samples what is not yet in `<output_dir>/rollouts/<name>-*`, each process its own rows."""
     fingerprint = {
         **engine.fingerprint,
         "dataset": dataset_fingerprint(dataset),
@@ -290,22 +234,8 @@ def score_over_processes(
     name: str = "scores",
 ) -> None:
     """
-    Scores the rollouts of this process as they come, if they are not yet in `<output_dir>/rollouts/<name>-*`, and waits for
-    the other processes.
-
-    Args:
-        args ([`SamplingArguments`]):
-            Reward functions and judge.
-        dataset ([`~datasets.Dataset`]):
-            Dataset that the rollouts' rows refer to.
-        chunks (`Iterable[Sequence[Rollout]]`):
-            Rollouts of this process, those of a row in one chunk.
-        state ([`~accelerate.PartialState`]):
-            From [`start_processes`].
-        extra_funcs (`Sequence[str]`, *optional*):
-            Further functions to call, whose scores do not count.
-        name (`str`, *optional*, defaults to `"scores"`):
-            Name of the score shards.
+    Scores the rollouts of this process as they come, if they are not yet in `<output_dir>/rollouts/<name>-*`, and
+    waits for the other processes.
     """
     functions = reward_functions_of(args, extra_funcs)
     # A reward function may read any column.
@@ -325,12 +255,7 @@ def score_over_processes(
 
 
 def collect_scores(args: SamplingArguments, rollouts: Sequence[Rollout], name: str = "scores") -> list[ScoredRollout]:
-    """
-    Reads the scores that all processes have given to `rollouts`, whose order it keeps.
-
-    Raises:
-        `ValueError`: The scores are those of other responses.
-    """
+    """Reads the scores that all processes have given to `rollouts`, whose order it keeps."""
     folder = Path(args.output_dir) / ROLLOUT_FOLDER
     found = {(record["row"], record["sample"]): record for record in merge_shards(folder, name)}
     scored = []

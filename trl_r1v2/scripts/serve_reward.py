@@ -4,38 +4,35 @@
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from transformers.hf_argparser import HfArg
 
 from .parser import RecipeParser
 
 
 @dataclass
 class ServeRewardArguments:
-    """
-    Arguments of `trl-r1v2 serve-reward`.
-    """
+    """Arguments of `trl-r1v2 serve-reward`."""
 
-    reward_model_name_or_path: str = field(
-        metadata={"help": "Folder or Hub repository: Skywork-VL-Reward's layout, or a classifier with one label."}
+    reward_model_name_or_path: str = HfArg(
+        help="Folder or Hub repository: Skywork-VL-Reward's layout, or a classifier with one label."
     )
-    revision: str | None = field(default=None, metadata={"help": "Hub revision."})
-    host: str = field(default="127.0.0.1", metadata={"help": "Address; a private one, since nothing is encrypted."})
-    port: int = field(default=8000, metadata={"help": "Port; 0 takes a free one."})
-    dtype: str = field(default="auto", metadata={"help": "Weights' dtype; `auto` takes the checkpoint's."})
-    device: str | None = field(default=None, metadata={"help": "Device; by default the first GPU, else the CPU."})
-    served_model_name: str | None = field(
-        default=None, metadata={"help": "Name that clients give; by default `reward_model_name_or_path`."}
+    revision: str | None = HfArg(default=None, help="Hub revision.")
+    host: str = HfArg(default="127.0.0.1", help="Address; a private one, since nothing is encrypted.")
+    port: int = HfArg(default=8000, help="Port; 0 takes a free one.")
+    dtype: str = HfArg(default="auto", help="Weights' dtype; `auto` takes the checkpoint's.")
+    device: str | None = HfArg(default=None, help="Device; by default the first GPU, else the CPU.")
+    served_model_name: str | None = HfArg(
+        default=None, help="Name that clients give; by default `reward_model_name_or_path`."
     )
-    api_key_env: str | None = field(
+    api_key_env: str | None = HfArg(
+        default=None, help="Environment variable with the key that clients have to send; none by default."
+    )
+    batch_size: int = HfArg(default=8, help="Most conversations in one forward pass.")
+    max_tokens: int | None = HfArg(
         default=None,
-        metadata={"help": "Environment variable with the key that clients have to send; none by default."},
-    )
-    batch_size: int = field(default=8, metadata={"help": "Most conversations in one forward pass."})
-    max_tokens: int | None = field(
-        default=None,
-        metadata={
-            "help": "Conversations with more tokens, image tokens included, are not scored; the model's own limit."
-        },
+        help="Conversations with more tokens, image tokens included, are not scored; the model's own limit.",
     )
 
     def __post_init__(self):

@@ -5,8 +5,9 @@ What the training commands (`align`, `reward`, `mpo`, `grpo`) share: checks befo
 Does not cover the trainers and what is special to one command.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from transformers.hf_argparser import HfArg
 from trl import ScriptArguments
 
 from ..checks.rows import parse_check_images
@@ -15,15 +16,11 @@ from .recipe import RecipeError, refusals_of
 
 @dataclass
 class TrainingScriptArguments(ScriptArguments):
-    """
-    Arguments of [`~trl.ScriptArguments`], and the check of the images.
-    """
+    """Arguments of [`~trl.ScriptArguments`], and the check of the images."""
 
-    check_images: str = field(
+    check_images: str = HfArg(
         default="all",
-        metadata={
-            "help": "Rows whose images are decoded before training: 'all', 'none' or a number of rows, spread evenly."
-        },
+        help="Rows whose images are decoded before training: 'all', 'none' or a number of rows, spread evenly.",
     )
 
     def __post_init__(self):
