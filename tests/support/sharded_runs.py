@@ -139,13 +139,13 @@ def mpo(folder: Path, model: str, data: str, share_prompts: bool = False, **opti
     rows = pairs(layout("mpo", data, 12))
     if data == "text":
         rows = rows.remove_columns("images")
-    args = MPOConfig(**of_pairs(folder, beta=0.5, learning_rate=1e-2, share_prompts=share_prompts))
+    args = MPOConfig(**of_pairs(folder, beta=0.5, learning_rate=0.03, share_prompts=share_prompts))
     processor = AutoProcessor.from_pretrained(model)
     return MPOTrainer(model, args=args, train_dataset=rows, processing_class=processor, **options)
 
 
 def reward(folder: Path, model: str, data: str, trainable: str = "all", share_prompts: bool = False):
-    changes = {"trainable": trainable, "learning_rate": 1e-2, "share_prompts": share_prompts}
+    changes = {"trainable": trainable, "learning_rate": 0.03, "share_prompts": share_prompts}
     args = VisionRewardConfig(**of_pairs(folder, **changes))
     return VisionRewardTrainer(f"{model}-reward", args, train_dataset=pairs(layout("reward", data, 12)))
 
