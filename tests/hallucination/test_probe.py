@@ -74,7 +74,7 @@ def test_a_sound_model_is_not_flagged_and_a_blind_one_is(seeing):
 
 
 def test_figures_are_those_of_the_texts(seeing):
-    """Counted here from the responses, without the package's signals. At temperature 1.4 the model errs now and then."""
+    """Counted here from the responses, without the package's signals. At temperature 1.4 the model errs at times."""
     model, processor = seeing
     rows = colour_rows(48, seed=8).map(
         lambda row, index: {"shown": row["shown"] if index % 3 else []}, with_indices=True

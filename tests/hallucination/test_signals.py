@@ -116,7 +116,7 @@ def test_a_response_that_repeats_itself_is_read_in_time(word):
 
 
 def test_chains_of_the_digits_claim_no_blindness():
-    """Whatever the demonstrations say, right or made up; "I cannot see the image" is what a policy would have to invent."""
+    """Whatever the demonstrations say, right or made up; "I cannot see the image" is a policy's own invention."""
     rng = random.Random(0)
     for task in TASKS:
         for _ in range(50):

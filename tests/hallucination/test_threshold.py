@@ -126,7 +126,7 @@ def test_bounds_hold_and_are_named():
 
 
 def test_a_fall_that_was_undone_makes_the_next_ones_smaller():
-    """A plant that is hacked below 2 and quiet above: without damping it would open and shut for ever, by 4 each time."""
+    """A plant that is hacked below 2 and quiet above: undamped, it would open and shut for ever, by 4 each time."""
     held = controller(initial=4.0, gain=40.0, max_step=4.0, patience=1)
     thresholds = []
     for step in range(40):

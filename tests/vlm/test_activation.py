@@ -92,9 +92,9 @@ def test_grpo_step_changes_exactly_the_chosen_parameters(folder, tmp_path, train
 
     rows = [{"prompt": [{"role": "user", "content": "Say it."}], "image": image} for image in pictures(2)]
     config = GRPOConfig(
-        output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=4, num_generations=4, max_completion_length=8,
-        learning_rate=1e-2, report_to="none", save_strategy="no", use_cpu=True, bf16=False, seed=3,
-        lr_scheduler_type="constant",
+        output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=4, num_generations=4,
+        max_completion_length=8, learning_rate=1e-2, report_to="none", save_strategy="no", use_cpu=True, bf16=False,
+        seed=3, lr_scheduler_type="constant",
     )  # fmt: skip
     trainer = GRPOTrainer(
         AutoModelForImageTextToText.from_pretrained(folder), reward_funcs=varied_reward, args=config,

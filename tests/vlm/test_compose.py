@@ -49,7 +49,7 @@ def picture(width: int = 60, height: int = 20) -> Image.Image:
 
 
 def logits_from_parts(vision, llm, stored: dict[str, torch.Tensor], inputs, image_token_id: int) -> torch.Tensor:
-    """Eq. 1 written out: tower, 2x2 patches side by side, LayerNorm-linear-GELU-linear, in place of the placeholders."""
+    """Eq. 1 written out: tower, 2x2 patches side by side, LayerNorm-linear-GELU-linear, in the placeholders' place."""
     adapter = {k.removeprefix("model.multi_modal_projector."): v for k, v in stored.items() if "multi_modal" in k}
     patches = vision(pixel_values=inputs["pixel_values"]).last_hidden_state[:, 1:]
     side = int(patches.shape[1] ** 0.5)
@@ -165,11 +165,13 @@ def test_adapter_can_come_from_another_checkpoint(tmp_path, parts):
     compose(parts.root / "vision", parts.root / "llm", first, seed=3)
     # `save_pretrained` of a loaded model may use other roots for the same tensors.
     AutoModelForImageTextToText.from_pretrained(first).save_pretrained(tmp_path / "saved")
-    legacy = {
-        "language_model." + ("model." if "embed" in k or "layers" in k or k.endswith("language_model.norm.weight") else "")
-        + k.removeprefix("model.language_model.") if "vision" not in k and "multi" not in k else k.removeprefix("model."): v
-        for k, v in all_tensors(first).items()
-    }  # fmt: skip
+
+    def older(name: str) -> str:
+        if "vision" in name or "multi" in name:
+            return name.removeprefix("model.")
+        return "language_model." + name.replace("model.language_model.", "model.")
+
+    legacy = {older(name): tensor for name, tensor in all_tensors(first).items()}
     shutil.copytree(first, tmp_path / "legacy", ignore=shutil.ignore_patterns("*.safetensors"))
     save_file(legacy, tmp_path / "legacy" / "model.safetensors")
     for source in ("first", "saved", "legacy"):

@@ -25,7 +25,8 @@ def peak_rss():  # of this program alone; getrusage would count its parent's unt
     return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1])
 
 before = peak_rss()
-report = compose_vlm(sys.argv[1] + "/vision", sys.argv[1] + "/llm", sys.argv[2], max_shard_size="700MB", progress=False)
+parts, output = sys.argv[1:]
+report = compose_vlm(parts + "/vision", parts + "/llm", output, max_shard_size="700MB", progress=False)
 print("RESULT", before, peak_rss(), max(report.shards.shards.values()), report.shards.num_shards_kept)
 """
 

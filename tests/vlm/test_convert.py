@@ -221,10 +221,12 @@ def test_unknown_missing_and_repeated_tensors_are_listed(tmp_path):
     tokenizer = tiny_parts.make_tokenizer(IMAGE_WORDS)
     tensors = published.published_tensors(len(tokenizer))
     cases = {
-        "unknown": ({**tensors, "vision_model.encoder.layers.0.attn.rel_pos": torch.ones(2)}, "1 tensors are in no.*rel_pos"),
+        "unknown": ({**tensors, "vision_model.encoder.layers.0.attn.rel_pos": torch.ones(2)},
+                    "1 tensors are in no.*rel_pos"),
         "missing": ({k: v for k, v in tensors.items() if "layers.1.attn.qkv" not in k},
                     r"3 missing: model.vision_tower.encoder.layer.1.attention.q_proj.weight"),
-        "inner": ({**tensors, "language_model.model.layers.0.self_attn.wqkv.weight": torch.ones(2)}, "1 unknown: .*wqkv"),
+        "inner": ({**tensors, "language_model.model.layers.0.self_attn.wqkv.weight": torch.ones(2)},
+                  "1 unknown: .*wqkv"),
     }  # fmt: skip
     for name, (changed, message) in cases.items():
         published.save_published(tmp_path / name, tokenizer, tensors=changed)
@@ -268,20 +270,21 @@ def without(prefix: str):
     ("change", "message"),
     [
         (without(ADAPTER_BIAS), f"1 missing: {ADAPTER_BIAS}"),
-        (without("model.language_model.layers.1."), "12 missing: model.language_model.layers.1.self_attn.q_proj.weight"),
+        (without("model.language_model.layers.1."), "12 missing: model.language_model.layers.1.self_attn.q_proj"),
         (without(KEY), f"1 missing: {KEY}"),
         (without("model.language_model.embed_tokens"), "1 missing: model.language_model.embed_tokens.weight"),
         (without("lm_head"), "1 missing: lm_head.weight"),
-        (lambda t: t.update({"model.language_model.nonsense": torch.ones(2)}), "1 unknown: model.language_model.nonsense"),
+        (lambda t: t.update({"model.language_model.nonsense": torch.ones(2)}), "1 unknown: .*language_model.nonsense"),
         (lambda t: t.update({"model.nonsense": torch.ones(2)}), "1 unknown: model.nonsense"),
-        (lambda t: t.update({ADAPTER_BIAS: torch.ones(7)}), rf"1 of another shape: {ADAPTER_BIAS} \[7\] instead of \[32\]"),
+        (lambda t: t.update({ADAPTER_BIAS: torch.ones(7)}), rf"1 of another shape: {ADAPTER_BIAS} \[7\] instead of"),
         (lambda t: t.update({KEY: torch.ones(24, 23)}), rf"{KEY} \[24, 23\] instead of \[24, 24\]"),
         (lambda t: t.update({KEY: torch.tensor(1.0)}), rf"{KEY} \[\] instead of"),
         (
             lambda t: t.update({"language_model.model.norm.weight": torch.zeros(32)}),
             "1 tensors are given twice: .*language_model.model.norm.weight",
         ),
-        (lambda t: t.update({KEY: t[KEY].bfloat16()}), r"1 have several dtypes: .*layer.0.*q_proj.weight float32, key bfloat16, value float32"),
+        (lambda t: t.update({KEY: t[KEY].bfloat16()}),
+         r"1 have several dtypes: .*layer.0.*q_proj.weight float32, key bfloat16, value float32"),
     ],
 )  # fmt: skip
 def test_native_checkpoints_that_are_not_whole_are_refused(checkpoint, tmp_path, change, message):

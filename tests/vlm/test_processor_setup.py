@@ -1,5 +1,5 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""The processor of a composed folder: chat template, padding, and the pixel statistics that the tower was trained with."""
+"""The processor of a composed folder: chat template, padding, and the tower's own pixel statistics."""
 
 import json
 import shutil
@@ -63,7 +63,8 @@ def tower_with(parts: Path, folder: Path, **files: dict | str) -> Path:
         ({"processor_config": {"processor_class": "X"}}, IMAGENET_MEAN, IMAGENET_STD, "ImageNet's, none in"),
         ({}, IMAGENET_MEAN, IMAGENET_STD, "ImageNet's, none in"),
         ({"preprocessor_config": {"size": 28}}, IMAGENET_MEAN, IMAGENET_STD, "ImageNet's, none in"),
-        ({"preprocessor_config": {"image_mean": [0.1] * 3}}, [0.1] * 3, IMAGENET_STD, "image_std is ImageNet's, the rest from preprocessor_config.json of"),
+        ({"preprocessor_config": {"image_mean": [0.1] * 3}}, [0.1] * 3, IMAGENET_STD,
+         "image_std is ImageNet's, the rest from preprocessor_config.json of"),
     ],
 )  # fmt: skip
 def test_images_are_normalised_as_the_tower_was_trained(parts, tmp_path, files, mean, std, source):
@@ -169,7 +170,10 @@ def llm_with(parts: Path, folder: Path, **files: str | None) -> Path:
         (dict(chat_template="A template that forgets the question"), "chat template leaves out"),
         # one for lists of parts: of text it takes each letter for a part
         (
-            dict(chat_template="{% for p in messages[0]['content'] %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}"),
+            dict(
+                chat_template="{% for p in messages[0]['content'] %}{% if p.type == 'text' %}{{ p.text }}{% endif %}"
+                "{% endfor %}"
+            ),
             "chat template leaves out",
         ),
     ],

@@ -39,7 +39,8 @@ def test_compose_from_a_recipe(root, tmp_path, capsys):
     assert f"native InternVL checkpoint in {tmp_path / 'out'}" in output and "bfloat16" in output
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out", dtype="auto")
     expected = tmp_path / "direct"
-    compose_vlm(str(root / "vision"), str(root / "llm"), str(expected), seed=3, dtype="bfloat16", max_shard_size="40KB", progress=False)  # fmt: skip
+    settings = dict(seed=3, dtype="bfloat16", max_shard_size="40KB", progress=False)
+    compose_vlm(str(root / "vision"), str(root / "llm"), str(expected), **settings)
     for file in expected.glob("*.safetensors"):
         assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
     for part, count in (("vision", model.model.vision_tower), ("adapter", model.model.multi_modal_projector)):
@@ -95,7 +96,7 @@ def test_mistakes_are_one_line_without_a_traceback(root, tmp_path, capsys):
     line = refused(capsys, "compose", "--vision", llm, "--llm", llm, "--output_dir", out)
     assert "is a 'qwen2' checkpoint; a tower is read from" in line
     line = refused(capsys, "compose", "--vision", vision, "--llm", llm, "--output_dir", out, "--max_shard_size", "big")
-    assert "max_shard_size 'big' is no size" in line
+    assert "max_shard_size: Unit 'IG' not supported" in line
     template = ("--chat_template", str(tmp_path / "none.jinja"))
     line = refused(capsys, "compose", "--vision", vision, "--llm", llm, "--output_dir", out, *template)
     assert f"there is no file {tmp_path / 'none.jinja'}" in line
