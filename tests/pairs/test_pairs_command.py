@@ -293,8 +293,8 @@ def test_pairs_from_a_table(prompts, tmp_path):
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ([{"row": 0}], r"lacks the columns \['text'\]"),
-        ([{"row": 0, "text": "a", "score": 1.0}], r"unknown columns \['score'\]"),
+        ([{"row": 0}], r"has the columns \['row'\], but must have `row` and `text`"),
+        ([{"row": 0, "text": "a", "score": 1.0}], r"'score', 'text'\], but must have .* and no others"),
         ([{"row": 9, "text": "a"}], r"record 1: row is 9, but the dataset has rows 0..3"),
         ([{"row": 0, "text": "a"}, {"row": 0, "text": None}], "record 2: text is None"),
         ([{"row": 0, "text": "a", "sample": 1}, {"row": 0, "text": "b", "sample": 1}], "sample 1 twice"),

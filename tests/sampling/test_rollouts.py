@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trl_r1v2.sampling.rollouts import ChunkStore, Rollout, RolloutStore, merge_shards, shard_path
+from trl_r1v2.sampling.rollouts import Rollout, RolloutStore, merge_shards, shard_path
 
 
 SETTINGS = {"model": "abc", "num_samples": 2}
@@ -118,7 +118,7 @@ def test_shards_without_settings_are_refused(tmp_path):
 
 
 def test_several_stores_share_a_folder(tmp_path):
-    scores = ChunkStore(tmp_path, "scores", {"reward": "a.b"})
+    scores = RolloutStore(tmp_path, {"reward": "a.b"}, name="scores")
     scores.append([{"row": 0, "score": float("nan")}])
     scores.append([])
     write_run(tmp_path, [0])

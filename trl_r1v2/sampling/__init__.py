@@ -1,21 +1,14 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 
 """
-Responses sampled outside a trainer, and the resumable store they are written to.
-
-`rollouts` is pure (no torch); `generation`, `engines` and `fingerprints` need torch and are imported on first use. Scoring responses, judging prompts and building preference pairs live in `trl_r1v2.sampling.prompt_pool` and
-`trl_r1v2.sampling.pairs`.
+Responses sampled outside a trainer, the resumable store they are written to, their scores, and what is made of them: pools of
+prompts, preference pairs, a buffer to start from. Knows no command line. Importing it imports neither torch nor TRL.
 """
 
 import importlib
-from typing import TYPE_CHECKING
 
 from .rollouts import Rollout, RolloutStore
 
-
-if TYPE_CHECKING:
-    from .fingerprints import dataset_fingerprint, model_fingerprint
-    from .generation import sample_chunks, sample_responses
 
 _LAZY = {
     "dataset_fingerprint": "fingerprints",
@@ -24,14 +17,7 @@ _LAZY = {
     "sample_responses": "generation",
 }
 
-__all__ = [
-    "Rollout",
-    "RolloutStore",
-    "dataset_fingerprint",
-    "model_fingerprint",
-    "sample_chunks",
-    "sample_responses",
-]
+__all__ = ["Rollout", "RolloutStore", *_LAZY]
 
 
 def __getattr__(name: str):

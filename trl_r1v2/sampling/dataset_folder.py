@@ -19,20 +19,7 @@ MAX_SHARD_BYTES = 500_000_000
 
 def load_prompts(name: str, config: str | None = None, split: str = "train", max_rows: int | None = None) -> Dataset:
     """
-    Loads prompts from a folder of data files, a `save_to_disk` folder, a data file, or the Hub.
-
-    Args:
-        name (`str`):
-            Path, or name on the Hub.
-        config (`str`, *optional*):
-            Configuration of the dataset.
-        split (`str`, *optional*, defaults to `"train"`):
-            Split to load.
-        max_rows (`int`, *optional*):
-            Keep this many rows from the start.
-
-    Returns:
-        [`~datasets.Dataset`]: Rows with a column `prompt`.
+    The first `max_rows` rows of a split: of a folder of data files, a `save_to_disk` folder, a data file, or a name on the Hub.
 
     Raises:
         `ValueError`: There is no such split, no column `prompt`, or the file is of an unknown kind.

@@ -99,14 +99,12 @@ def sample_chunks(
             a prompt next to each other.
 
     Raises:
-        `ValueError`: A setting is out of range, the dataset has no `prompt`, or a row cannot be rendered (broken or
-            missing image, placeholders that do not match the images); the message names the row.
+        `ValueError`: Greedy decoding is asked for several responses, or a row cannot be rendered (broken or missing image,
+            placeholders that do not match the images); the message names the row.
     """
-    _check_settings(dataset, num_samples, max_new_tokens, temperature, top_p, do_sample, batch_size)
+    if not do_sample and num_samples > 1:
+        raise ValueError(f"num_samples is {num_samples}, but greedy decoding repeats one response: set num_samples=1")
     rows = list(range(len(dataset)) if rows is None else rows)
-    outside = [row for row in rows if not 0 <= row < len(dataset)]
-    if outside:
-        raise ValueError(f"row {outside[0]} is not in the dataset of {len(dataset)} rows")
     tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -187,20 +185,6 @@ def stop_ids(config: GenerationConfig, processing_class) -> list[int]:
     tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
     ids = [config.eos_token_id] if isinstance(config.eos_token_id, int) else list(config.eos_token_id or [])
     return ids if tokenizer.eos_token_id in ids else [tokenizer.eos_token_id, *ids]
-
-
-def _check_settings(dataset, num_samples, max_new_tokens, temperature, top_p, do_sample, batch_size) -> None:
-    if "prompt" not in dataset.column_names:
-        raise ValueError(f"the dataset has no column `prompt`, only {dataset.column_names}")
-    for name, value in (("num_samples", num_samples), ("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}, but must be at least 1")
-    if do_sample and temperature <= 0:
-        raise ValueError(f"temperature is {temperature}, but must be above 0; for greedy decoding set do_sample=False")
-    if do_sample and not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}, but must be in (0, 1]")
-    if not do_sample and num_samples > 1:
-        raise ValueError(f"num_samples is {num_samples}, but greedy decoding repeats one response: set num_samples=1")
 
 
 def seed_of_chunk(seed: int, rows: Sequence[int]) -> int:

@@ -1,7 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 
 """
-Histograms as numbers (for JSON) and as one PNG. Needs matplotlib for the picture only.
+Histograms as numbers (for JSON) and as one PNG, which alone needs matplotlib.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,7 @@ from typing import Any
 
 
 def check_plotting() -> None:
-    """
-    Fails before the long work rather than after it.
-
-    Raises:
-        `ImportError`: matplotlib is not installed.
-    """
+    """Fails before the long work, rather than after it, where matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -25,18 +20,7 @@ def check_plotting() -> None:
 
 
 def histogram(values: Sequence[float], num_bins: int = 20) -> dict[str, list]:
-    """
-    Equal-width histogram.
-
-    Args:
-        values (`Sequence[float]`):
-            Finite values; may be empty.
-        num_bins (`int`, *optional*, defaults to `20`):
-            Number of bins between the smallest and the largest value.
-
-    Returns:
-        `dict[str, list]`: `edges` (one more than bins) and `counts`; both empty without values.
-    """
+    """`num_bins` equal bins of finite values: their `edges` (one more than bins) and `counts`; both empty without values."""
     import numpy as np
 
     if not values:

@@ -56,9 +56,9 @@ class Rollout:
     logps: list[float] | None = None
 
 
-class ChunkStore:
+class RolloutStore:
     """
-    Append-only records of one process in `<folder>/<name>-<rank>-of-<world_size>.jsonl`.
+    Append-only records of one process in `<folder>/<name>-<rank>-of-<world_size>.jsonl`: rollouts, or what was made of them.
 
     Opening a shard drops what an interruption left of its last chunk, and refuses a folder whose `<name>.json` was
     written for other settings. Source: ours.
@@ -66,27 +66,38 @@ class ChunkStore:
     Args:
         folder (`str` or `Path`):
             Folder of the shards; created if needed.
-        name (`str`):
-            What the records are, e.g. `"rollouts"`.
         fingerprint (`dict[str, Any]`):
-            JSON-serialisable settings that the records depend on.
+            JSON-serialisable settings that the records depend on, see `fingerprints`.
         rank (`int`, *optional*, defaults to `0`):
             Number of this process.
         world_size (`int`, *optional*, defaults to `1`):
             Number of processes that write shards; part of the fingerprint.
+        name (`str`, *optional*, defaults to `"rollouts"`):
+            What the records are, where a folder holds several kinds.
 
     Raises:
         `ValueError`: The folder holds records made with other settings, or a shard is damaged before its end.
+
+    Example:
+
+    ```python
+    >>> store = RolloutStore("rollouts", {"model": "my-model", "num_samples": 8})
+    >>> store.append_rollouts(sample_responses(..., rows=store.remaining(rows=range(100))))
+    >>> rollouts = RolloutStore.merge("rollouts", rows=range(100), num_samples=8)
+    ```
     """
 
     def __init__(
-        self, folder: str | Path, name: str, fingerprint: dict[str, Any], rank: int = 0, world_size: int = 1
+        self,
+        folder: str | Path,
+        fingerprint: dict[str, Any],
+        rank: int = 0,
+        world_size: int = 1,
+        name: str = "rollouts",
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is outside 0..{world_size - 1} (world_size {world_size})")
-        self.folder = Path(folder)
-        self.name = name
-        self.world_size = world_size
+        self.folder, self.name = Path(folder), name
         self.path = shard_path(self.folder, name, rank, world_size)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check_settings({**fingerprint, "world_size": world_size})
@@ -142,43 +153,6 @@ class ChunkStore:
         done = {record["row"] for record in self.records}
         return [row for row in rows if row not in done]
 
-
-class RolloutStore(ChunkStore):
-    """
-    [`ChunkStore`] of [`Rollout`]s.
-
-    Args:
-        folder (`str` or `Path`):
-            Folder of the shards; created if needed.
-        fingerprint (`dict[str, Any]`):
-            Model, dataset and sampling settings; see `trl_r1v2.sampling.model_fingerprint` and `dataset_fingerprint`.
-        rank (`int`, *optional*, defaults to `0`):
-            Number of this process.
-        world_size (`int`, *optional*, defaults to `1`):
-            Number of processes that write shards.
-        name (`str`, *optional*, defaults to `"rollouts"`):
-            Name of the shards, where a folder holds several kinds of rollouts.
-
-    Example:
-
-    ```python
-    >>> store = RolloutStore("rollouts", {"model": "my-model", "num_samples": 8})
-    >>> remaining = store.remaining(rows=range(100))
-    >>> store.append_rollouts(sample_responses(..., rows=remaining))
-    >>> rollouts = RolloutStore.merge("rollouts", rows=range(100), num_samples=8)
-    ```
-    """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        fingerprint: dict[str, Any],
-        rank: int = 0,
-        world_size: int = 1,
-        name: str = "rollouts",
-    ) -> None:
-        super().__init__(folder, name, fingerprint, rank=rank, world_size=world_size)
-
     def append_rollouts(self, rollouts: Sequence[Rollout]) -> None:
         """Writes one chunk of rollouts and syncs it to disk."""
         records = map(asdict, rollouts)
@@ -231,16 +205,7 @@ def shard_path(folder: Path, name: str, rank: int, world_size: int) -> Path:
 
 def merge_shards(folder: str | Path, name: str) -> list[dict[str, Any]]:
     """
-    Reads the finished chunks of every process.
-
-    Args:
-        folder (`str` or `Path`):
-            Folder of the shards.
-        name (`str`):
-            What the records are, e.g. `"rollouts"`.
-
-    Returns:
-        `list[dict[str, Any]]`: The records, shard by shard.
+    The records called `name` in the finished chunks of every process, shard by shard.
 
     Raises:
         `ValueError`: There is no `<name>.json` or a shard is damaged before its end.

@@ -1,9 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Sampling responses from a model behind any OpenAI-compatible server (vLLM, SGLang, `transformers serve`, …).
+Sampling responses from a model behind any OpenAI-compatible server, which applies the chat template; images go as data URLs.
 
-The server applies the chat template; images go as data URLs. Token ids are not returned by the API, so rollouts from here
-measure a model, or make pairs, but fill no buffer. Does not cover plain-text prompts nor starting the server.
+The API returns no token ids, so rollouts from here fill no buffer. Does not cover plain-text prompts.
 """
 
 import hashlib
@@ -38,15 +37,13 @@ class ChatServer:
         model (`str`):
             Name under which the server knows the model.
         api_key_env (`str`, *optional*):
-            Environment variable that holds the key; a server without one gets `"none"`.
+            Environment variable that holds the key; without it `"none"` is sent.
         concurrency (`int`, *optional*, defaults to `16`):
             Requests under way at once.
-        timeout (`float`, *optional*, defaults to `3600.0`):
-            Seconds to wait for one response.
-        max_retries (`int`, *optional*, defaults to `10`):
-            Times that a request which failed is sent again, with pauses of up to 8 seconds.
+        timeout (`float`, *optional*, defaults to `3600.0`), max_retries (`int`, *optional*, defaults to `10`):
+            Seconds to wait for one response, and times that a failed request is sent again, after at most 8 seconds.
         extra_body (`dict`, *optional*):
-            Further fields of every request, for example `{"top_k": 20}`.
+            Further fields of every request.
 
     Raises:
         EngineError: The address is none, or the variable is not set.
@@ -86,12 +83,8 @@ class ChatServer:
         progress: bool = True,
     ) -> Iterator[list[Rollout]]:
         """
-        As [`~trl_r1v2.sampling.generation.sample_chunks`]: yields the responses of a row once all are there.
-
-        Each response is one request with a seed of its own; whether it can be repeated is up to the server.
-
-        Yields:
-            `list[Rollout]`: The responses of one row, by sample. `completion_ids` is empty.
+        As [`~trl_r1v2.sampling.generation.sample_chunks`]: yields the responses of a row once all are there, without
+        `completion_ids`. Each is one request with a seed of its own; whether it can be repeated is up to the server.
 
         Raises:
             EngineError: The server fails for good, refuses, or does not count tokens.
@@ -100,12 +93,13 @@ class ChatServer:
         rows = range(len(dataset)) if rows is None else rows
         settings = {"max_tokens": max_new_tokens, "temperature": temperature if do_sample else 0.0, "top_p": top_p}
 
-        def ask(row: int, sample: int, messages: list[dict[str, Any]]) -> Rollout:
-            return self._complete(row, sample, messages, {**settings, "seed": request_seed(seed, row, sample)})
+        def requests() -> Iterator[tuple]:
+            for row in rows:
+                messages = _messages(dataset, row)
+                for sample in range(num_samples):
+                    yield row, sample, messages, {**settings, "seed": request_seed(seed, row, sample)}
 
-        requests = (
-            (row, s, messages) for row in rows for messages in [_messages(dataset, row)] for s in range(num_samples)
-        )
+        jobs = requests()
         done: dict[int, list[Rollout]] = {}
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="chat")
         waiting = set()
@@ -113,9 +107,8 @@ class ChatServer:
             with tqdm(total=len(rows), desc="sampling", unit="prompt", disable=not progress) as bar:
                 while True:
                     # rows are read only as places become free: images of a whole dataset would not fit into memory
-                    waiting |= {
-                        pool.submit(ask, *each) for each in islice(requests, 2 * self.concurrency - len(waiting))
-                    }
+                    taken = islice(jobs, 2 * self.concurrency - len(waiting))
+                    waiting |= {pool.submit(self._complete, *job) for job in taken}
                     if not waiting:
                         return
                     finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -131,20 +124,17 @@ class ChatServer:
 
     def _complete(self, row: int, sample: int, messages: list[dict[str, Any]], settings: dict[str, Any]) -> Rollout:
         try:
-            reply = self._client.chat.completions.create(
-                model=self.model, messages=messages, extra_body=self.extra_body, **settings
-            )
+            options = {"model": self.model, "messages": messages, "extra_body": self.extra_body, **settings}
+            reply = self._client.chat.completions.create(**options)
         except openai.OpenAIError as error:
             said = f" {error.response.text[:300]}" if isinstance(error, openai.APIStatusError) else ""
             raise EngineError(
                 f"{self.url} gave no response of model {self.model!r}: {str(error)[:300]}{said}. Start the server, or correct "
-                "its address, the model's name, or the setting that it names; what was done before is kept, and the same "
-                "command goes on."
+                "the setting that it names; what was done before is kept, and the same command goes on."
             ) from error
         if not reply.choices or reply.usage is None:
             raise EngineError(
-                f"{self.url} replies without choices or without `usage.completion_tokens`, so responses have no length: "
-                "serve the model with a server that counts tokens, for example vLLM."
+                f"{self.url} replies without choices or without `usage.completion_tokens`: use a server that counts tokens."
             )
         message, extra = reply.choices[0].message, reply.choices[0].message.model_extra
         text, reasoning = message.content or "", extra.get("reasoning_content") or extra.get("reasoning")
@@ -162,7 +152,6 @@ def _messages(dataset: Dataset, row: int) -> list[dict[str, Any]]:
     example = read_example(dataset, row)
     if not is_conversational(example):
         raise ValueError(
-            f"row {row}: the prompt is plain text, but a chat server takes messages. Write it as "
-            '[{"role": "user", "content": ...}], or generate with transformers'
+            f"row {row}: the prompt is plain text, but a chat server takes messages: write it as such, or use transformers"
         )
     return encode_messages(fill_images(example, row))

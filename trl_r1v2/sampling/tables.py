@@ -14,8 +14,7 @@ from .fingerprints import dataset_fingerprint
 from .rollouts import Rollout, RolloutStore
 
 
-REQUIRED_COLUMNS = {"row", "text"}
-OPTIONAL_COLUMNS = {"sample", "completion_ids", "num_tokens", "finished"}
+COLUMNS = {"row", "text", "sample", "completion_ids", "num_tokens", "finished"}
 
 
 def read_rollouts(path: str | Path, dataset: Dataset) -> list[Rollout]:
@@ -65,13 +64,9 @@ def _read_table(path: Path, dataset: Dataset) -> list[Rollout]:
     loader = "parquet" if path.suffix == ".parquet" else "json"
     table = load_dataset(loader, data_files=str(path), split="train")
     columns = set(table.column_names)
-    missing, unknown = REQUIRED_COLUMNS - columns, columns - REQUIRED_COLUMNS - OPTIONAL_COLUMNS
-    if missing:
-        raise ValueError(f"{path} lacks the columns {sorted(missing)}; it has {sorted(columns)}")
-    if unknown:
+    if not {"row", "text"} <= columns <= COLUMNS:
         raise ValueError(
-            f"{path} has the unknown columns {sorted(unknown)}: rename them to one of "
-            f"{sorted(REQUIRED_COLUMNS | OPTIONAL_COLUMNS)} or drop them"
+            f"{path} has the columns {sorted(columns)}, but must have `row` and `text`, and no others than {sorted(COLUMNS)}"
         )
     rollouts, numbered = [], Counter()
     for line, record in enumerate(table, start=1):

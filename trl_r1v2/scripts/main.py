@@ -26,6 +26,7 @@ COMMANDS = {
     "mpo": "Mixed Preference Optimization: preference, quality and generation loss *",
     "grpo": "GRPO with the Selective Sample Buffer *",
     "evaluate": "greedy accuracy, Pass@1 over k runs, format and hallucination rate",
+    "benchmark": "R1V2's public benchmarks by the harnesses kept for them, against a served model",
     "report": "one HTML page with tables and plots from evaluations and training logs",
     "serve-reward": "a scalar reward model over HTTP, for the hybrid reward",
 }

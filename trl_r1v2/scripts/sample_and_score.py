@@ -24,7 +24,7 @@ from ..sampling.dataset_folder import load_prompts
 from ..sampling.fingerprints import content_fingerprint, dataset_fingerprint, reward_fingerprint
 from ..sampling.generation import TransformersEngine
 from ..sampling.prompts import encode_prompts, read_prompt
-from ..sampling.rollouts import ChunkStore, Rollout, RolloutStore, merge_shards
+from ..sampling.rollouts import Rollout, RolloutStore, merge_shards
 from ..sampling.scoring import score_rollouts, total_score
 from .generation import GenerationArguments
 from .loading import load_reward_func
@@ -245,7 +245,7 @@ def score_over_processes(
         "reward_funcs": {path: reward_fingerprint(path, function) for path, function in functions.items()},
     }
     folder = Path(args.output_dir) / ROLLOUT_FOLDER
-    store = ChunkStore(folder, name, fingerprint, rank=state.process_index, world_size=state.num_processes)
+    store = RolloutStore(folder, fingerprint, state.process_index, state.num_processes, name)
     for chunk in chunks:
         remaining = set(store.remaining(rollout.row for rollout in chunk))
         todo = [rollout for rollout in chunk if rollout.row in remaining]
