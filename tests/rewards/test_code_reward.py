@@ -249,9 +249,9 @@ def test_time_of_one_completion_is_bounded(sandbox, monkeypatch):
     """Inputs that are not reached in time fail without being run."""
     granted, run_program = [], sandbox.run_program
 
-    def recorded(source, stdin, seconds):
+    def recorded(source, stdin, seconds, output_bytes):
         granted.append(seconds)
-        return run_program(source, stdin, seconds)
+        return run_program(source, stdin, seconds, output_bytes)
 
     monkeypatch.setattr(sandbox, "run_program", recorded)
     reward = CodeReward(sandbox, seconds=0.7, completion_seconds=1.5)

@@ -15,6 +15,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from ..images.rows import images_of, place_images, unread_image_columns
+from .layouts import conversion, image_list
+
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+RESPONSE_COLUMNS = ("chosen", "rejected", "completion")
 _STREAMED_ROWS = 100
 _NUM_THREADS = 4
 _ROWS_AT_ONCE = 64
@@ -118,11 +122,21 @@ def check_columns(dataset: "Dataset | IterableDataset", *, name: str, columns: S
     if present is None:
         return
     missing = [column for column in columns if column not in present]
+    lines = conversion(present) if "prompt" in missing else None
+    if lines is not None:
+        raise DatasetError(f"{name}: there is no column 'prompt'. The dataset has {', '.join(present)}. {lines}")
     if missing:
         raise DatasetError(
             f"{name}: there is no column {', '.join(map(repr, missing))}. The dataset has {', '.join(present)}: rename "
             "a column (`dataset.rename_column`) or choose another dataset or split."
         )
+    if not {"image", "images"}.intersection(present):
+        kept_as_images = [key for key, kind in (dataset.features or {}).items() if "Image(" in repr(kind)]
+        unread = list(dict.fromkeys(unread_image_columns(present) + kept_as_images))
+        if unread:
+            raise DatasetError(
+                f"{name}: no trainer reads images in {', '.join(map(repr, unread))}. {image_list(unread)}"
+            )
     if not _is_streaming(dataset) and len(dataset) == 0:
         raise DatasetError(f"{name}: the dataset has no rows. Choose another split or build the dataset again.")
 
@@ -143,18 +157,18 @@ def check_row(row: dict[str, Any], *, place: str) -> list[tuple[str, Any]]:
     Raises:
         DatasetError: The row cannot be used.
     """
-    filled = [column for column in ("images", "image") if row.get(column) not in (None, [])]
-    if len(filled) == 2:
-        raise DatasetError(f"{place}: columns 'images' and 'image' both hold images. Move them into one.")
-    column = filled[0] if filled else "images" if "images" in row else "image"
-    images = row.get(column)
-    images = images if isinstance(images, list) else [] if images is None else [images]
+    prompt = row.get("prompt")
+    try:
+        images = images_of(row)
+        prompt = place_images(prompt, len(images)) if isinstance(prompt, list) else prompt
+    except ValueError as error:
+        raise DatasetError(f"{place}: {error}") from error
+    column = next((name for name in ("images", "image") if row.get(name)), "images" if "images" in row else "image")
     empty = [index for index, image in enumerate(images) if image is None or _is_empty(image)]
     if empty:
         raise DatasetError(
             f"{place}, column {column!r}: image {empty[0]} is empty. Put the image in its place or leave the row out."
         )
-    prompt = row.get("prompt")
     if isinstance(prompt, str):
         if images:
             raise DatasetError(
@@ -169,9 +183,34 @@ def check_row(row: dict[str, Any], *, place: str) -> list[tuple[str, Any]]:
             f"{place}, column 'prompt': {type(prompt).__name__} where text or a list of messages is expected. Fill in "
             "the prompt, or remove the row."
         )
+    _check_responses(row, place)
     return [
         (f"{place}, column {column!r}, image {index}{_file_of(image)}", image) for index, image in enumerate(images)
     ]
+
+
+def _check_responses(row: dict[str, Any], place: str) -> None:
+    """`chosen`, `rejected` and `completion` have the form of the prompt: text, or messages that follow it."""
+    for column in RESPONSE_COLUMNS:
+        if column not in row:
+            continue
+        value, messages = row[column], isinstance(row["prompt"], list)
+        remedy = f'Write it as [{{"role": "assistant", "content": ...}}], or leave the row out: `dataset.map(lambda row: {{{column!r}: ...}})`.'
+        if not value:
+            raise DatasetError(f"{place}, column {column!r}: empty. Fill it in, or leave the row out.")
+        if not messages and not isinstance(value, str):
+            raise DatasetError(
+                f"{place}, column {column!r}: messages beside a prompt of plain text. Give both the same form."
+            )
+        if messages and not (isinstance(value, list) and all(isinstance(message, dict) for message in value)):
+            raise DatasetError(
+                f"{place}, column {column!r}: a {type(value).__name__} beside a prompt of messages. {remedy}"
+            )
+        if messages and value[0].get("role") not in ("assistant", "tool"):
+            raise DatasetError(
+                f"{place}, column {column!r}: begins with a message of {value[0].get('role')!r}, so the prompt would be trained "
+                "on twice. Keep only what follows the prompt."
+            )
 
 
 def _check_placeholders(messages: list, num_images: int, place: str, column: str) -> None:
@@ -299,8 +338,8 @@ def _undecoded(dataset):
 
     if dataset.features is None:
         return dataset
-    read = ("prompt", "chosen", "rejected", "completion", "image", "images")
-    dataset = dataset.select_columns([name for name in read if name in dataset.features])
+    read = {"prompt", *RESPONSE_COLUMNS, "image", "images", *unread_image_columns(dataset.features)}
+    dataset = dataset.select_columns([name for name in dataset.features if name in read])
     for column in ("image", "images"):
         if column in dataset.features and undecoded(dataset.features[column]) != dataset.features[column]:
             dataset = dataset.cast_column(column, undecoded(dataset.features[column]))

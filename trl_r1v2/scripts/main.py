@@ -18,6 +18,7 @@ COMMANDS = {
     "run": "run the stages of a pipeline recipe in order, resuming after the last finished one",
     "compose": "vision tower, adapter and language model → one InternVL checkpoint",
     "convert": "published checkpoint layout ↔ transformers' own",
+    "check-data": "check columns, prompts, images, responses and gold answers as training would",
     "align": "supervised start of a composed model on demonstrations *",
     "filter-prompts": "keep the prompts that the model answers right and wrong *",
     "reward": "a scalar reward model that sees the image, from preference pairs *",

@@ -1,0 +1,79 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Check a data set as training would, before any model is loaded: columns, prompts, images, responses, gold answers.
+
+    trl-r1v2 check-data --dataset_name data/geometry --model_name_or_path runs/composed
+
+Ends with exit code 2 at the first row that training cannot use, naming the row and the remedy. Gold answers that the
+accuracy reward cannot read, which training leaves unscored, are listed by row.
+"""
+
+from dataclasses import dataclass, field
+
+from ..checks.rows import check_dataset, parse_check_images
+
+
+@dataclass
+class CheckDataArguments:
+    """
+    Arguments of `trl-r1v2 check-data`.
+    """
+
+    dataset_name: str = field(metadata={"help": "Folder, file or Hub name of the data set."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
+    dataset_train_split: str = field(default="train", metadata={"help": "Split to check."})
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Model whose image tokens and positions the texts are held against."}
+    )
+    solution_column: str = field(
+        default="solution", metadata={"help": "Column with the gold answers, if there is one."}
+    )
+    check_images: str = field(default="all", metadata={"help": "Rows to read: 'all', or a number of them."})
+    num_listed: int = field(default=20, metadata={"help": "Gold answers to list."})
+
+    def __post_init__(self):
+        parse_check_images(self.check_images)
+
+
+def unread_golds(golds) -> list[tuple[int, str]]:
+    """Row and text of each gold answer that the accuracy reward cannot score, whatever the answer is."""
+    from ..rewards.answers import Answer, gold_text
+    from ..rewards.comparison import Verdict, compare
+
+    found = []
+    for row, gold in enumerate(golds):
+        texts = [gold_text(item) for item in (gold if isinstance(gold, (list, tuple)) else [gold])]
+        if not any(text and compare(Answer("", anchored=True), text) is Verdict.WRONG for text in texts):
+            found.append((row, " | ".join(str(text) for text in texts)))
+    return found
+
+
+def main(args: CheckDataArguments):
+    from ..checks.prompt_limits import PromptLimits
+    from .loading import load_splits, take_split
+
+    dataset = take_split(
+        load_splits(args.dataset_name, args.dataset_config),
+        args.dataset_train_split,
+        entry="dataset_train_split",
+        source=args.dataset_name,
+    )
+    name = f"{args.dataset_name} [{args.dataset_train_split}]"
+    limits = PromptLimits.from_pretrained(args.model_name_or_path) if args.model_name_or_path else None
+    num_images = check_dataset(dataset, name=name, check_images=args.check_images, limits=limits)
+    print(f"{name}: {len(dataset):,} rows, {num_images:,} images decoded, columns {', '.join(dataset.column_names)}.")
+    if args.solution_column in dataset.column_names:
+        unread = unread_golds(dataset[args.solution_column])
+        print(f"{len(unread):,} of {len(dataset):,} gold answers cannot be read; no answer to them gets a verdict.")
+        for row, text in unread[: args.num_listed]:
+            print(f"  row {row}: {text[:100]}")
+
+
+def make_parser(prog: str | None = None):
+    from .parser import RecipeParser
+
+    return RecipeParser((CheckDataArguments,), prog=prog)
+
+
+if __name__ == "__main__":
+    raise SystemExit(make_parser().run(main))
