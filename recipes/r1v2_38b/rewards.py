@@ -3,7 +3,7 @@
 Rewards of the 38B recipes, for a chat template that opens `<think>` as QwQ-32B's does.
 
 `rule_accuracy` and `rule_format` need no model. `reward_model` and `hybrid_reward` (eq. 7: `r_rule + r_θ + r_format`, unweighted) ask
-the server of `serve_reward.yaml`, at the address in `R1V2_REWARD_URL`, and are made when they are first named, because
+the servers of `serve_reward.yaml`, at the addresses in `R1V2_REWARD_URL`, and are made when they are first named, because
 making them needs it to run. Training is not covered.
 """
 
@@ -22,7 +22,7 @@ rule_format = FormatReward(think_open=True)
 
 @functools.cache
 def _reward_model() -> RewardModelReward:
-    return RewardModelReward(HTTPRewardModel(os.environ["R1V2_REWARD_URL"]))
+    return RewardModelReward(HTTPRewardModel(os.environ["R1V2_REWARD_URL"].split(",")))
 
 
 @functools.cache

@@ -186,4 +186,4 @@ def train_and_save(trainer, dataset_name: str | None, result: str = "Model, proc
     say(f"{result} and trainer_state.json are in {trainer.args.output_dir}.")
     if trainer.args.push_to_hub:
         trainer.push_to_hub(dataset_name=dataset_name)
-    trainer.end()
+    trainer.accelerator.end_training()  # what `Trainer.end` does, which older transformers do not have
