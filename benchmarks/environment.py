@@ -3,9 +3,17 @@
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
+
+
+def installed(package: str) -> str | None:
+    """Version of a package; `None` where it is not installed, which is no reason to lose a result."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def environment() -> dict:
@@ -18,7 +26,7 @@ def environment() -> dict:
             )
     return {
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
+        "packages": {name: installed(name) for name in packages},
         "processor": processor,
         "num_cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),

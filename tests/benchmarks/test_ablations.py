@@ -107,7 +107,7 @@ def test_methods(tmp_path):
     rows = {row[0]: row[1:] for row in table_of(section)}
     mpo = [70.0, 71.0, 72.0]
     assert rows["MPO"] == [f"71.0 ± {half_width(mpo):.1f}"] * 2 + [f"29.0 ± {half_width(mpo):.1f}"] * 2 + ["8.7"]
-    assert rows["base"] == ["30.0", "30.0", "70.0", "70.0", "18.4"]
+    assert rows["base"] == ["30.0", "30.0", "70.0", "70.0", "–"]
     assert rows["GRPO"][-1] == "–"
 
     found = {claim.what: claim for claim in section.claims}

@@ -196,7 +196,7 @@ def test_grpo_with_monitor_and_controller(colours, internvl_path, tmp_path):
     # the next iteration goes on where this one ended, but not in other units
     found = str(tmp_path / "out" / "hallucination" / "threshold.json")
     parts = next_parts(colours, found, component="reward_model")
-    assert parts.controller.threshold == 4.0 and len(parts.controller.moves) == 3
+    assert parts["controller"].threshold == 4.0 and len(parts["controller"].moves) == 3
     with pytest.raises(RecipeError, match="units of the gated component's score.*or set `controller_initial`"):
         next_parts(colours, found, component=None)
 
@@ -223,7 +223,7 @@ def test_mpo_writes_the_threshold_for_pairs(colours, text_model_path, internvl_p
     content = json.loads((tmp_path / "out" / "hallucination" / "threshold.json").read_text())
     assert content["chosen_threshold"] == 3.0 and len(content["controller"]["moves"]) == 2
     found = str(tmp_path / "out" / "hallucination" / "threshold.json")
-    assert next_parts(colours, found, component=None).controller.threshold == 3.0
+    assert next_parts(colours, found, component=None)["controller"].threshold == 3.0
     with pytest.raises(RecipeError, match="units of the score of `pairs`.*unset `controller_component`"):
         next_parts(colours, found, component="reward_model")
 
