@@ -116,9 +116,8 @@ class MPOTrainer(SharedPromptsDPOMixin, DPOTrainer):
 
     def _make_collator(self) -> MPODataCollator | MPOVisionDataCollator:
         if self._is_vision_dataset:
-            return MPOVisionDataCollator(
-                self.processing_class, max_length=self.args.max_length, pad_to_multiple_of=self.args.pad_to_multiple_of
-            )
+            processor = self._processor_of_responses(self.train_dataset)
+            return MPOVisionDataCollator(processor, self.args.max_length, self.args.pad_to_multiple_of)
         return MPODataCollator(
             self._tokenizer.pad_token_id,
             max_length=self.args.max_length,

@@ -6,6 +6,7 @@ import trl
 from .native_checkpoint import NativeCheckpointMixin
 from .sharded_head import gather_head_with_forward
 from .tower_in_step import keep_tower_in_step
+from .whole_responses import with_whole_responses
 
 
 class DPOTrainer(NativeCheckpointMixin, trl.DPOTrainer):
@@ -16,3 +17,10 @@ class DPOTrainer(NativeCheckpointMixin, trl.DPOTrainer):
         gather_head_with_forward(self.model)
         if self._is_vision_dataset:
             keep_tower_in_step(self, self.model, self.ref_model)
+
+    def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
+        return super()._prepare_dataset(dataset, with_whole_responses(processing_class, dataset), args, dataset_name)
+
+    def _processor_of_responses(self, dataset):
+        """What renders data with images, which TRL leaves to the collator."""
+        return with_whole_responses(self.processing_class, dataset)

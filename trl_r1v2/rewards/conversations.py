@@ -10,6 +10,7 @@ import re
 
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
+from ..patches.whole_responses import with_whole_responses
 from .answers import message_text
 
 
@@ -49,7 +50,8 @@ class ConversationEncoder:
             Multiple that the padded length is rounded up to.
 
     Raises:
-        `ValueError`: For a tokenizer without padding token, or another `padding_side`.
+        `ValueError`: For a tokenizer without padding token, another `padding_side`, or a chat template that drops the
+            reasoning of responses and that TRL has no training template for.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class ConversationEncoder:
         if padding_side not in ("left", "right"):
             raise ValueError(f"padding_side is {padding_side!r}; it must be 'left' or 'right'.")
         self.sees_images = isinstance(processor, ProcessorMixin)
-        self.processor = processor
+        processor = self.processor = with_whole_responses(processor)
         self.tokenizer = processor.tokenizer if self.sees_images else processor
         if self.tokenizer.pad_token_id is None:
             raise ValueError("The reward model's tokenizer has no padding token; set `pad_token` in its folder.")

@@ -18,18 +18,24 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, c
 
     from ..images.rows import RGBImageCollator
     from ..patches.native_checkpoint import NativeCheckpointMixin
+    from ..patches.whole_responses import with_whole_responses
     from ..vlm.vision_cache_callback import add_vision_cache
 
     class AlignTrainer(NativeCheckpointMixin, SFTTrainer):
         """
-        [`~trl.SFTTrainer`] whose checkpoints of vision-language models can be resumed, and that sees images as the other
-        trainers of this package do. The rest is inherited.
+        [`~trl.SFTTrainer`] whose checkpoints of vision-language models can be resumed, that sees images as the other
+        trainers of this package do, and that trains on reasoning whatever the chat template makes of it. The rest is inherited.
         """
 
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             if self._is_vision_dataset:
+                self.data_collator.processor = with_whole_responses(self.processing_class, self.train_dataset)
                 self.data_collator = RGBImageCollator(self.data_collator)
+
+        def _prepare_dataset(self, dataset, processing_class, *args, **kwargs):
+            processing_class = with_whole_responses(processing_class, dataset)
+            return super()._prepare_dataset(dataset, processing_class, *args, **kwargs)
 
     prepared = prepare(script_args, training_args, model_args, dataset_args, ["prompt", "completion"])
     trainer = AlignTrainer(**prepared)
