@@ -16,7 +16,15 @@ import transformers
 import trl
 from datasets import Dataset
 from packaging.version import Version
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, Trainer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    Qwen2Config,
+    Trainer,
+)
+from transformers.masking_utils import create_causal_mask
 from trl import GRPOConfig, GRPOTrainer
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer
@@ -354,3 +362,23 @@ def test_what_is_wrapped_of_the_vllm_engine():
 def test_upstream_leaves_image_features_in_the_engine():
     """Once TRL resets them itself, `patches/vllm_encoder_cache.py` can go."""
     assert "reset_encoder_cache" not in inspect.getsource(VLLMGeneration.sync_weights)
+
+
+# ---- Shared prompts ----
+
+
+def test_what_prompt_sharing_relies_on():
+    """`prompt_sharing/` swaps the model that these call, and the micro-batches that TRL has made."""
+    source = inspect.getsource(GRPOTrainer._get_per_token_logps_and_entropies)
+    assert "outputs = model(**model_inputs, labels=labels, fused_lm_head=True)" in source
+    assert source.count("model(") == 1
+    assert "self._buffered_inputs = [unsplit_pixel_values_by_grid" in inspect.getsource(GRPOTrainer._prepare_inputs)
+    assert "_entropy_bonus_enabled" in inspect.getsource(GRPOTrainer.__init__)
+    assert inspect.getsource(trl.DPOTrainer.compute_ref_log_probs).count("model(**model_kwargs") == 1
+
+
+def test_masks_of_four_dimensions_are_returned_as_they_are():
+    """A packed forward hands in an empty one, so that nobody builds a mask of all tokens by all tokens."""
+    mask = torch.empty(1, 1, 0, 0)
+    made = create_causal_mask(Qwen2Config(attn_implementation="sdpa"), torch.zeros(1, 4, 8), mask, None)
+    assert made is mask
