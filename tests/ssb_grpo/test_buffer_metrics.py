@@ -8,7 +8,7 @@ import torch
 
 from tests.support.ssb_probes import fated
 from tests.support.ssb_runs import SSBGRPOTrainer, make_trainer, text_dataset
-from trl_r1v2.ssb_grpo.metrics import ratio_counts, ratio_metrics, reduce_counts, replay_metrics
+from trl_r1v2.ssb_grpo.judge import ratio_counts, ratio_metrics, reduce_counts, replay_metrics
 
 
 SUMMED = ("fresh_rows", "replayed_rows", "resampled_rows", "skipped/masked", "size", "bytes", "evicted/age")

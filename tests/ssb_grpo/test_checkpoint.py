@@ -167,12 +167,6 @@ def test_every_entry_of_another_run_is_named(path, name):
         empty(fingerprint=now).load_share(path.parent)
 
 
-def test_another_schema_is_refused(path, monkeypatch):
-    monkeypatch.setattr(checkpoint_module, "SCHEMA_VERSION", 7)
-    with pytest.raises(BufferStateError, match="has schema version 2, this version reads 7"):
-        empty().load(path.parent)
-
-
 def test_a_kill_inside_a_file_leaves_the_old_one(path, monkeypatch):
     def no_replace(source, target):
         raise KeyboardInterrupt

@@ -36,7 +36,6 @@ def config(tmp_path, **settings):
         ({"ssb_resample_rounds": -1}, "`ssb_resample_rounds` is -1 but must not be negative"),
         *(({name: None}, f"`{name}` is None but must be positive") for name in ("ssb_capacity", "ssb_pixel_bytes")),
         *(({"ssb_max_replay_fraction": value}, "share <= fraction <= 1") for value in (-0.1, 1.1)),
-        ({"ssb_max_replay_fraction": 0.0}, "nothing would ever be replayed.*ssb_enabled=False.*ssb_resample_rounds"),
         *(({"ssb_replay_share": value}, "share < 1 must hold") for value in (-0.1, 1.0)),
         (
             {"ssb_replay_share": 0.5, "ssb_max_replay_fraction": 0.4},
@@ -126,7 +125,7 @@ def test_combinations_are_refused_at_construction(settings, streaming, message, 
 def test_groups_divided_between_processes_cannot_be_left_out(text_model_path, tmp_path):
     trainer = make_trainer(SSBGRPOTrainer, text_model_path, tmp_path, text_dataset(), ssb_replay_share=0.5)
     trainer.args.num_generations = 16  # as with two processes of eight rows each
-    with pytest.raises(ValueError, match=r"8 rows .* must be divisible by `num_generations` \(16\)"):
+    with pytest.raises(ValueError, match=r"8 rows of a generation must be divisible by `num_generations` \(16\)"):
         trainer._make_buffer(trainer.args)
 
 

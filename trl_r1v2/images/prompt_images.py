@@ -1,12 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""
-Image tensors of prompts that are trained on again: once a prompt instead of once a completion, under a byte limit.
-
-Covers what processors make of images. Does not cover reading pictures (`rows.py`).
-"""
+"""Image tensors of prompts that are trained on again: once a prompt instead of once a completion, in few bytes."""
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -42,21 +37,13 @@ class RowNumberedDataset(torch.utils.data.Dataset):
 
 class PromptImages:
     """
-    Least-recently-used store of the visual fields of prompts, by source: a row number where a lost entry can be read
-    again, otherwise a hash of the content, and what fell out is lost.
-
-    Args:
-        max_bytes (`int`):
-            Largest number of bytes held. A single prompt larger than this is not held at all.
-        read_row (`Callable[[int], dict[str, torch.Tensor]]`, *optional*):
-            Makes the visual fields of a row, by its number.
+    Least-recently-used store of the visual fields of prompts, by source. That is a row number where `read_row` makes what
+    fell out again, otherwise a hash of the content, and what fell out is lost.
     """
 
     def __init__(self, max_bytes: int, read_row: Callable[[int], dict[str, torch.Tensor]] | None = None):
-        self.max_bytes = max_bytes
-        self.read_row = read_row
-        self.num_bytes = 0
-        self.entries: OrderedDict[int | str, dict[str, torch.Tensor]] = OrderedDict()
+        self.max_bytes, self.read_row, self.num_bytes = max_bytes, read_row, 0
+        self.entries: dict[int | str, dict[str, torch.Tensor]] = {}
 
     def remember(self, visual: dict[str, torch.Tensor], row_number: int | None) -> int | str:
         """Hold a row's visual fields; returns the source by which to ask for them again."""
@@ -67,16 +54,9 @@ class PromptImages:
 
     def visual(self, source: int | str) -> dict[str, torch.Tensor]:
         """Visual fields by source, from memory or from their row."""
-        if source not in self.entries:
-            visual = self.read_row(source)
-            self.put(source, visual)
-            return visual
-        self.entries.move_to_end(source)
-        return self.entries[source]
-
-    def is_lost(self, source: int | str) -> bool:
-        """Whether the fields are gone for good."""
-        return self.read_row is None and source not in self.entries
+        visual = self.entries[source] if source in self.entries else self.read_row(source)
+        self.put(source, visual)
+        return visual
 
     def put(self, source: int | str, visual: dict[str, torch.Tensor]) -> None:
         """Hold `visual` (CPU tensors that are nobody else's), dropping the least recently used ones beyond the limit."""
@@ -110,18 +90,8 @@ def content_key(visual: dict[str, torch.Tensor]) -> str:
 
 def process_row(example: dict[str, Any], processing_class: Any, chat_template_kwargs: dict[str, Any]):
     """
-    Visual fields of one dataset row, processed as [`~trl.GRPOTrainer`] processes them for the forward pass.
-
-    Args:
-        example (`dict[str, Any]`):
-            Row with `prompt`, and `images`, `image`, or images inside the messages.
-        processing_class ([`~transformers.ProcessorMixin`]):
-            The trainer's processor.
-        chat_template_kwargs (`dict[str, Any]`):
-            The trainer's.
-
-    Returns:
-        `dict[str, torch.Tensor]`: What the processor adds to the token ids.
+    Visual fields of one dataset row, with `images`, `image`, or images inside the messages of its `prompt`, as a trainer
+    with this processor and these arguments of the chat template makes them for its forward pass.
     """
     from trl.data_utils import apply_chat_template, prepare_multimodal_messages  # what is pure here goes without TRL
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from .sample_buffer import Sample, SelectiveSampleBuffer
 
 
 SSB_FOLDER = "ssb"
-SCHEMA_VERSION = 2
 REMEDY = "Resume from another checkpoint, or without the buffered samples (`ssb_resume='empty'`, no `ssb_prefill`)."
 
 
@@ -31,32 +31,18 @@ class BufferStateError(ValueError):
     """A buffer file is missing, damaged, or belongs to another run."""
 
 
+@dataclass
 class BufferCheckpoint:
-    """
-    The buffer of one process in files. Reading them raises a [`BufferStateError`] that says what is wrong.
+    """The buffer of one process in files. Reading them raises a [`BufferStateError`] that says what is wrong."""
 
-    Args:
-        buffer ([`SelectiveSampleBuffer`]):
-            What is saved and loaded.
-        images ([`PromptImages`]):
-            Its images, which are part of the file where no dataset row can give them again.
-        fingerprint (`dict[str, Any]`):
-            From [`run_fingerprint`]; a file with another one is refused.
-        rank (`int`, *optional*, defaults to `0`), world_size (`int`, *optional*, defaults to `1`):
-            This process.
-    """
+    buffer: SelectiveSampleBuffer
+    images: PromptImages  # part of the file where no dataset row can give them again
+    fingerprint: dict[str, Any]  # from `run_fingerprint`; a file with another one is refused
+    rank: int = 0
+    world_size: int = 1
 
-    def __init__(
-        self,
-        buffer: SelectiveSampleBuffer,
-        images: PromptImages,
-        fingerprint: dict[str, Any],
-        rank: int = 0,
-        world_size: int = 1,
-    ):
-        self.buffer, self.images, self.fingerprint = buffer, images, fingerprint
-        self.rank, self.world_size = rank, world_size
-        self.file_name = f"ssb-{rank:05d}-of-{world_size:05d}.safetensors"
+    def __post_init__(self):
+        self.file_name = f"ssb-{self.rank:05d}-of-{self.world_size:05d}.safetensors"
 
     def save(self, folder: Path) -> None:
         """Write this process's file, and clear away what a run with another number of processes left behind."""
@@ -70,7 +56,6 @@ class BufferCheckpoint:
         for key, group in [*((sample.uid, sample.tokens) for sample in state["samples"]), *pixels.items()]:
             tensors |= {f"{key}.{name}": tensor.contiguous() for name, tensor in group.items()}
         manifest = {
-            "schema_version": SCHEMA_VERSION,
             "fingerprint": self.fingerprint,
             "next_uid": state["next_uid"],
             "samples": [{**vars(sample), "tokens": [*sample.tokens]} for sample in state["samples"]],
@@ -148,13 +133,9 @@ class BufferCheckpoint:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as file:
-            manifest = json.loads(file.metadata()["manifest"])
-        version = manifest["schema_version"]
+            return json.loads(file.metadata()["manifest"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise BufferStateError(f"{path} cannot be read ({error}). {REMEDY}") from error
-    if version != SCHEMA_VERSION:
-        raise BufferStateError(f"{path} has schema version {version}, this version reads {SCHEMA_VERSION}. {REMEDY}")
-    return manifest
 
 
 def _digest(manifest: str, tensors: dict[str, torch.Tensor]) -> str:
@@ -176,14 +157,15 @@ def run_fingerprint(
     vocab_size: int, dataset: Dataset | None, has_reference: bool, importance_sampling_mode: str | None
 ) -> dict[str, Any]:
     """
-    What a stored sample silently depends on: the size of the vocabulary, the rows that samples refer to, whether the loss
-    reads reference log-probabilities, and how it corrects for an inference engine, if it does.
+    What a stored sample silently depends on: the form of the file, the size of the vocabulary, the rows that samples refer
+    to, whether the loss reads reference log-probabilities, and how it corrects for an inference engine, if it does.
     """
 
     def describe(value: Any) -> Any:  # of an image in a prompt, `repr` is a memory address
         return hashlib.sha256(value.tobytes()).hexdigest() if isinstance(value, Image) else repr(value)
 
     fingerprint = {
+        "schema_version": 2,
         "vocab_size": vocab_size,
         "reference_logps": has_reference,
         "importance_sampling_mode": importance_sampling_mode,

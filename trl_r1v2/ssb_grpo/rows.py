@@ -17,13 +17,8 @@ from .sample_buffer import BEHAVIOUR_LOGPS
 
 
 # One value a completion token, padded on the right like in TRL: what stands in padding.
-COMPLETION_FIELDS = {
-    "tool_mask": 1,
-    BEHAVIOUR_LOGPS: 0,
-    "ref_per_token_logps": 0,
-    "sampling_per_token_logps": 0,
-    "importance_sampling_ratio": 1,
-}
+COMPLETION_FIELDS = {"tool_mask": 1, "importance_sampling_ratio": 1}
+COMPLETION_FIELDS |= {BEHAVIOUR_LOGPS: 0, "ref_per_token_logps": 0, "sampling_per_token_logps": 0}
 # One value a token of the whole sequence.
 SEQUENCE_FIELDS = ("token_type_ids", "mm_token_type_ids")
 # What `collate_rows` makes of other parts of a row, or leaves to the trainer.
@@ -37,34 +32,17 @@ _ROUNDING = 1e-6
 
 @dataclass
 class Row:
-    """
-    One row of a batch without padding.
+    """One row of a batch without padding."""
 
-    Args:
-        tokens (`dict[str, torch.Tensor]`):
-            `prompt_ids` of shape `(P',)`, `completion_ids` and completion fields of shape `(C',)` (an importance ratio
-            of the whole sequence: `(1,)`), sequence fields of shape `(P' + C',)`.
-        advantage (`float`):
-            Dimensionless.
-        visual (`dict[str, torch.Tensor]`):
-            Visual fields of this row; empty for text.
-        num_images (`int`, *optional*, defaults to `0`):
-            Number of images of the prompt.
-        is_masked_out (`bool`, *optional*, defaults to `False`):
-            Whether `mask_truncated_completions` keeps the row out of the loss.
-        is_live (`bool`, *optional*, defaults to `False`):
-            Whether the row's group has spread.
-        source (`int`, *optional*):
-            Number of the row in the training set.
-    """
-
+    # `prompt_ids` of shape `(P',)`, `completion_ids` and completion fields of shape `(C',)` (an importance ratio of the
+    # whole sequence: `(1,)`), sequence fields of shape `(P' + C',)`.
     tokens: dict[str, torch.Tensor]
     advantage: float
-    visual: dict[str, torch.Tensor]
+    visual: dict[str, torch.Tensor]  # visual fields; empty for text
     num_images: int = 0
-    is_masked_out: bool = False
-    is_live: bool = False
-    source: int | None = None
+    is_masked_out: bool = False  # kept out of the loss by `mask_truncated_completions`
+    is_live: bool = False  # its group has spread
+    source: int | None = None  # row of the training set
 
     @property
     def is_informative(self) -> bool:
@@ -130,9 +108,8 @@ def collate_rows(
         ValueError: If a row lacks a per-token field that the loss will read.
     """
     multiple = pad_to_multiple_of or 1
-    prompt_lengths, completion_lengths = (
-        torch.tensor([len(row.tokens[name]) for row in rows]) for name in ("prompt_ids", "completion_ids")
-    )
+    prompts, completions = ([row.tokens[name] for row in rows] for name in ("prompt_ids", "completion_ids"))
+    prompt_lengths, completion_lengths = (torch.tensor([len(ids) for ids in part]) for part in (prompts, completions))
     left = (-(-prompt_lengths.max() // multiple) * multiple - prompt_lengths).tolist()
     right = (-(-completion_lengths.max() // multiple) * multiple - completion_lengths).tolist()
 
@@ -141,7 +118,6 @@ def collate_rows(
         padded = [pad(value, (before * on_left, after * on_right), value=padding) for value, before, after in sides]
         return torch.stack(padded).to(device)
 
-    prompts, completions = ([row.tokens[name] for row in rows] for name in ("prompt_ids", "completion_ids"))
     masks = [torch.full_like(row.tokens["completion_ids"], not row.is_masked_out) for row in rows]
     batch = {
         "prompt_ids": block(prompts, pad_token_id, True, False),
@@ -156,8 +132,8 @@ def collate_rows(
             continue
         if name not in _OPTIONAL and not all(name in row.tokens for row in rows):
             raise ValueError(
-                f"A replayed sample has no `{name}`, which this run's loss reads: it was stored under another "
-                "configuration. Start with an empty buffer (`ssb_resume='empty'`)."
+                f"A replayed sample has no `{name}`, which this run's loss reads: it was stored under another one. Start "
+                "with an empty buffer (`ssb_resume='empty'`)."
             )
         padding, is_sequence = COMPLETION_FIELDS.get(name, 0), name in SEQUENCE_FIELDS
         lengths = (prompt_lengths * is_sequence + completion_lengths).tolist()

@@ -1,10 +1,5 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""
-The Selective Sample Buffer: what is kept, drawn and evicted, and its state.
-
-Pure: plain tensors, no trainer, no model, no collectives. How a batch becomes samples is `rows.py`, how files are
-written `checkpoint.py`, and when any of it happens `ssb_grpo_trainer.py`.
-"""
+"""The Selective Sample Buffer: what is kept, drawn and evicted, and its state. Pure: no trainer, no collectives."""
 
 import math
 from collections import Counter
@@ -20,36 +15,18 @@ BEHAVIOUR_LOGPS = "old_per_token_logps"
 
 @dataclass
 class Sample:
-    """
-    One completion that can be trained on again.
+    """One completion that can be trained on again."""
 
-    Args:
-        tokens (`dict[str, torch.Tensor]`):
-            Unpadded CPU tensors under TRL's names: `prompt_ids` of shape `(P,)`, `completion_ids` of shape `(C,)`,
-            `old_per_token_logps` (behaviour log-probabilities, nats) of shape `(C,)` once they are known, and whatever
-            else the loss reads per token (`ref_per_token_logps`, `tool_mask`, `importance_sampling_ratio`, …).
-        advantage (`float`):
-            Group-normalised reward at the time of sampling, dimensionless (eq. 6). Never 0.
-        step (`int`):
-            Optimizer step at which the completion was sampled.
-        source (`int` or `str`, *optional*):
-            Where the images come from: a row number of the training set, or the content key of stored pixels. `None`
-            for a sample without images.
-        num_images (`int`, *optional*, defaults to `0`):
-            Number of images of the prompt.
-        uses (`int`, *optional*, defaults to `0`):
-            How often the sample has been replayed.
-        uid (`int`, *optional*, defaults to `-1`):
-            Assigned by the buffer, in the order of arrival.
-    """
-
+    # Unpadded CPU tensors under TRL's names: `prompt_ids` of shape `(P,)`, `completion_ids` of shape `(C,)`,
+    # `old_per_token_logps` (those of the policy that sampled it, nats) of shape `(C,)` once they are known, and whatever
+    # else the loss reads per token (`ref_per_token_logps`, `tool_mask`, `importance_sampling_ratio`, …).
     tokens: dict[str, torch.Tensor]
-    advantage: float
-    step: int
-    source: int | str | None = None
+    advantage: float  # group-normalised reward at the time of sampling, dimensionless (eq. 6); never 0
+    step: int  # optimizer step at which it was sampled
+    source: int | str | None = None  # of its images: a row of the training set, or the content key of stored pixels
     num_images: int = 0
-    uses: int = 0
-    uid: int = -1
+    uses: int = 0  # how often it has been replayed
+    uid: int = -1  # assigned by the buffer, in the order of arrival
 
     @property
     def is_ready(self) -> bool:
@@ -62,33 +39,19 @@ class SelectiveSampleBuffer:
     r"""
     Keeps informative samples and draws them back, weighted by how much they can teach (R1V2, section 3.2).
 
-    A sample's weight is \\( |A|^{\alpha} \cdot \exp(-\text{age} / \tau) \\). The paper states weights by \\( |A| \\); the
-    exponent, the age decay and all limits are ours. Samples are `samples`, by uid; `evicted` counts those that left, by
-    reason.
-
-    Args:
-        capacity (`int`):
-            Largest number of samples held.
-        priority_exponent (`float`, *optional*, defaults to `1.0`):
-            \\( \alpha \\). `0` draws uniformly.
-        age_decay (`float`, *optional*):
-            \\( \tau \\) in optimizer steps. `None` ignores age.
-        max_age (`int`, *optional*):
-            Samples older than this many optimizer steps are dropped.
-        max_uses (`int`, *optional*):
-            Samples replayed this often are dropped.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the buffer's own generator: drawing never touches the global random state.
+    A sample's weight is \\( |A|^{\alpha} \cdot \exp(-\text{age} / \tau) \\), with `priority_exponent` \\( \alpha \\) and
+    `age_decay` \\( \tau \\) in optimizer steps. The paper states weights by \\( |A| \\); the exponent, the age decay and
+    all limits are ours. The generator is the buffer's own: drawing never touches the global random state.
     """
 
     capacity: int
     priority_exponent: float = 1.0
     age_decay: float | None = None
-    max_age: int | None = None
+    max_age: int | None = None  # in optimizer steps
     max_uses: int | None = None
     seed: int = 0
-    samples: dict[int, Sample] = field(default_factory=dict, repr=False)
-    evicted: Counter = field(default_factory=Counter, repr=False)
+    samples: dict[int, Sample] = field(default_factory=dict, repr=False)  # by uid
+    evicted: Counter = field(default_factory=Counter, repr=False)  # how many left, by reason
 
     def __post_init__(self):
         self.generator = torch.Generator().manual_seed(self.seed)
@@ -104,20 +67,16 @@ class SelectiveSampleBuffer:
 
     def extend(self, samples: Iterable[Sample]) -> list[int]:
         """
-        Keep `samples`, evicting those of lowest weight beyond the capacity (of equal weights, the oldest).
-
-        Returns:
-            `list[int]`: The samples' uids. A sample of too low a weight may already be evicted again.
+        Keep samples, evicting those of lowest weight beyond the capacity (of equal weights, the oldest); returns their
+        uids. A sample of too low a weight may already be evicted again.
         """
-        uids = []
+        samples = list(samples)
         for sample in samples:
             assert math.isfinite(sample.advantage) and sample.advantage != 0, "carries no gradient"
-            sample.uid = self._next_uid
-            self._next_uid += 1
+            sample.uid, self._next_uid = self._next_uid, self._next_uid + 1
             self.samples[sample.uid] = sample
-            uids.append(sample.uid)
         self._shrink()
-        return uids
+        return [sample.uid for sample in samples]
 
     def set_behaviour_logps(self, uid: int, logps: torch.Tensor) -> None:
         """Complete a sample, if it still waits for them, with the log-probabilities (`(C,)`, nats) of its policy."""
@@ -132,16 +91,13 @@ class SelectiveSampleBuffer:
         return sum(sample.is_ready for sample in self.samples.values())
 
     def draw(self, num_samples: int, step: int) -> list[Sample]:
-        """
-        Draw up to `num_samples` samples without replacement, `p ∝ weight`, and count one use of each.
-
-        Sequential drawing without replacement is done at once by perturbing the log-weights with Gumbel noise and
-        taking the largest (Efraimidis & Spirakis, 2006), which cannot underflow however old the samples are.
-        """
+        """Draw up to `num_samples` samples without replacement, `p ∝ weight`, and count one use of each."""
         self._expire(step)
         ready = [sample for sample in self.samples.values() if sample.is_ready]
         if min(num_samples, len(ready)) <= 0:
             return []
+        # Sequential drawing without replacement, done at once by perturbing the log-weights with Gumbel noise and taking
+        # the largest (Efraimidis & Spirakis, 2006), which cannot underflow however old the samples are.
         log_weights = torch.tensor([self.log_weight(sample, step) for sample in ready], dtype=torch.float64)
         exponential = torch.empty_like(log_weights).exponential_(generator=self.generator)
         chosen = torch.topk(log_weights - exponential.log(), min(num_samples, len(ready))).indices.tolist()
@@ -186,11 +142,8 @@ class SelectiveSampleBuffer:
         Everything that later draws depend on. Samples that still wait for their behaviour log-probabilities are left
         out: the forward pass that would have completed them does not happen again after a resume.
         """
-        return {
-            "samples": [sample for sample in self.samples.values() if sample.is_ready],
-            "generator": self.generator.get_state(),
-            "next_uid": self._next_uid,
-        }
+        ready = [sample for sample in self.samples.values() if sample.is_ready]
+        return {"samples": ready, "generator": self.generator.get_state(), "next_uid": self._next_uid}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Replace the content by `state`. Limits stay as configured here, so a smaller capacity evicts at once."""

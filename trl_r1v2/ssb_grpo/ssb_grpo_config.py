@@ -11,19 +11,17 @@ class SSBGRPOConfig(GRPOConfig):
     r"""
     Configuration class for the [`SSBGRPOTrainer`].
 
-    Only the parameters of the Selective Sample Buffer (Skywork R1V2, section 3.2) are listed here; for the others see
-    [`~trl.GRPOConfig`]. All limits hold for each process. "Ours" marks what the paper leaves open.
+    Lists the parameters of the Selective Sample Buffer (Skywork R1V2, section 3.2) beside those of [`~trl.GRPOConfig`].
+    All limits hold for each process. "Ours" marks what the paper leaves open.
 
     Parameters:
         share_prompts (`bool`, *optional*, defaults to `False`):
-            Whether a prompt and its images pass the model once for all its completions in a micro-batch, instead of once
-            for each (ours). Losses are the same to rounding.
+            Whether a prompt passes the model once for all its completions in a micro-batch, not once for each (ours).
         ssb_enabled (`bool`, *optional*, defaults to `True`):
             Whether to replay buffered samples. `False` trains bit for bit like [`~trl.GRPOTrainer`].
         ssb_judge (`str`, *optional*, defaults to `"reward"`):
-            What tells a dead group (all answers right, or all wrong) from a live one: `"reward"`, the weighted total;
-            the name of a reward function; or a numeric column that a reward function logs with `log_extra`. A total
-            with a continuous part is never flat: name its rule (ours).
+            What tells a dead group (all right, or all wrong) from a live one: `"reward"`, the weighted total; the name of a
+            reward function; or a column that one logs with `log_extra`. A continuous total is never flat: name its rule.
         ssb_judge_tolerance (`float`, *optional*, defaults to `1e-6`):
             A group is dead when its largest and smallest judged reward differ by at most this (ours).
         ssb_capacity (`int`, *optional*, defaults to `1024`):
@@ -37,8 +35,7 @@ class SSBGRPOConfig(GRPOConfig):
         ssb_max_uses (`int`, *optional*, defaults to `4`):
             Samples replayed this often are dropped (ours). `None`: no limit.
         ssb_max_replay_fraction (`float`, *optional*, defaults to `1.0`):
-            Largest part of the generation batch that is replayed (ours). `0.0` leaves dead rows to
-            `ssb_resample_rounds`.
+            Largest part of the generation batch that is replayed (ours). `0.0` leaves dead rows to resampling.
         ssb_replay_share (`float`, *optional*, defaults to `0.0`):
             Part of the generation batch that is not generated once the buffer can fill it (ours).
         ssb_resample_rounds (`int`, *optional*, defaults to `0`):
@@ -50,72 +47,29 @@ class SSBGRPOConfig(GRPOConfig):
         ssb_prefill (`str`, *optional*):
             Folder of buffer files to start from: the `ssb` folder of a checkpoint, or one written before training.
         ssb_resume (`str`, *optional*, defaults to `"exact"`):
-            How a run resumes: `"exact"` with this process's buffer, `"reshard"` with those of another number of
-            processes, dealt out, `"empty"` without.
+            A run resumes `"exact"` with this process's buffer, `"reshard"` with its share of those of another number of
+            processes, or `"empty"`.
     """
 
-    share_prompts: bool = field(
-        default=False,
-        metadata={
-            "help": "Whether a prompt and its images pass the model once for all its completions in a micro-batch. Losses "
-            "are the same to rounding."
-        },
-    )
-    ssb_enabled: bool = field(
-        default=True,
-        metadata={"help": "Whether to replay buffered samples. `False` trains bit for bit like `GRPOTrainer`."},
-    )
+    share_prompts: bool = field(default=False, metadata={"help": "Whether a prompt passes once for its completions."})
+    ssb_enabled: bool = field(default=True, metadata={"help": "Whether to replay; `False` is stock TRL, bit for bit."})
     ssb_judge: str = field(
         default="reward",
-        metadata={
-            "help": "What tells a dead group from a live one: 'reward' (the weighted total), the name of a reward "
-            "function, or of a numeric column that one logs with `log_extra`."
-        },
+        metadata={"help": "What tells dead groups: 'reward', a reward function, or a column that one logs."},
     )
-    ssb_judge_tolerance: float = field(
-        default=1e-6,
-        metadata={"help": "A group is dead when its largest and smallest judged reward differ by at most this."},
-    )
+    ssb_judge_tolerance: float = field(default=1e-6, metadata={"help": "Spread of judged rewards of a dead group."})
     ssb_capacity: int = field(default=1024, metadata={"help": "Largest number of samples held by a process."})
-    ssb_priority_exponent: float = field(
-        default=1.0, metadata={"help": "Exponent of |advantage| in the drawing weight; 0 draws uniformly."}
-    )
-    ssb_age_decay: float | None = field(
-        default=None,
-        metadata={"help": "Optimizer steps in which a sample's weight falls to 1/e. Unset: age does not count."},
-    )
-    ssb_max_age: int | None = field(
-        default=100,
-        metadata={"help": "Samples older than this many optimizer steps are dropped. 'null': no limit."},
-    )
-    ssb_max_uses: int | None = field(
-        default=4, metadata={"help": "Samples replayed this often are dropped. 'null': no limit."}
-    )
-    ssb_max_replay_fraction: float = field(
-        default=1.0, metadata={"help": "Largest part of a process's generation batch that is replayed."}
-    )
-    ssb_replay_share: float = field(
-        default=0.0,
-        metadata={"help": "Part of the generation batch that is not generated once the buffer can fill it."},
-    )
-    ssb_resample_rounds: int = field(
-        default=0,
-        metadata={
-            "help": "Dynamic sampling: while rows of dead groups remain, generate for further prompts, at most this "
-            "many times."
-        },
-    )
-    ssb_pixel_bytes: int = field(
-        default=2**30, metadata={"help": "Largest number of bytes of image tensors kept by a process."}
-    )
+    ssb_priority_exponent: float = field(default=1.0, metadata={"help": "Exponent of |advantage| in the weight."})
+    ssb_age_decay: float | None = field(default=None, metadata={"help": "Steps in which a weight falls to 1/e."})
+    ssb_max_age: int | None = field(default=100, metadata={"help": "Age in steps at which samples are dropped."})
+    ssb_max_uses: int | None = field(default=4, metadata={"help": "Replays after which samples are dropped."})
+    ssb_max_replay_fraction: float = field(default=1.0, metadata={"help": "Largest part of a batch that is replayed."})
+    ssb_replay_share: float = field(default=0.0, metadata={"help": "Part of a batch that is left to the buffer."})
+    ssb_resample_rounds: int = field(default=0, metadata={"help": "Rounds of dynamic sampling for dead rows."})
+    ssb_pixel_bytes: int = field(default=2**30, metadata={"help": "Bytes of image tensors kept by a process."})
     ssb_prefill: str | None = field(default=None, metadata={"help": "Folder of buffer files to start from."})
     ssb_resume: str = field(
-        default="exact",
-        metadata={
-            "help": "How a run resumes: 'exact' with this process's buffer, 'reshard' with those of another number of "
-            "processes, 'empty' without.",
-            "choices": ["exact", "reshard", "empty"],
-        },
+        default="exact", metadata={"help": "How a run resumes its buffer.", "choices": ["exact", "reshard", "empty"]}
     )
 
     def __post_init__(self):
@@ -129,14 +83,9 @@ class SSBGRPOConfig(GRPOConfig):
         for name in ("ssb_priority_exponent", "ssb_judge_tolerance", "ssb_resample_rounds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)} but must not be negative.")
-        if not 0 <= self.ssb_replay_share <= self.ssb_max_replay_fraction <= 1 or self.ssb_replay_share == 1:
+        share, fraction = self.ssb_replay_share, self.ssb_max_replay_fraction
+        if not 0 <= share <= fraction <= 1 or share == 1:
             raise ValueError(
-                f"`ssb_replay_share` is {self.ssb_replay_share} and `ssb_max_replay_fraction` "
-                f"{self.ssb_max_replay_fraction}, but 0 <= share <= fraction <= 1 and share < 1 must hold: some part of "
-                "every batch has to be fresh."
-            )
-        if self.ssb_max_replay_fraction == 0 and self.ssb_resample_rounds == 0:
-            raise ValueError(
-                "`ssb_max_replay_fraction` is 0, so that nothing would ever be replayed. Set `ssb_enabled=False`, or "
-                "`ssb_resample_rounds` to generate anew for dead rows instead."
+                f"`ssb_replay_share` is {share} and `ssb_max_replay_fraction` {fraction}, but 0 <= share <= fraction <= 1 "
+                "and share < 1 must hold: some part of every batch has to be fresh."
             )

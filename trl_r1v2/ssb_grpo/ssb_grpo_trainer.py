@@ -1,11 +1,11 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
 GRPO with the Selective Sample Buffer: the wiring. What is kept and drawn is `sample_buffer.py`, what is dead `judge.py`,
-batch surgery `rows.py`, files `checkpoint.py`, figures `metrics.py`, images `images/prompt_images.py`.
+batch surgery `rows.py`, files `checkpoint.py`.
 """
 
 import random
-import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ from ..images.prompt_images import ROW_NUMBER, VISUAL_FIELDS, PromptImages, RowN
 from ..patches.grpo import GRPOTrainer
 from ..prompt_sharing.trainers import SharedPromptsGRPOMixin
 from .checkpoint import SSB_FOLDER, BufferCheckpoint, run_fingerprint
-from .judge import live_groups
-from .metrics import ratio_counts, ratio_metrics, reduce_counts, replay_metrics
+from .judge import live_groups, ratio_counts, ratio_metrics, reduce_counts, replay_metrics
 from .rows import SEQUENCE_FIELDS, Row, collate_rows, loss_mask, take_rows
 from .sample_buffer import BEHAVIOUR_LOGPS, Sample, SelectiveSampleBuffer
 from .ssb_grpo_config import SSBGRPOConfig
@@ -33,12 +32,9 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
 
     The buffer was introduced in [Skywork R1V2](https://huggingface.co/papers/2504.16656), section 3.2. As training
     goes on, more and more groups are answered all right or all wrong; their advantages are zero and they teach
-    nothing. The buffer keeps completions with non-zero advantage and puts them in the place of those rows.
-
-    The only change w.r.t. [`~trl.GRPOTrainer`] is what happens between scoring a batch and training on it: rows of
-    dead groups give way to buffered ones, which keep the log-probabilities of the policy that produced them, so that
-    the clipped ratio of eq. 8 corrects for their age. Everything else is inherited. With `ssb_enabled=False`, so is
-    this.
+    nothing. The only change w.r.t. [`~trl.GRPOTrainer`] is that their rows give way, between scoring a batch and training
+    on it, to earlier completions with non-zero advantage. These keep the log-probabilities of the policy that produced
+    them, so that the clipped ratio of eq. 8 corrects for their age. Everything else is inherited.
 
     Takes the arguments of [`~trl.GRPOTrainer`], with an [`SSBGRPOConfig`] as `args`.
     """
@@ -48,14 +44,8 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
     _paper = {
         "title": "Skywork R1V2: Multimodal Hybrid Reinforcement Learning for Reasoning",
         "id": "2504.16656",
-        # docstyle-ignore
-        "citation": textwrap.dedent("""\
-            @article{skywork2025r1v2,
-                title        = {{Skywork R1V2: Multimodal Hybrid Reinforcement Learning for Reasoning}},
-                author       = {Skywork AI},
-                year         = 2025,
-                eprint       = {arXiv:2504.16656},
-            }"""),
+        "citation": "@article{skywork2025r1v2,\n    title  = {{Skywork R1V2: Multimodal Hybrid Reinforcement Learning for "
+        "Reasoning}},\n    author = {Skywork AI},\n    year   = 2025,\n    eprint = {arXiv:2504.16656},\n}",
     }
 
     def __init__(self, model, reward_funcs=None, args=None, *other_args, **kwargs):
@@ -81,29 +71,19 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
         num_rows, group_size = args.per_device_train_batch_size * args.steps_per_generation, args.num_generations
         if args.ssb_replay_share and (num_rows % group_size or args.ssb_replay_share * num_rows < group_size):
             raise ValueError(
-                f"`ssb_replay_share` ({args.ssb_replay_share}) leaves out whole groups: a process's {num_rows} rows "
-                "(`per_device_train_batch_size * steps_per_generation`) must be divisible by `num_generations` "
-                f"({group_size}), and the share of them at least one group."
+                f"`ssb_replay_share` ({args.ssb_replay_share}) leaves out whole groups: a process's {num_rows} rows of a "
+                f"generation must be divisible by `num_generations` ({group_size}), and the share of them at least a group."
             )
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
-        self.buffer = SelectiveSampleBuffer(
-            args.ssb_capacity,
-            args.ssb_priority_exponent,
-            args.ssb_age_decay,
-            args.ssb_max_age,
-            args.ssb_max_uses,
-            seed=args.seed + rank,
-        )
+        weight, limits = (args.ssb_priority_exponent, args.ssb_age_decay), (args.ssb_max_age, args.ssb_max_uses)
+        self.buffer = SelectiveSampleBuffer(args.ssb_capacity, *weight, *limits, seed=args.seed + rank)
         # Tools, environments and custom rollouts may add images that the dataset row does not have.
         can_read = is_map_style and not self.tools and self.environment_factories is None and self.rollout_func is None
         self.images = PromptImages(args.ssb_pixel_bytes, self._read_images if can_read else None)
         corrects_engine = self.use_vllm and self.vllm_importance_sampling_correction
-        fingerprint = run_fingerprint(
-            vocab_size=len(self._tokenizer),
-            dataset=self.train_dataset if can_read else None,
-            has_reference=self.beta != 0.0,
-            importance_sampling_mode=self.vllm_importance_sampling_mode if corrects_engine else None,
-        )
+        engine_mode = self.vllm_importance_sampling_mode if corrects_engine else None
+        dataset = self.train_dataset if can_read else None
+        fingerprint = run_fingerprint(len(self._tokenizer), dataset, self.beta != 0.0, engine_mode)
         self.buffer_checkpoint = BufferCheckpoint(self.buffer, self.images, fingerprint, rank, world_size)
         if args.ssb_prefill is not None:
             self.buffer_checkpoint.load_share(Path(args.ssb_prefill), restart=True)
@@ -112,8 +92,6 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
     def _moves_rows(self) -> bool:
         return super()._moves_rows or self.args.ssb_enabled
 
-    # ---- Data: rows that say where they come from ----
-
     def _get_dataloader(self, dataset, *args, is_training: bool = False, **kwargs):
         if is_training and self.buffer is not None and isinstance(dataset, Dataset):
             dataset = RowNumberedDataset(dataset)
@@ -121,14 +99,11 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
 
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
-        if ROW_NUMBER not in self._signature_columns:
-            self._signature_columns.append(ROW_NUMBER)
+        self._signature_columns = [*dict.fromkeys([*self._signature_columns, ROW_NUMBER])]
 
     def _read_images(self, number: int) -> dict[str, torch.Tensor]:
         [row] = self.data_collator([self.train_dataset[number]])
         return process_row(row, self.processing_class, self.chat_template_kwargs)
-
-    # ---- Judging ----
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -156,8 +131,6 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
         values = gather_object(self._pending_extra_logs.get(judge, [None] * num_local))
         values = [torch.nan if value is None else float(value) for value in values]
         return torch.tensor(values, device=rewards_per_func.device).unsqueeze(1)
-
-    # ---- Keeping, drawing, putting back ----
 
     def _generate_and_score_completions(self, inputs):
         if self.buffer is None or not self.model.training:
@@ -191,16 +164,17 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
             **self.buffer.metrics(step),
             **{f"evicted/{reason}": self.buffer.evicted.pop(reason, 0) for reason in reasons},
         }
-        self._log_ssb(replay_metrics(self._reduce(counts)))
+        self._log(counts, replay_metrics)
+
         rows = [replaced[index] if index in replaced else rows[index] for index in range(num_rows)]
         self._add_references(rows)
         batch = self._collate(rows)
         # Without stored log-probabilities the loss takes the policy itself as the behaviour policy (upstream
         # `_compute_loss`), which is wrong for replayed rows. Those of fresh rows are filled in at the first forward.
-        if is_captured_later:
-            absent = torch.zeros(batch["completion_ids"].shape, device=self.accelerator.device)
-            batch["ssb_stored_logps"] = batch.pop(BEHAVIOUR_LOGPS, absent)
         device = self.accelerator.device
+        if is_captured_later:
+            absent = torch.zeros(batch["completion_ids"].shape, device=device)
+            batch["ssb_stored_logps"] = batch.pop(BEHAVIOUR_LOGPS, absent)
         batch["ssb_uids"] = torch.tensor([uids.get(index, -1) for index in range(num_rows)], device=device)
         batch["ssb_is_replayed"] = torch.tensor([index in replayed for index in range(num_rows)], device=device)
         batch["num_items_in_batch"] = self.accelerator.gather(loss_mask(batch).sum()).sum()
@@ -245,16 +219,14 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
         return Row(sample.tokens, sample.advantage, visual, sample.num_images)
 
     def _drop_lost_images(self) -> None:
-        samples = self.buffer.samples
-        lost = [uid for uid, sample in samples.items() if sample.num_images and self.images.is_lost(sample.source)]
-        for uid in lost:
-            self.buffer.remove(uid, "pixels")
-        self.images.keep_only({sample.source for sample in samples.values()})
+        samples, images = self.buffer.samples, self.images
+        for uid, sample in list(samples.items()):
+            if sample.num_images and images.read_row is None and sample.source not in images.entries:
+                self.buffer.remove(uid, "pixels")
+        images.keep_only({sample.source for sample in samples.values()})
 
     def _collate(self, rows: list[Row]) -> dict[str, Any]:
         return collate_rows(rows, self._tokenizer.pad_token_id, self.pad_to_multiple_of, self.accelerator.device)
-
-    # ---- Log-probabilities by a forward of their own ----
 
     def _add_logps(self, rows: list[Row], model, name: str) -> None:
         """Give rows their log-probabilities under a model; every process must come with as many rows."""
@@ -282,11 +254,9 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
 
     def _resample(self, open_rows: list[int], step: int) -> dict[int, Row]:
         """Dynamic sampling: generate for further prompts until the open rows of every process are filled."""
-        found: dict[int, Row] = {}
-        num_drawn = 0
+        found, num_drawn = {}, 0
         for _ in range(self.args.ssb_resample_rounds):
-            num_missing = len(open_rows) - len(found)
-            num_groups = max(gather_object([-(-num_missing // self.num_generations)]))
+            num_groups = max(gather_object([-((len(found) - len(open_rows)) // self.num_generations)]))
             if num_groups == 0:
                 break
             rows = self._rollout(self._draw_prompts(num_groups, num_drawn))
@@ -295,22 +265,18 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
             if BEHAVIOUR_LOGPS not in rows[0].tokens:
                 self._add_logps(rows, self.model, BEHAVIOUR_LOGPS)
             kept = [rows[index] for index in self._keep(rows, step)]
-            for row in kept[:num_missing]:
-                found[open_rows[len(found)]] = row
+            found |= dict(zip(open_rows[len(found) :], kept, strict=False))
         return found
 
     def _draw_prompts(self, num_groups: int, num_drawn: int) -> list[dict[str, Any]]:
         """The next prompts of this generation's own order, which is the same on every process; each takes its part."""
         place = (self.args.seed, self.state.global_step, self._step % self.args.gradient_accumulation_steps)
-        num_rows = len(self.train_dataset)
+        num_rows, first = len(self.train_dataset), num_drawn + num_groups * self.accelerator.process_index
         order = random.Random(repr(place)).sample(range(num_rows), num_rows)
-        first = num_drawn + num_groups * self.accelerator.process_index
         numbers = [order[place % num_rows] for place in range(first, first + num_groups)]
         dataset = self._remove_unused_columns(self.train_dataset, description="Training")
         rows = [{**dataset[number], ROW_NUMBER: number} for number in numbers]
         return [dict(row) for row in self.data_collator(rows) for _ in range(self.num_generations)]
-
-    # ---- Loss: behaviour log-probabilities ----
 
     def _compute_loss(self, model, inputs):
         if "ssb_uids" not in inputs:
@@ -343,24 +309,16 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
             num_tokens = mask.sum(dim=1, keepdim=True)
             log_ratio, mask = (log_ratio * mask).sum(dim=1, keepdim=True) / num_tokens.clamp(min=1), num_tokens
         # CISPO caps the ratio at `epsilon_high` itself; SAPO and VESPO do not clip.
-        clipped = (1 - self.epsilon_low, 1 + self.epsilon_high)
         bounds = {"cispo": (0.0, self.epsilon_high), "sapo": (0.0, torch.inf), "vespo": (0.0, torch.inf)}
-        bounds = bounds.get(self.loss_type, clipped)
-        counts = ratio_counts(log_ratio, inputs["advantages"], (mask != 0) & is_replayed, bounds)
-        self._log_ssb(ratio_metrics(self._reduce(counts)))
+        bounds = bounds.get(self.loss_type, (1 - self.epsilon_low, 1 + self.epsilon_high))
+        self._log(ratio_counts(log_ratio, inputs["advantages"], (mask != 0) & is_replayed, bounds), ratio_metrics)
 
-    # ---- Metrics ----
-
-    def _reduce(self, counts: dict[str, Any]) -> dict[str, float]:
+    def _log(self, counts: dict[str, Any], figures: Callable[[dict[str, float]], dict[str, float]]) -> None:
         device = self.accelerator.device
         values = torch.stack([torch.as_tensor(count, dtype=torch.float64, device=device) for count in counts.values()])
-        return reduce_counts(list(counts), self.accelerator.gather(values.unsqueeze(0)).cpu())
-
-    def _log_ssb(self, metrics: dict[str, float]) -> None:
-        for name, value in metrics.items():
+        total = reduce_counts(list(counts), self.accelerator.gather(values.unsqueeze(0)).cpu())
+        for name, value in figures(total).items():
             self._metrics["train"][f"ssb/{name}"].append(value)
-
-    # ---- Checkpoints ----
 
     def _save_checkpoint(self, model, trial):
         # Before TRL's own save: `trainer_state.json`, which it writes last, then vouches for the buffer too.
