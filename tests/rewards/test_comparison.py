@@ -65,6 +65,7 @@ UNREAD = Verdict.ANSWER_UNREAD
         (r"12\text{ cm}", "12 centimeters", RIGHT),
         ("12cm", "12 cm", RIGHT),
         ("12 m", "12 cm", WRONG),
+        ("12 wrong", "12", WRONG),
         ("13 cm", "12 cm", WRONG),
         (r"90^\circ", "90", RIGHT),
         (r"\$5", "5", RIGHT),

@@ -8,6 +8,7 @@ at all of them with a probability that is negligible. Time is bounded by the siz
 refused, so there is nothing to interrupt. Pure. Does not cover sets and relations (`equality.py`).
 """
 
+import contextlib
 import math
 import random
 import threading
@@ -25,7 +26,6 @@ _DIGITS = 50
 _MAX_DIGITS = 3_000
 # Variables that stand for integers in answers: `(-1)^n`, `\\binom{n}{k}`.
 _INTEGERS = frozenset("nmkjl")
-_NUM_POINTS = 5
 
 _local = threading.local()
 
@@ -257,27 +257,34 @@ def _real(value, mp):
 
 
 def points(names: set[str]) -> list[dict[str, Fraction]]:
-    """Points at which expressions are compared, the last two with negative numbers; one empty point without variables."""
+    """Points at which expressions are compared: small, large and negative numbers; one empty point without variables."""
     if not names:
         return [{}]
     rng = random.Random(0)
     found = []
-    for index in range(_NUM_POINTS):
+    for least, most, signs in (
+        (101, 2999, (1,)),
+        (3001, 40_000, (1,)),
+        (40_001, 900_000, (1,)),
+        (101, 2999, (-1,)),
+        (101, 40_000, (-1, 1)),
+    ):
         point = {}
         for name in sorted(names):
-            if name in _INTEGERS:
-                point[name] = Fraction(rng.randint(8, 25) if name == "n" else rng.randint(1, 7))
+            if name == "n":
+                point[name] = Fraction(rng.randint(8, 25))
+            elif name in _INTEGERS:
+                point[name] = Fraction(rng.choice(signs) * rng.randint(1, 7))
             else:
-                sign = -1 if index == _NUM_POINTS - 2 else rng.choice((-1, 1)) if index == _NUM_POINTS - 1 else 1
-                point[name] = Fraction(sign * rng.randint(101, 2999), 1009)
+                point[name] = Fraction(rng.choice(signs) * rng.randint(least, most), 1009)
         found.append(point)
     return found
 
 
 def same_value(left: Node, right: Node) -> bool:
     r"""
-    Whether two expressions are worth the same, with variables: at every point where both are real, and at positive ones
-    also where they are not. So `\sqrt{1/n}` is `1/\sqrt{n}`, and `\sqrt{x^2}` is not `x`. A decimal number may stand for
+    Whether two expressions are worth the same, with variables: at a small positive point, and at others where both are
+    real with all their parts. So `\sqrt{1/n}` is `1/\sqrt{n}`, and `\sqrt{x^2}` is not `x`. A decimal number may stand for
     an expression that it agrees with to six decimals and to one part in a thousand.
 
     Args:
@@ -291,21 +298,17 @@ def same_value(left: Node, right: Node) -> bool:
         _is_decimal(one) and not _is_decimal(other) and other[0] != "num"
         for one, other in ((left, right), (right, left))
     )
-    num_compared = 0
     all_points = points(symbols(left) | symbols(right))
+    gaps = []
     for index, point in enumerate(all_points):
-        try:
+        with contextlib.suppress(Undefined):
             gap = difference(left, right, point)
-            if index >= _NUM_POINTS - 2 and not (is_real(left, point) and is_real(right, point)):
-                continue
-        except Undefined:
-            continue
-        num_compared += 1
-        if gap != 0 and not (approximates and _is_close(gap, left, right)):
-            return False
-    if num_compared < min(2, len(all_points)):
+            counts = index == 0 or (is_real(left, point) and is_real(right, point))
+            gaps.append((counts, gap != 0 and not (approximates and _is_close(gap, left, right))))
+    if len(gaps) < min(2, len(all_points)):
         raise Undefined("there is no value to compare")
-    return True
+    real = [differs for counts, differs in gaps if counts]
+    return not any(real if len(real) > 1 or not symbols(left) | symbols(right) else (differs for _, differs in gaps))
 
 
 def _is_decimal(node: Node) -> bool:

@@ -28,7 +28,7 @@ _SCALES = {"dozen": 12, "hundred": 100, "千": 10**3, "万": 10**4, "亿": 10**8
 MATH_WORDS = FUNCTIONS | frozenset("pi sqrt mod inf infinity".split())
 # Words behind a number that calculate with it: `5 squared` is not 5.
 _NOT_UNITS = MATH_WORDS | frozenset(
-    "and or to plus minus times over not squared cubed factorial half halves more less third fourth fifth sixth seventh eighth "
+    "too wrong incorrect maybe perhaps possibly remainder mod modulo base choose and or to plus minus times over not squared cubed factorial half halves more less third fourth fifth sixth seventh eighth "
     "ninth tenth quarter hundredth thousandth millionth thirds fourths fifths sixths sevenths eighths ninths tenths quarters "
     "hundredths thousandths millionths".split()
 )
