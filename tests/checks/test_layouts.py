@@ -74,7 +74,7 @@ def test_images_are_read_however_they_are_kept(column, form, tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"chosen": None}, "row 1, column 'chosen': empty"),
+        ({"chosen": None}, "row 1, column 'chosen': no response"),
         ({"chosen": "A square."}, "row 0, column 'chosen': a str beside a prompt of messages"),
         ({"chosen": REPLY[0]}, "row 0, column 'chosen': a dict beside a prompt of messages"),
         (

@@ -66,6 +66,7 @@ def check_dataset(
     shard: tuple[int, int] = (0, 1),
     progress: bool = True,
     limits: "PromptLimits | None" = None,
+    responses: bool = True,
 ) -> int:
     """
     Check columns, prompts and images of a dataset.
@@ -88,6 +89,8 @@ def check_dataset(
             Whether to show a progress bar.
         limits ([`~trl_r1v2.checks.prompt_limits.PromptLimits`], *optional*):
             What the model allows in the text of the rows that are read.
+        responses (`bool`, *optional*, defaults to `True`):
+            Whether responses must have the form of their prompt; the reward model's trainer reads either.
 
     Returns:
         `int`: Number of images decoded by this process.
@@ -100,7 +103,7 @@ def check_dataset(
     if check_images == "none":
         return 0
     rows, total = _rows_to_read(dataset, name, check_images, shard)
-    return _check_rows(rows, total, name, progress, limits)
+    return _check_rows(rows, total, name, progress, limits, responses)
 
 
 def check_columns(dataset: "Dataset | IterableDataset", *, name: str, columns: Sequence[str]) -> None:
@@ -183,21 +186,25 @@ def check_row(row: dict[str, Any], *, place: str) -> list[tuple[str, Any]]:
             f"{place}, column 'prompt': {type(prompt).__name__} where text or a list of messages is expected. Fill in "
             "the prompt, or remove the row."
         )
-    _check_responses(row, place)
     return [
         (f"{place}, column {column!r}, image {index}{_file_of(image)}", image) for index, image in enumerate(images)
     ]
 
 
-def _check_responses(row: dict[str, Any], place: str) -> None:
-    """`chosen`, `rejected` and `completion` have the form of the prompt: text, or messages that follow it."""
+def check_responses(row: dict[str, Any], *, place: str) -> None:
+    """
+    Check that `chosen`, `rejected` and `completion` have the form of the prompt: text, or messages that follow it.
+
+    Raises:
+        DatasetError: One has not.
+    """
     for column in RESPONSE_COLUMNS:
         if column not in row:
             continue
         value, messages = row[column], isinstance(row["prompt"], list)
         remedy = f'Write it as [{{"role": "assistant", "content": ...}}], or leave the row out: `dataset.map(lambda row: {{{column!r}: ...}})`.'
         if not value:
-            raise DatasetError(f"{place}, column {column!r}: empty. Fill it in, or leave the row out.")
+            raise DatasetError(f"{place}, column {column!r}: no response. Fill it in or leave the row out.")
         if not messages and not isinstance(value, str):
             raise DatasetError(
                 f"{place}, column {column!r}: messages beside a prompt of plain text. Give both the same form."
@@ -287,7 +294,12 @@ def decode_image(image: Any, *, place: str) -> tuple[int, int] | None:
 
 
 def _check_rows(
-    rows: Iterator[tuple[int, dict]], total: int, name: str, progress: bool, limits: "PromptLimits | None"
+    rows: Iterator[tuple[int, dict]],
+    total: int,
+    name: str,
+    progress: bool,
+    limits: "PromptLimits | None",
+    responses: bool,
 ) -> int:
     from tqdm.auto import tqdm
 
@@ -297,6 +309,8 @@ def _check_rows(
     with bar, ThreadPoolExecutor(_NUM_THREADS) as threads, warnings.catch_warnings():
         while batch := list(itertools.islice(rows, _ROWS_AT_ONCE)):
             images = [check_row(row, place=f"{name}, row {index}") for index, row in batch]
+            for index, row in batch if responses else ():
+                check_responses(row, place=f"{name}, row {index}")
             flat = [pair for pairs in images for pair in pairs]
             sizes = threads.map(lambda pair: decode_image(pair[1], place=pair[0]), flat)
             for (index, row), pairs in zip(batch, images, strict=True):
