@@ -62,7 +62,7 @@ HARNESSES = {
         env={"API_TYPE": "openai", "MODEL_VERSION": "{judge_model}", "OPENAI_API_URL": "{judge_url}"},
     ),
     "lighteval": Harness(
-        install=("{pip} lighteval[litellm]==0.13.0 litellm[caching]<1.81 huggingface-hub<1 transformers<5",),
+        install=("{pip} lighteval[litellm]==0.13.0 litellm[caching]<1.81 huggingface-hub<1 transformers<5 xxhash<4",),
         tasks={"aime_2024": "aime24", "livecodebench": "lcb:codegeneration"},
         commands=(
             "{venv}/bin/lighteval endpoint litellm {lighteval_model} {task} --output-dir {output} --save-details {extra}",
