@@ -36,7 +36,7 @@ def _cells(line: str) -> list[str]:
 
 
 def numbers_of(content, under: str = "") -> Iterator[tuple[str, float]]:
-    """All numbers of a JSON value, each with the names of the entries that lead to it, joined by `/`."""
+    """All numbers of a JSON value and of its texts, each with the names of the entries that lead to it, joined by `/`."""
     if isinstance(content, bool):
         return
     if isinstance(content, int | float):
@@ -49,6 +49,9 @@ def numbers_of(content, under: str = "") -> Iterator[tuple[str, float]]:
     elif isinstance(content, list):
         for value in content:
             yield from numbers_of(value, under)
+    elif isinstance(content, str):
+        for match in NUMBER.finditer(content):
+            yield under, float(match[0].replace("−", "-").replace(",", ""))
 
 
 def is_among(text: str, values: list[float]) -> bool:

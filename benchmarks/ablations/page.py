@@ -11,6 +11,7 @@ from benchmarks.ablations.sections import Section
 BEGIN = "<!-- Written by `python -m benchmarks.ablations --kept`: begin -->"
 END = "<!-- Written by `python -m benchmarks.ablations --kept`: end -->"
 NOT_RUN = "Not run."
+RAW = "<!-- figures: benchmarks/ablations/summary.json -->"  # what `tools/check_figures.py` looks for
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
@@ -29,8 +30,9 @@ def render_section(section: Section, plots: str) -> list[str]:
     lines = [f"### {section.title}", "", section.note, ""]
     if not section.seeds:
         return [*lines, NOT_RUN, ""]
+    lines.append(RAW)
     lines += markdown_table(section.columns, [[name, *map(cell, cells)] for name, cells in section.rows.items()])
-    lines += [""]
+    lines += ["", RAW]
     lines += markdown_table(["difference", "ours", "paper", "direction"], list(map(claim_row, section.claims)))
     lines += ["", f"**{sentence(section.claims)}**", ""]
     seeds = f"{len(section.seeds)} seed" + "s" * (len(section.seeds) > 1)
