@@ -182,7 +182,9 @@ def test_rewards_are_judged_before_extra_columns_are_cleared():
 
 
 def test_a_generation_is_shuffled_and_split_after_it_is_returned():
-    """So rows can still be replaced in the returned batch, and every list and tensor with a first dimension goes along."""
+    """
+    So rows can still be replaced in the returned batch, and every list and tensor with a first dimension goes along.
+    """
     source = inspect.getsource(inspect.unwrap(GRPOTrainer._prepare_inputs))
     steps = [
         "self._generate_and_score_completions(generation_batch)",
@@ -326,7 +328,10 @@ def test_generate_returns_images_last_but_one(internvl_path):
 def test_images_are_logged_last_and_by_the_processes_alone_that_have_some():
     """So the trainer switches this off and gathers them itself, after the prompts that they lie beside."""
     source = inspect.getsource(inspect.unwrap(GRPOTrainer._generate_and_score_completions))
-    statement = 'if images is not None and self.log_multimodal:\n            self._logs["images"].extend(gather_object(images))'
+    statement = (
+        "if images is not None and self.log_multimodal:\n"
+        '            self._logs["images"].extend(gather_object(images))'
+    )
     assert source.count("log_multimodal") == source.count(statement) == 1
     assert source.index('self._logs["prompt"].extend(') < source.index(statement)
     assert "if images is not None and all(img_list == [] for img_list in images):" in source

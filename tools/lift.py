@@ -4,10 +4,10 @@ Write a trainer of this package into a checkout of TRL, as TRL lays its experime
 
     python tools/lift.py ssb_grpo PATH
 
-writes `trl/experimental/ssb_grpo/` (what the folder imports of `trl_r1v2` beyond the base class of its trainer lies beside
-it), the tests, the page of the documentation, its line in the table of contents and its entry in the paper index, and says how
-many lines that adds. Files that are missing in PATH, as in a copy of the installed package, are begun. Tests, page and entry
-are those of `tools/lifted/<feature>/`.
+writes `trl/experimental/ssb_grpo/` (what the folder imports of `trl_r1v2` beyond the base class of its trainer lies
+beside it), the tests, the page of the documentation, its line in the table of contents and its entry in the paper
+index, and says how many lines that adds. Files that are missing in PATH, as in a copy of the installed package, are
+begun. Tests, page and entry are those of `tools/lifted/<feature>/`.
 """
 
 import argparse
@@ -24,8 +24,8 @@ PACKAGE = "trl_r1v2"
 # TRL's trainers with its open defects mended; in TRL these are TRL's own.
 BASES = {f"{PACKAGE}.patches.{name}" for name in ("grpo", "dpo", "reward")}
 TITLES = {"ssb_grpo": "SSB-GRPO", "mpo": "MPO"}
-# What a feature here builds on and is no part of its proposal: a package whose mixins its classes lose, and what they have
-# only because of it.
+# What a feature here builds on and is no part of its proposal: a package whose mixins its classes lose, and what they
+# have only because of it.
 LEFT_OUT = {"ssb_grpo": (f"{PACKAGE}.prompt_sharing.", {"share_prompts", "_moves_rows"})}
 # Heading of the paper index before which the entry goes; at the end where there is none.
 BEFORE = {"ssb_grpo": "### DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "mpo": "### TÜLU 3"}

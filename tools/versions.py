@@ -1,15 +1,15 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Run the default tests with the oldest and the newest versions of what the package stands on, and see what pip would change
-beside a vLLM that is already there.
+Run the default tests with the oldest and the newest versions of what the package stands on, and see what pip would
+change beside a vLLM that is already there.
 
     python tools/versions.py [--corners lowest vllm newest] [--beside 0.31.0 0.30.0]
 
-Each corner is an environment of its own under `.venv-versions/`, a few GB, and takes as long as `make test`. `lowest` has
-every requirement at the version that `setup.py` states as its least, `vllm` the torch and transformers that vLLM 0.31 asks
-for, `newest` whatever pip finds. The last result of each is kept in `tools/versions.json`. For `--beside` nothing is
-installed: an empty environment is given the metadata of that vLLM and of its torch and transformers, and pip is asked what
-`pip install '.[vllm]'` would do there.
+Each corner is an environment of its own under `.venv-versions/`, a few GB, and takes as long as `make test`. `lowest`
+has every requirement at the version that `setup.py` states as its least, `vllm` the torch and transformers that vLLM
+0.31 asks for, `newest` whatever pip finds. The last result of each is kept in `tools/versions.json`. For `--beside`
+nothing is installed: an empty environment is given the metadata of that vLLM and of its torch and transformers, and
+pip is asked what `pip install '.[vllm]'` would do there.
 """
 
 import argparse

@@ -5,9 +5,9 @@ R1V2's ablations on the digit tasks: tables, plots, and whether each agrees with
     python -m benchmarks.ablations --base runs/digits/base --data runs/digits/data
     python -m benchmarks.ablations --kept
 
-The first makes every run anew (hours on one core); runs that have a result are skipped, so it can be interrupted. The second
-trains nothing: it rebuilds the page from the raw results that are kept beside the benchmarks, and the figures of
-`docs/ablations.md` with it.
+The first makes every run anew (hours on one core); runs that have a result are skipped, so it can be interrupted. The
+second trains nothing: it rebuilds the page from the raw results that are kept beside the benchmarks, and the figures
+of `docs/ablations.md` with it.
 """
 
 import argparse

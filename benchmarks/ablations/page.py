@@ -1,5 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""The page of tables: `summary.json`, `tables.md` and a plot for each ablation; and its copy in `docs/ablations.md`."""
+"""
+The page of tables: `summary.json`, `tables.md` and a plot for each ablation; and its copy in `docs/ablations.md`.
+"""
 
 import json
 from pathlib import Path

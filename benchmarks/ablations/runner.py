@@ -1,8 +1,10 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Every run of the ablations that has no result yet, one after the other, with how many there are and how long they will take.
+Every run of the ablations that has no result yet, one after the other, with how many there are and how long they will
+take.
 
-The comparisons themselves are those of `benchmarks/{ssb,mpo,activation,hallucination}`; here they only get their arguments.
+The comparisons themselves are those of `benchmarks/{ssb,mpo,activation,hallucination}`; here they only get their
+arguments.
 """
 
 import argparse
@@ -121,8 +123,8 @@ def check_inputs(folder: Path, base: str, data: str) -> None:
         kept.write_text(json.dumps(inputs, indent=1) + "\n", encoding="utf-8")
     elif json.loads(kept.read_text(encoding="utf-8")) != inputs:
         raise InputsError(
-            f"The results in {folder} are of another base model or other data than {base} and {data}: give another folder "
-            "with --output, or remove that one."
+            f"The results in {folder} are of another base model or other data than {base} and {data}: give another "
+            "folder with --output, or remove that one."
         )
 
 

@@ -109,9 +109,9 @@ def sample_buffer(folder: Path) -> Section:
     section = Section(
         "sample_buffer",
         "Selective Sample Buffer (Table 2)",
-        "GRPO from the base, 150 steps; greedy accuracy on held-out rows, and the effective share of the rows of the last "
-        "quarter: of those that were generated, and of those that were trained on. `paper` and `fresh` are the buffer as "
-        "R1V2 uses it; `share` and `resample` are ours.",
+        "GRPO from the base, 150 steps; greedy accuracy on held-out rows, and the effective share of the rows of the "
+        "last quarter: of those that were generated, and of those that were trained on. `paper` and `fresh` are the "
+        "buffer as R1V2 uses it; `share` and `resample` are ours.",
     )
     runs = complete(read(folder, "*-*.json"), "setting", SSB_LABELS)
     if not runs["stock"]:
@@ -162,9 +162,9 @@ def methods(folder: Path) -> Section:
     section = Section(
         "methods",
         "SFT, DPO, MPO, MPO + GRPO (Table 3)",
-        "One draw of pairs a seed, 40 steps; `MPO + GRPO` continues MPO's model by 60 steps of GRPO with the buffer, `GRPO` "
-        "takes the same 60 from the base. The paper's rates are of another, unpublished measure: only their order compares. "
-        "Of the base there is one run.",
+        "One draw of pairs a seed, 40 steps; `MPO + GRPO` continues MPO's model by 60 steps of GRPO with the buffer, "
+        "`GRPO` takes the same 60 from the base. The paper's rates are of another, unpublished measure: only their "
+        "order compares. Of the base there is one run.",
     )
     files = read(folder / "methods")
     base = [run for run in files if run["setting"] == "base"]
@@ -218,8 +218,8 @@ def activation(folder: Path) -> Section:
     section = Section(
         "activation",
         "Which components train (Table 4)",
-        "GRPO from the base, 60 steps; the learning rate of each choice is searched on the validation split with a seed of its "
-        "own. Figures are of the test split.",
+        "GRPO from the base, 60 steps; the learning rate of each choice is searched on the validation split with a "
+        "seed of its own. Figures are of the test split.",
     )
     runs = complete(sum(activation_summary.load_chosen(folder).values(), []), "preset", presets)
     if not runs["adapter"]:
@@ -257,9 +257,9 @@ def thresholds(folder: Path) -> Section:
     section = Section(
         "thresholds",
         "Reward threshold against iterations (section 4.4)",
-        "Iterated MPO under a reward with known faults, from the base: sample, score, choose above the threshold, train for 30 "
-        "steps, and again. Pass@1 is judged by the rule. The paper's thresholds are scores of its own reward model; only "
-        "their order compares.",
+        "Iterated MPO under a reward with known faults, from the base: sample, score, choose above the threshold, "
+        "train for 30 steps, and again. Pass@1 is judged by the rule. The paper's thresholds are scores of its own "
+        "reward model; only their order compares.",
     )
     files = read(folder / "thresholds")
     runs = complete(files, "threshold", sorted({run["threshold"] for run in files})) if files else {}
@@ -282,9 +282,11 @@ def thresholds(folder: Path) -> Section:
     section.claims = [
         Claim("the highest against the lowest after one round", f"{high:g} less {low:g}, Pass@1 after round 1, points",
               "highest ahead of lowest", 1, paired(accuracy[high][1], accuracy[low][1])),
-        Claim("the highest against the lowest at the end", f"{high:g} less {low:g}, Pass@1 after round {rounds}, points",
+        Claim("the highest against the lowest at the end",
+              f"{high:g} less {low:g}, Pass@1 after round {rounds}, points",
               "highest ahead of lowest", 1, paired(accuracy[high][-1], accuracy[low][-1])),
-        Claim("the highest against the middle one at the end", f"{high:g} less {middle:g}, Pass@1 after round {rounds}, points",
+        Claim("the highest against the middle one at the end",
+              f"{high:g} less {middle:g}, Pass@1 after round {rounds}, points",
               "highest ahead of the middle one at the end", 1, paired(accuracy[high][-1], accuracy[middle][-1])),
         Claim("a fall of the middle one", f"{middle:g}: round {rounds} less round {rounds - 1}, Pass@1, points",
               "the middle one falls from its peak", -1, paired(accuracy[middle][-1], accuracy[middle][-2])),
@@ -304,10 +306,10 @@ def hacking(folder: Path) -> Section:
     section = Section(
         "reward_hacking",
         "Reward hacking, with and without the controlled threshold (section 4.4)",
-        "GRPO under a sum of rule, format and a reward model that likes made-up readings; 60 steps. `watched` pays it always, "
-        "in `controlled` the threshold controller moves its gate, and the reward falls because it shuts. Reward and right "
-        "answers: means of the first and the last 10 steps. The paper gives no figures for this; its claim is that low "
-        "thresholds invite hacking and that calibrated ones hold hallucination down.",
+        "GRPO under a sum of rule, format and a reward model that likes made-up readings; 60 steps. `watched` pays it "
+        "always, in `controlled` the threshold controller moves its gate, and the reward falls because it shuts. "
+        "Reward and right answers: means of the first and the last 10 steps. The paper gives no figures for this; its "
+        "claim is that low thresholds invite hacking and that calibrated ones hold hallucination down.",
     )
     runs = reward_hacking_report.load(folder, reward_hacking.SETTINGS)
     if not runs["watched"]:
@@ -341,8 +343,8 @@ def hacking(folder: Path) -> Section:
               paired(watched[3], watched[2])),
         Claim("growing hallucination", "`watched`: hallucination rate, end less start, points",
               "strong reinforcement raises it", 1, paired(watched[5], watched[4])),
-        Claim("hallucination under the controller", "`controlled` less `watched`, hallucination rate, end, points", held,
-              -1, paired(controlled[5], watched[5])),
+        Claim("hallucination under the controller", "`controlled` less `watched`, hallucination rate, end, points",
+              held, -1, paired(controlled[5], watched[5])),
         Claim("quality under the controller", "`controlled` less `watched`, right answers, end, points", held, 1,
               paired(controlled[3], watched[3])),
     ]  # fmt: skip

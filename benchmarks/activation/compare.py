@@ -5,9 +5,9 @@ Which components train: the three presets of R1V2's Table 4 by GRPO on the digit
     python -m benchmarks.activation.compare --base runs/digits/base --data runs/digits/data
 
 First a learning rate is chosen for each preset: one run for each of three to five rates, with a seed that is not used
-again, and the best greedy accuracy on the validation split. Then the seeds run with it and are measured on the test split. All runs
-start from the same base model, so the intervals cover the seed of GRPO and nothing else. One process does it all; runs
-that have a result file are skipped, so the comparison can be interrupted.
+again, and the best greedy accuracy on the validation split. Then the seeds run with it and are measured on the test
+split. All runs start from the same base model, so the intervals cover the seed of GRPO and nothing else. One process
+does it all; runs that have a result file are skipped, so the comparison can be interrupted.
 """
 
 import argparse

@@ -118,7 +118,8 @@ def table(summary: dict) -> str:
         cells += [show(sampled["accuracy/all"]), show(sampled["hallucination"])]
         paper = " / ".join(f"{value:.1f}" for value in PRESETS[preset])
         lines.append(
-            f"| `{preset}` | {entry['trained_parameters']:,} | {entry['learning_rate']:g} | {' | '.join(cells)} | {paper} |"
+            f"| `{preset}` | {entry['trained_parameters']:,} | {entry['learning_rate']:g} | {' | '.join(cells)} "
+            f"| {paper} |"
         )
     lines += ["", "| greedy accuracy by task | " + " | ".join(f"`{task}`" for task in TASKS) + " |"]
     lines.append("|---|" + "---:|" * len(TASKS))

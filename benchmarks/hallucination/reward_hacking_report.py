@@ -103,7 +103,9 @@ def load(results: Path, settings: Sequence[str]) -> dict[str, list[dict]]:
 
 
 def report(results: Path, settings: Sequence[str], target: float, bound: float) -> None:
-    """Write `summary.json` and `curves.png` from the result files in `results`, over the seeds that all settings have."""
+    """
+    Write `summary.json` and `curves.png` from the result files in `results`, over the seeds that all settings have.
+    """
     runs = load(results, settings)
     if not runs[settings[0]]:
         raise ValueError(f"{results} holds no seed that all of {', '.join(settings)} have: run the benchmark first.")

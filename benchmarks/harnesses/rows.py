@@ -1,7 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Ten rows of our own for each harness, in the public data sets' schemas and under their names, so that the harnesses' own tasks
-read them from the working directory in place of the Hub.
+Ten rows of our own for each harness, in the public data sets' schemas and under their names, so that the harnesses'
+own tasks read them from the working directory in place of the Hub.
 
     python -m benchmarks.harnesses.rows FOLDER
 
@@ -41,7 +41,10 @@ OLYMPIAD_IMAGES = [f"image_{number}" for number in range(1, 10)]
 
 
 def write(folder: Path, features: dict, row: dict, split: str, configs: tuple[str, ...] = ("default",)) -> None:
-    """Ten rows: those keys of `row` that are functions are called with the row's number; images that are not there are None."""
+    """
+    Ten rows: those keys of `row` that are functions are called with the row's number; images that are not there are
+    None.
+    """
     rows = [
         {name: row[name](k) if callable(row.get(name)) else row.get(name) for name in features}
         for k in range(NUM_ROWS)

@@ -5,14 +5,14 @@ SFT, DPO, TRL's MPO and ours on the same pairs, MPO followed by GRPO, and iterat
     python -m benchmarks.mpo.compare --base runs/digits/base --data runs/digits/data
 
 1. Pairs: `trl-r1v2 pairs` samples the base model once for each seed.
-2. Search: SFT, DPO and MPO are trained with each learning rate on the pairs of a seed of their own, and measured on the
-   validation split. TRL's MPO and MPO without a shift take the rate of MPO.
+2. Search: SFT, DPO and MPO are trained with each learning rate on the pairs of a seed of their own, and measured on
+   the validation split. TRL's MPO and MPO without a shift take the rate of MPO.
 3. Comparison: every setting, every seed, measured on the test split. Two settings end with GRPO: from MPO's model and,
    to compare, from the base.
 4. Thresholds: iterated MPO, for each threshold and seed.
 
-Runs that have a result file are skipped, so the comparison can be interrupted. All runs are made in one process, one by
-one; the threads are those that the environment gives it (OMP_NUM_THREADS).
+Runs that have a result file are skipped, so the comparison can be interrupted. All runs are made in one process, one
+by one; the threads are those that the environment gives it (OMP_NUM_THREADS).
 """
 
 import argparse

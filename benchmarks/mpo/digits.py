@@ -24,7 +24,9 @@ def load_processor(path: str):
 
 
 def measure(model, processor, rows, num_samples: int, seed: int) -> dict[str, dict[str, float]]:
-    """Accuracy, format and hallucination rate on `rows`, answered once greedily and `num_samples` times by sampling."""
+    """
+    Accuracy, format and hallucination rate on `rows`, answered once greedily and `num_samples` times by sampling.
+    """
     records = []
     for mode, samples in ((GREEDY, 1), (SAMPLED, num_samples)):
         rollouts = sample_responses(

@@ -2,8 +2,8 @@
 """
 A reward model with known faults, so that a reward threshold has something to separate.
 
-Not a model: the rule's score with two errors added. One is drawn anew for each response; the other belongs to the final
-answer, whatever the question, so a policy can raise its score by giving the answers that the reward likes.
+Not a model: the rule's score with two errors added. One is drawn anew for each response; the other belongs to the
+final answer, whatever the question, so a policy can raise its score by giving the answers that the reward likes.
 """
 
 import random

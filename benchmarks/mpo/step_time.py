@@ -5,11 +5,12 @@ Step time and peak memory on image pairs: `DPOTrainer` with the three MPO losses
     python -m benchmarks.mpo.step_time
 
 Both minimize the same loss here (no reward shift, token mean), which the runs check, so that what differs is how often
-a prompt and its images pass the models (`share_prompts`). Every run is a process of its own, stock and ours in turn with
-the same seed, and the ratio is taken pair by pair, which cancels drifts of the machine's speed. The floating-point operations of a step (matrix
-products and convolutions, as `FlopCounterMode` counts them) are exact where a busy machine blurs its clocks. An image
-has 12 tiles and a thumbnail, as InternVL cuts a large one; with fewer tiles the text weighs more and the gain is smaller
-(`--grid`). Models and images are made on the spot; times do not depend on their content. Data loading is not in the step.
+a prompt and its images pass the models (`share_prompts`). Every run is a process of its own, stock and ours in turn
+with the same seed, and the ratio is taken pair by pair, which cancels drifts of the machine's speed. The
+floating-point operations of a step (matrix products and convolutions, as `FlopCounterMode` counts them) are exact
+where a busy machine blurs its clocks. An image has 12 tiles and a thumbnail, as InternVL cuts a large one; with fewer
+tiles the text weighs more and the gain is smaller (`--grid`). Models and images are made on the spot; times do not
+depend on their content. Data loading is not in the step.
 """
 
 import argparse

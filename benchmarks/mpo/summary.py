@@ -1,5 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""Means, 95 % intervals (Student's t over seeds), paired differences, tables and the plot of `compare.py`'s results."""
+"""
+Means, 95 % intervals (Student's t over seeds), paired differences, tables and the plot of `compare.py`'s results.
+"""
 
 import json
 import sys

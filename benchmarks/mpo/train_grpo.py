@@ -1,10 +1,10 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-The last row of R1V2's Table 3: MPO and then GRPO with the sample buffer; and GRPO alone from the base, by the same number
-of GRPO steps. Called by `compare.py`.
+The last row of R1V2's Table 3: MPO and then GRPO with the sample buffer; and GRPO alone from the base, by the same
+number of GRPO steps. Called by `compare.py`.
 
-MPO is that of `train_one.py` with the same seed. GRPO takes the settings of its own recipe, and trains every component,
-as it does in the pipeline, where it starts from a saved model.
+MPO is that of `train_one.py` with the same seed. GRPO takes the settings of its own recipe, and trains every
+component, as it does in the pipeline, where it starts from a saved model.
 """
 
 import time
@@ -28,7 +28,8 @@ LOGGED = ("reward", "rewards/accuracy_reward/mean", "ssb/effective_before", "ssb
 @dataclass(kw_only=True)
 class GRPORun(train_one.Run):
     """
-    A [`train_one.Run`] with GRPO at its end: `setting` is one of `SETTINGS`, and `learning_rate` and `steps` are MPO's.
+    A [`train_one.Run`] with GRPO at its end: `setting` is one of `SETTINGS`, and `learning_rate` and `steps` are
+    MPO's.
 
     Args:
         grpo_recipe (`str`): GRPO recipe whose settings are used, its learning rate among them.

@@ -1,14 +1,14 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-CPU seconds and peak memory of a training pass over one group, with its prompt shared and not, beside the limit that the
-numbers of tokens set; and the padding that sorting by length saves.
+CPU seconds and peak memory of a training pass over one group, with its prompt shared and not, beside the limit that
+the numbers of tokens set; and the padding that sorting by length saves.
 
     python -m benchmarks.prompt_sharing.passes
 
-A pass is forward and backward of a random Qwen2 in float32 (hidden size 512, two layers, vocabulary 2,048) with TRL's fused
-head; answers are equally long, so that nothing is padded. Sides alternate in one process; memory is the growth of the
-process's peak in a fork that makes one pass. The padding is counted on lengths drawn from a log-normal distribution, cut
-at `max_completion_length`. Configurations that the result file holds are not measured again.
+A pass is forward and backward of a random Qwen2 in float32 (hidden size 512, two layers, vocabulary 2,048) with TRL's
+fused head; answers are equally long, so that nothing is padded. Sides alternate in one process; memory is the growth
+of the process's peak in a fork that makes one pass. The padding is counted on lengths drawn from a log-normal
+distribution, cut at `max_completion_length`. Configurations that the result file holds are not measured again.
 """
 
 import argparse

@@ -4,8 +4,8 @@ Forward and backward of one alignment step of the composite, with and without bf
 
     python -m benchmarks.real.step_time --model runs/smollm2_dinov2/composed --data runs/smollm2_dinov2/data
 
-The adapter alone trains. CPU time rather than wall-clock time, so that other programs disturb little; optimiser and data
-loading are left out. Writes `benchmarks/real/step_time.json`.
+The adapter alone trains. CPU time rather than wall-clock time, so that other programs disturb little; optimiser and
+data loading are left out. Writes `benchmarks/real/step_time.json`.
 """
 
 import argparse

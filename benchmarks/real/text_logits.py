@@ -40,8 +40,8 @@ def compare(llm_dir: str, composed_dir: str, questions: tuple[str, ...], max_new
         max_new_tokens (`int`): Longest answer.
 
     Returns:
-        `list[dict]`: For each question: `same_ids`, `max_logit_difference` (over prompt and answer, the language model's
-        own vocabulary), `largest_logit`, and both answers.
+        `list[dict]`: For each question: `same_ids`, `max_logit_difference` (over prompt and answer, the language
+        model's own vocabulary), `largest_logit`, and both answers.
     """
     tokenizer = AutoTokenizer.from_pretrained(llm_dir)
     processor = AutoProcessor.from_pretrained(composed_dir)

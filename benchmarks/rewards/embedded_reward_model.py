@@ -5,20 +5,20 @@ The reward model of the digit tasks: does it rank held-out answers, and does it 
     python -m benchmarks.rewards.embedded_reward_model --work runs/reward_benchmark
 
 For each seed: pairs from the training rows (`recipes/digits/reward_pairs.yaml`), a reward model trained on them
-(`recipes/digits/reward.yaml`), pairs from the rows of another split, whose scans occur in no training row, and what the
-model makes of those:
+(`recipes/digits/reward.yaml`), pairs from the rows of another split, whose scans occur in no training row, and what
+the model makes of those:
 
 - pair accuracy: share of pairs whose chosen response scores higher; by task, and by whether the responses claim a
   reading ("I see") or a guess ("Looks like");
 - the same pairs with the images of another row of the same task that shows other digits: what the text alone gives;
 - the score of right answers with their own image, less that with the other image, and how often it falls.
 
-Each for two kinds of held-out pairs from the same responses: `as_trained`, by the recipe's rule (a chosen response names
-only digits that are shown), and `by_answer`, right above wrong, in which lucky guesses are chosen as well: about those a
-reader of image and text can say little.
+Each for two kinds of held-out pairs from the same responses: `as_trained`, by the recipe's rule (a chosen response
+names only digits that are shown), and `by_answer`, right above wrong, in which lucky guesses are chosen as well: about
+those a reader of image and text can say little.
 
-The intervals are over seeds (Student's t). Stages that are there are kept. Settings were chosen without the test split.
-Not covered: what the reward does in training.
+The intervals are over seeds (Student's t). Stages that are there are kept. Settings were chosen without the test
+split. Not covered: what the reward does in training.
 """
 
 import argparse

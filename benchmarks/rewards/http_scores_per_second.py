@@ -1,6 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-What a score costs over HTTP: the model in this process, and behind `trl-r1v2 serve-reward`, 1 and 16 requests at a time.
+What a score costs over HTTP: the model in this process, and behind `trl-r1v2 serve-reward`, 1 and 16 requests at a
+time.
 
     python -m benchmarks.rewards.http_scores_per_second --model runs/digits/reward --pairs runs/digits/reward_pairs
 

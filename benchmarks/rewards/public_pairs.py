@@ -2,9 +2,9 @@
 """
 Our verdicts on the pairs of math-verify's own tests: how often they are the expected ones, and which are not.
 
-Scope: every (gold, prediction, expected) that a `parametrize` of the checkout's `tests/` spells out; `accuracy_reward` scores
-the prediction, a whole response, against the gold. Does not cover: rows whose expectation depends on an option of
-math-verify (another precision, asymmetric relations), which are counted as left out.
+Scope: every (gold, prediction, expected) that a `parametrize` of the checkout's `tests/` spells out; `accuracy_reward`
+scores the prediction, a whole response, against the gold. Does not cover: rows whose expectation depends on an option
+of math-verify (another precision, asymmetric relations), which are counted as left out.
 
     git clone https://github.com/huggingface/Math-Verify
     python benchmarks/rewards/public_pairs.py Math-Verify --output benchmarks/rewards/public_pairs.json
@@ -50,12 +50,23 @@ def main():
 
     files = [path for path in sorted((args.checkout / "tests").glob("test_*.py")) if "string" not in path.stem]
     found = [row for path in files for row in rows_of(path)]
-    rows = [row for row in found if row.get("precision", _DEFAULT_PRECISION) == _DEFAULT_PRECISION and "allow_set_relation_comp" not in row]  # fmt: skip
+    rows = [
+        row
+        for row in found
+        if row.get("precision", _DEFAULT_PRECISION) == _DEFAULT_PRECISION and "allow_set_relation_comp" not in row
+    ]
     rewards = accuracy_reward(completions=[row["pred"] for row in rows], solution=[row["gold"] for row in rows])
     unlike = [
-        {"test": row["test"], "gold": row["gold"][-_KEPT:], "pred": row["pred"][-_KEPT:], "expected": row["expected"], "reward": reward}
-        for row, reward in zip(rows, rewards, strict=True) if (reward == 1.0) != bool(row["expected"])
-    ]  # fmt: skip
+        {
+            "test": row["test"],
+            "gold": row["gold"][-_KEPT:],
+            "pred": row["pred"][-_KEPT:],
+            "expected": row["expected"],
+            "reward": reward,
+        }
+        for row, reward in zip(rows, rewards, strict=True)
+        if (reward == 1.0) != bool(row["expected"])
+    ]
     result = {
         "pairs": len(rows),
         "left_out": len(found) - len(rows),

@@ -2,8 +2,9 @@
 """
 Pairs that need algebra a second: our comparison against math-verify, one pair after the other in this process.
 
-Scope: distinct pairs, so that no cache helps; both take turns on the same pairs, and the figure is the ratio within each
-turn, of CPU seconds. Does not cover: answers that hang (math-verify cannot be bounded in a thread; see the tests).
+Scope: distinct pairs, so that no cache helps; both take turns on the same pairs, and the figure is the ratio within
+each turn, of CPU seconds. Does not cover: answers that hang (math-verify cannot be bounded in a thread; see the
+tests).
 
     python benchmarks/rewards/verdicts_per_second.py --output benchmarks/rewards/verdicts_per_second.json
 """
@@ -48,9 +49,13 @@ def ours(pairs: list[tuple[str, str]]) -> list[bool]:
 
 def math_verify(pairs: list[tuple[str, str]]) -> list[bool]:
     return [
-        verify(parse(f"${gold}$", parsing_timeout=None), parse(rf"\boxed{{{answer}}}", parsing_timeout=None), timeout_seconds=None)
+        verify(
+            parse(f"${gold}$", parsing_timeout=None),
+            parse(rf"\boxed{{{answer}}}", parsing_timeout=None),
+            timeout_seconds=None,
+        )
         for gold, answer in pairs
-    ]  # fmt: skip
+    ]
 
 
 def timed(function, pairs) -> tuple[float, list[bool]]:

@@ -5,8 +5,8 @@ How far the updates of two processes lie from those of one, for every backend, k
     python -m benchmarks.sharding.matrix --output benchmarks/sharding/matrix.json
 
 Scope: the tiny models and runs of `tests/support/sharded_runs.py`, three steps each, in float32 on CPUs with gloo; the
-figure is the largest relative error `|Δ - Δ'| / |Δ'|` over all parameters. Prints the table of `docs/sharding.md`. Does
-not cover speed, nor GPUs.
+figure is the largest relative error `|Δ - Δ'| / |Δ'|` over all parameters. Prints the table of `docs/sharding.md`.
+Does not cover speed, nor GPUs.
 """
 
 import argparse

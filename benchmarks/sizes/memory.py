@@ -4,9 +4,9 @@ Memory of training an R1V2-sized model (InternViT-6B and QwQ-32B) under ZeRO-3 o
 
     python -m benchmarks.sizes.memory
 
-Parameters are counted on the meta device; what each costs in training is in `BYTES_PER_PARAMETER`, what each token costs
-follows from the configs. Lengths and batch are those of `recipes/r1v2_38b`. Left out: fragmentation, the framework's own
-buffers, the forward of a frozen tower, chunks of logits (TRL's fused head never holds them whole).
+Parameters are counted on the meta device; what each costs in training is in `BYTES_PER_PARAMETER`, what each token
+costs follows from the configs. Lengths and batch are those of `recipes/r1v2_38b`. Left out: fragmentation, the
+framework's own buffers, the forward of a frozen tower, chunks of logits (TRL's fused head never holds them whole).
 """
 
 import argparse
@@ -31,7 +31,9 @@ TEXT_TOKENS, TILES = 1024, 13
 
 
 def count_parameters() -> tuple[dict[str, int], int]:
-    """Parameters of each component, and of the largest module that ZeRO-3 gathers at once (an LLM layer or the head)."""
+    """
+    Parameters of each component, and of the largest module that ZeRO-3 gathers at once (an LLM layer or the head).
+    """
     with torch.device("meta"):
         config = InternVLConfig(vision_config=VISION, text_config=LLM, tie_word_embeddings=False)
         model = InternVLForConditionalGeneration(config)
@@ -54,7 +56,10 @@ def kept_bytes_per_token() -> int:
 
 
 def recomputed_bytes_per_token() -> int:
-    """What one layer holds while it is recomputed: input, both norms, queries, keys, values, attention, and the MLP's four."""
+    """
+    What one layer holds while it is recomputed: input, both norms, queries, keys, values, attention, and the MLP's
+    four.
+    """
     head = LLM.hidden_size // LLM.num_attention_heads
     attention = 2 * LLM.num_attention_heads * head + 2 * LLM.num_key_value_heads * head
     return BF16 * (4 * LLM.hidden_size + attention + 4 * LLM.intermediate_size)
@@ -123,7 +128,9 @@ def checkpoint_bytes(counts: dict[str, int], trainable: str) -> int:
 
 
 def sampling_bytes(recipe: dict, counts: dict[str, int]) -> dict[str, int]:
-    """Of a process that samples: the whole model, and keys and values of a batch with the longest prompts and responses."""
+    """
+    Of a process that samples: the whole model, and keys and values of a batch with the longest prompts and responses.
+    """
     tokens = recipe["batch_size"] * (TEXT_TOKENS + image_tokens() + recipe["max_new_tokens"])
     weights, key_values = BF16 * sum(counts.values()), tokens * key_value_bytes_per_token()
     return {
@@ -134,7 +141,9 @@ def sampling_bytes(recipe: dict, counts: dict[str, int]) -> dict[str, int]:
 
 
 def float32_bytes() -> dict[str, int]:
-    """Of a process that trains InternVL3-1B (InternViT-300M, Qwen2.5-0.5B with a head of its own) in float32 under DDP."""
+    """
+    Of a process that trains InternVL3-1B (InternViT-300M, Qwen2.5-0.5B with a head of its own) in float32 under DDP.
+    """
     llm = Qwen2Config(
         hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2,
         vocab_size=151674, tie_word_embeddings=False,
@@ -203,8 +212,8 @@ def table(result: dict) -> str:
     lines += [f"state, {preset}: {show(value)} GB" for preset, value in result["state"].items()]
     for stage, figures in result["sampling"].items():
         lines.append(
-            f"{stage}: {figures['batch_size']} responses at once, keys and values {show(figures['key_values'])} GB, with "
-            f"weights {show(figures['weights_and_key_values'])} GB a process"
+            f"{stage}: {figures['batch_size']} responses at once, keys and values {show(figures['key_values'])} GB, "
+            f"with weights {show(figures['weights_and_key_values'])} GB a process"
         )
     for stage, size in result["checkpoint"].items():
         lines.append(f"{stage}: checkpoint {show(size)} GB, on disk {show(result['checkpoints_on_disk'][stage])} GB")

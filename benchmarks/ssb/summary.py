@@ -99,7 +99,8 @@ def summarise(results: Path) -> dict:
 def table(summary: dict) -> str:
     lines = [
         "| setting | final accuracy | minus stock's | mean accuracy over the steps | minus stock's | generated tokens "
-        "| tokens to 1 point below stock's final accuracy | effective share, last quarter: before → after | CPU seconds |",
+        "| tokens to 1 point below stock's final accuracy | effective share, last quarter: before → after "
+        "| CPU seconds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for setting, entry in summary["settings"].items():

@@ -5,10 +5,10 @@ How far a colocated vLLM's log-probabilities are from the trainer's, with TRL's 
     make test_vllm                                              # makes the environment
     .venv-vllm/bin/python -m benchmarks.vllm.logprob_gap
 
-For text, and for InternVL and Qwen2.5-VL with one image, two, and one of many tiles: tiny models with random weights, 4
-steps of 8 completions with weight updates in between. In float32 what is left is what the two see differently; bfloat16 is
-what vLLM makes of these checkpoints by itself. Both trainers run on the same prompts; TRL's is kept from sampling image
-tokens (`logit_bias`), since its next forward would fail.
+For text, and for InternVL and Qwen2.5-VL with one image, two, and one of many tiles: tiny models with random weights,
+4 steps of 8 completions with weight updates in between. In float32 what is left is what the two see differently;
+bfloat16 is what vLLM makes of these checkpoints by itself. Both trainers run on the same prompts; TRL's is kept from
+sampling image tokens (`logit_bias`), since its next forward would fail.
 """
 
 import argparse

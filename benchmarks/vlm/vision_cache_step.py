@@ -1,15 +1,15 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-What the vision cache saves in a GRPO step of stock TRL when the tower is as heavy as the language model: pairs of short
-runs, without and with the cache in turn, in one process.
+What the vision cache saves in a GRPO step of stock TRL when the tower is as heavy as the language model: pairs of
+short runs, without and with the cache in turn, in one process.
 
     python -m benchmarks.vlm.vision_cache_step --base runs/digits/base --data runs/digits/data
 
-Tower and language model have equally many parameters, two percent apart, and random weights. The learning rate is zero,
-so both runs of a pair see the same weights at every step. The ratio is taken pair by pair, which cancels drifts of the
-machine's speed. Beside the ratio stands its limit: operations of a stock step over those that are left when every
-distinct tile is encoded once, counted by PyTorch. A last run has a cap that is too small on purpose. Settings that the
-result file holds are not run again.
+Tower and language model have equally many parameters, two percent apart, and random weights. The learning rate is
+zero, so both runs of a pair see the same weights at every step. The ratio is taken pair by pair, which cancels drifts
+of the machine's speed. Beside the ratio stands its limit: operations of a stock step over those that are left when
+every distinct tile is encoded once, counted by PyTorch. A last run has a cap that is too small on purpose. Settings
+that the result file holds are not run again.
 """
 
 import argparse
@@ -236,7 +236,8 @@ def measure_cap(arguments) -> dict:
 
 def table(result: dict) -> str:
     lines = [
-        "| setting | tiles encoded, stock → cache | tower's share of operations | limit | speed-up, CPU seconds | wall |",
+        "| setting | tiles encoded, stock → cache | tower's share of operations | limit | speed-up, CPU seconds "
+        "| wall |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for setting, figures in result["settings"].items():

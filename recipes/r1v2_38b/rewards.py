@@ -2,9 +2,9 @@
 """
 Rewards of the 38B recipes, for a chat template that opens `<think>` as QwQ-32B's does.
 
-`rule_accuracy` and `rule_format` need no model. `reward_model` and `hybrid_reward` (eq. 7: `r_rule + r_θ + r_format`, unweighted) ask
-the servers of `serve_reward.yaml`, at the addresses in `R1V2_REWARD_URL`, and are made when they are first named, because
-making them needs it to run. Training is not covered.
+`rule_accuracy` and `rule_format` need no model. `reward_model` and `hybrid_reward` (eq. 7: `r_rule + r_θ + r_format`,
+unweighted) ask the servers of `serve_reward.yaml`, at the addresses in `R1V2_REWARD_URL`, and are made when they are
+first named, because making them needs it to run. Training is not covered.
 """
 
 import functools

@@ -1,5 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""The ablations' intervals, tables and sentences against hand computations, and the kept page against the raw results."""
+"""
+The ablations' intervals, tables and sentences against hand computations, and the kept page against the raw results.
+"""
 
 import json
 import math
@@ -14,7 +16,16 @@ from scipy import stats
 ROOT = Path(__file__).parents[2]
 
 from benchmarks.ablations import page, sections  # noqa: E402
-from benchmarks.ablations.claims import AGREES, OPPOSITE, UNDECIDED, Claim, Estimate, paired, percent, sentence  # noqa: E402
+from benchmarks.ablations.claims import (  # noqa: E402
+    AGREES,
+    OPPOSITE,
+    UNDECIDED,
+    Claim,
+    Estimate,
+    paired,
+    percent,
+    sentence,
+)
 
 
 def half_width(values) -> float:
@@ -73,8 +84,8 @@ def test_sentence():
     every = [claim(wide, 1, "weight"), claim(up, 1, "speed"), claim(down, -1, "price"), claim(up, -1, "noise")]
     every.append(claim(up, 0, "colour"))
     assert sentence(every) == (
-        "Agrees with the paper in direction on speed and price; is opposite to the paper in direction on noise; does not "
-        "tell the settings apart on weight."
+        "Agrees with the paper in direction on speed and price; is opposite to the paper in direction on noise; does "
+        "not tell the settings apart on weight."
     )
 
 

@@ -1,5 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""Ten layouts of data sets as people have them: each works, or is refused with two lines that convert it, which then work."""
+"""
+Ten layouts of data sets as people have them: each works, or is refused with two lines that convert it, which then
+work.
+"""
 
 import io
 import json

@@ -1,5 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""Activation, monitor, reward training and vision cache in two processes, sharded or not, against one plain process."""
+"""
+Activation, monitor, reward training and vision cache in two processes, sharded or not, against one plain process.
+"""
 
 import pytest
 import torch

@@ -1,7 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Every parameter's update in two processes is that of one process: DDP, FSDP2, ZeRO-2 and ZeRO-3, with images, text, text
-among images, and with images in one process alone (`benchmarks/sharding/matrix.py` writes the table).
+Every parameter's update in two processes is that of one process: DDP, FSDP2, ZeRO-2 and ZeRO-3, with images, text,
+text among images, and with images in one process alone (`benchmarks/sharding/matrix.py` writes the table).
 """
 
 import pytest

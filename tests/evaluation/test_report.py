@@ -373,7 +373,8 @@ def test_a_missing_run_ends_with_a_message(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("style", "value", "text"),
     [
-        ("percent", 0.12345, "12.3 %"), ("points", -0.05, "−5.0"), ("points", 0.05, "+5.0"), ("seconds", 3.14, "3.1 s"),
+        ("percent", 0.12345, "12.3 %"), ("points", -0.05, "−5.0"), ("points", 0.05, "+5.0"),
+        ("seconds", 3.14, "3.1 s"),
         ("seconds", 125.2, "2 min 05 s"), ("seconds", 7380, "2 h 03 min"), ("integer", 12345, "12\u202f345"),
         ("number", 0.95, "0.95"),
     ],

@@ -78,7 +78,8 @@ def test_frozen_tower_encodes_once_in_two_processes(in_two, alone):
 def test_shards_are_one_process(backend, alone, tmp_path_factory):
     """After a resume, and with a frozen tower that is the reference's to the bit, shard by shard."""
     scenarios = ["interrupted", "frozen_images"]
-    # One launch a scenario: after the first ZeRO-3 trainer of a process, `transformers` shards models as they are made.
+    # One launch a scenario: after the first ZeRO-3 trainer of a process, `transformers` shards models as they are
+    # made.
     for scenario in scenarios:
         folder = tmp_path_factory.mktemp(backend)
         found = launch(backend, mpo_worker.__name__, folder, [scenario], zero3_init_flag=False)[scenario]

@@ -108,7 +108,9 @@ def test_preference_alone_is_stock_dpo(gradient_checkpointing, processor, policy
 def test_each_prompt_and_its_images_pass_once_in_either_pass(
     lora, gradient_checkpointing, processor, policy, reference, tmp_path
 ):
-    """Policy and reference, rows without images among others; with LoRA the policy without adapter is the reference."""
+    """
+    Policy and reference, rows without images among others; with LoRA the policy without adapter is the reference.
+    """
     common = training_args(tmp_path, max_steps=4, gradient_accumulation_steps=2)
     common |= {"gradient_checkpointing": gradient_checkpointing}
     options = {}

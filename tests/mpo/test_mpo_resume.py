@@ -1,5 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""The reward shift in checkpoints: an interrupted run goes on as if nothing had happened, a foreign state is refused."""
+"""
+The reward shift in checkpoints: an interrupted run goes on as if nothing had happened, a foreign state is refused.
+"""
 
 import json
 import shutil

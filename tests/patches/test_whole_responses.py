@@ -1,5 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""Templates that cut a response up to `</think>`: its reasoning is trained on all the same, or the template is refused."""
+"""
+Templates that cut a response up to `</think>`: its reasoning is trained on all the same, or the template is refused.
+"""
 
 import pytest
 from datasets import Dataset
@@ -17,8 +19,8 @@ from trl_r1v2.rewards.conversations import ConversationEncoder
 # As QwQ's, for messages of text and of parts.
 CUTTING = (
     "{% for m in messages %}{% set text = m.content if m.content is string else m.content[-1].text %}"
-    "{{ '<' + m.role + '> ' }}{% if m.content is not string and m.content[0].type == 'image' %}{{ '<image> ' }}{% endif %}"
-    "{{ text.split('</think>')[-1] if m.role == 'assistant' else text }}{{ ' <eos>' }}{% endfor %}"
+    "{{ '<' + m.role + '> ' }}{% if m.content is not string and m.content[0].type == 'image' %}{{ '<image> ' }}"
+    "{% endif %}{{ text.split('</think>')[-1] if m.role == 'assistant' else text }}{{ ' <eos>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant> ' }}{% endif %}"
 )
 WHOLE = CUTTING.replace("text.split('</think>')[-1] if m.role == 'assistant' else text", "text")

@@ -244,8 +244,11 @@ WHOLE = {
         ("0.25", ["<answer>The answer is 0.25</answer>", "<answer>0.25.</answer>"], []),
         (
             "C",
-            ["<answer>I pick C</answer>", "<answer>The correct option is C.</answer>", "<answer>Option C</answer>", "<answer>C. dog</answer>", "<answer>(C)</answer>", "<answer>I choose option C because it is larger than B.</answer>", "<answer>C, definitely not D</answer>"],
-            ["<answer>A or C</answer>", "<answer>B and C</answer>", "<answer>Not C</answer>", "<answer>A B C D</answer>"],
+            ["<answer>I pick C</answer>", "<answer>The correct option is C.</answer>", "<answer>Option C</answer>",
+             "<answer>C. dog</answer>", "<answer>(C)</answer>", "<answer>C, definitely not D</answer>",
+             "<answer>I choose option C because it is larger than B.</answer>"],
+            ["<answer>A or C</answer>", "<answer>B and C</answer>", "<answer>Not C</answer>",
+             "<answer>A B C D</answer>"],
         ),
         (
             "dog",
@@ -254,7 +257,8 @@ WHOLE = {
         ),
         (
             "12",
-            ["<answer>The area is 12 cm</answer>", "<answer>$12$</answer>", r"<answer>\boxed{12}</answer>", "<answer>There are 12 apples.</answer>"],
+            ["<answer>The area is 12 cm</answer>", "<answer>$12$</answer>", r"<answer>\boxed{12}</answer>",
+             "<answer>There are 12 apples.</answer>"],
             ["<answer>The area is 13 cm</answer>", "<answer>12 or 13</answer>"],
         ),
         ("yes", ["<answer>Yes, it is.</answer>"], ["<answer>No</answer>"]),
@@ -266,18 +270,25 @@ WHOLE = {
 }  # fmt: skip
 # What may stand where a number is expected: each must count when it stands inside a larger expression.
 NOTATIONS = [
-    *(rf"\{name}" for name in "alpha beta gamma delta epsilon varepsilon zeta eta theta lambda mu nu xi rho sigma tau phi".split()),
-    *(rf"\{name}" for name in "varphi chi psi omega Gamma Delta Lambda Omega ell hbar infty aleph nabla partial".split()),
-    *(rf"\{font}{{x}}" for font in "mathrm mathbf mathit mathsf mathcal mathfrak mathbb text textbf boldsymbol operatorname".split()),
-    *(rf"\{mark}{{x}}" for mark in "vec hat bar tilde dot ddot overline underline widehat overrightarrow acute breve".split()),
-    *(f"x_{below}" for below in ("1", "{12}", "{max}", r"{\max}", r"{\text{min}}", "n", "{n+1}", r"\infty", "{i,j}", "{(2)}")),
-    *(f"x^{above}" for above in ("2", "{10}", "*", r"\prime", r"\dagger", r"{\circ}", r"{(2)}", "T", r"\star", "{-1}")),
-    *(rf"\{name} x" for name in "sin cos tan cot sec csc arcsin arctan ln log exp sinh det dim ker arg deg Re Im lg".split()),
-    *(r"\sqrt{x}", r"\sqrt[3]{x}", r"\frac{x}{y}", r"\binom{x}{y}", r"\lfloor x \rfloor", r"\lceil x \rceil", "|x|", "x!"),
-    *(r"\|x\|", r"\langle x \rangle", r"\big(x+y\big)", r"\Bigl[x+y\Bigr]", r"\{x\}", "x'", "x''", r"\dfrac{x}{y}", "f(x)"),
-    *(r"\sum_{k=1}^n k", r"\int_0^1 x\,dx", r"\lim_{t\to 0} t", r"\prod_{k=1}^n k", r"\max(x,y)", r"\gcd(x,y)", "xyz", "1.5x"),
-    *(r"\mathrm{e}", "e^{x}", r"\pi", "i", r"\mathrm{i}", r"\log_2 x", r"x \bmod y", r"\stackrel{a}{x}", r"\overset{a}{x}", "O(x)"),
-    *(r"\mathrm{const}", r"\text{area}", r"\operatorname{sgn} x", r"\operatorname{arctan} x", r"x\cdots y", r"\pm x", "¾", "√x", "x²"),
+    *(rf"\{name}" for name in "alpha beta gamma delta epsilon varepsilon zeta eta theta lambda mu nu xi rho".split()),
+    *(rf"\{name}" for name in "sigma tau phi varphi chi psi omega Gamma Delta Lambda Omega".split()),
+    *(rf"\{name}" for name in "ell hbar infty aleph nabla partial".split()),
+    *(rf"\{font}{{x}}"
+      for font in "mathrm mathbf mathit mathsf mathcal mathfrak mathbb text textbf boldsymbol operatorname".split()),
+    *(rf"\{mark}{{x}}"
+      for mark in "vec hat bar tilde dot ddot overline underline widehat overrightarrow acute breve".split()),
+    *(f"x_{below}"
+      for below in ("1", "{12}", "{max}", r"{\max}", r"{\text{min}}", "n", "{n+1}", r"\infty", "{i,j}", "{(2)}")),
+    *(f"x^{above}"
+      for above in ("2", "{10}", "*", r"\prime", r"\dagger", r"{\circ}", r"{(2)}", "T", r"\star", "{-1}")),
+    *(rf"\{name} x"
+      for name in "sin cos tan cot sec csc arcsin arctan ln log exp sinh det dim ker arg deg Re Im lg".split()),
+    r"\sqrt{x}", r"\sqrt[3]{x}", r"\frac{x}{y}", r"\binom{x}{y}", r"\lfloor x \rfloor", r"\lceil x \rceil", "|x|",
+    "x!", r"\|x\|", r"\langle x \rangle", r"\big(x+y\big)", r"\Bigl[x+y\Bigr]", r"\{x\}", "x'", "x''", r"\dfrac{x}{y}",
+    "f(x)", r"\sum_{k=1}^n k", r"\int_0^1 x\,dx", r"\lim_{t\to 0} t", r"\prod_{k=1}^n k", r"\max(x,y)", r"\gcd(x,y)",
+    "xyz", "1.5x", r"\mathrm{e}", "e^{x}", r"\pi", "i", r"\mathrm{i}", r"\log_2 x", r"x \bmod y", r"\stackrel{a}{x}",
+    r"\overset{a}{x}", "O(x)", r"\mathrm{const}", r"\text{area}", r"\operatorname{sgn} x", r"\operatorname{arctan} x",
+    r"x\cdots y", r"\pm x", "¾", "√x", "x²",
 ]  # fmt: skip
 
 

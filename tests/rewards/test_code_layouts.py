@@ -1,5 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""Tests in the layouts of public data sets: APPS, TACO, LiveCodeBench, LeetCode; floats, long integers, long outputs."""
+"""
+Tests in the layouts of public data sets: APPS, TACO, LiveCodeBench, LeetCode; floats, long integers, long outputs.
+"""
 
 import json
 

@@ -29,7 +29,8 @@ LOOPS = [
     "for got, want in zip(map(f, [1, 2]), [2, 3]):\n    assert got == want",
     "assert all(map(lambda a: f(a) == a + 1, [1, 2, 3]))",
     "assert not any(map(lambda a: f(a) != a + 1, [1, 2, 3]))",
-    "async def g():\n    return [f(1) == 2]\ntry:\n    g().send(None)\nexcept StopIteration as end:\n    assert end.value == [True]",
+    "async def g():\n    return [f(1) == 2]\ntry:\n    g().send(None)\nexcept StopIteration as end:\n"
+    "    assert end.value == [True]",
     "def g():\n    yield f(1) == 2\nassert list(g()) == [True]",
 ]
 ENDS = ("StopIteration", "StopAsyncIteration", "GeneratorExit", "SystemExit(0)", "KeyboardInterrupt", "BaseException")

@@ -1,5 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""HybridReward refuses scores that are not finite, and reads what users write in YAML or says what is wrong with it."""
+"""
+HybridReward refuses scores that are not finite, and reads what users write in YAML or says what is wrong with it.
+"""
 
 import json
 import math

@@ -1,5 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""The client of a served reward model: what it sends, what it takes for a score, and what it does when the server fails."""
+"""
+The client of a served reward model: what it sends, what it takes for a score, and what it does when the server fails.
+"""
 
 import base64
 import io
@@ -202,10 +204,13 @@ def test_two_servers_work_at_the_same_time():
     "body",
     [
         refusal("This model's maximum context length is 4096 tokens. However, your request has 5000 input tokens."),
-        refusal("You passed 5000 input tokens and requested 0 output tokens. However, the model's context length is only 4096 tokens."),
+        refusal("You passed 5000 input tokens and requested 0 output tokens. "
+                "However, the model's context length is only 4096 tokens."),
         refusal("The decoder prompt (length 5000) is longer than the maximum model length of 4096."),
         refusal("too many", "context_length_exceeded"),
-        json.dumps({"object": "error", "message": "This model's maximum context length is 4096 tokens.", "code": 400}).encode(),
+        json.dumps(
+            {"object": "error", "message": "This model's maximum context length is 4096 tokens.", "code": 400}
+        ).encode(),
     ],
 )  # fmt: skip
 def test_a_conversation_that_is_too_long_has_no_score_and_is_counted(body):

@@ -1,5 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""Rewards over HTTP inside `GRPOTrainer.train()`: the scores arrive, failures end the run, several servers work at once."""
+"""
+Rewards over HTTP inside `GRPOTrainer.train()`: the scores arrive, failures end the run, several servers work at once.
+"""
 
 import threading
 

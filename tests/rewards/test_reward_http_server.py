@@ -62,7 +62,9 @@ def send(server, message, path="/pooling", headers=None):
 
 @contextlib.contextmanager
 def held(server):
-    """A first batch of one that ends with the block; what arrives meanwhile, `wait(count)` long, makes the next ones."""
+    """
+    A first batch of one that ends with the block; what arrives meanwhile, `wait(count)` long, makes the next ones.
+    """
     scorer, model, released = server.scorer, server.scorer.model, threading.Event()
 
     class Held:

@@ -1,5 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""Reward models that are damaged, incomplete or asked too much are refused: no score is made up, none is lost in silence."""
+"""
+Reward models that are damaged, incomplete or asked too much are refused: no score is made up, none is lost in silence.
+"""
 
 import random
 import re

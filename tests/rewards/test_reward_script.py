@@ -1,5 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""The `reward` script from recipe to folder, and that folder as r_θ: by YAML in `grpo` and `pairs`, seen by the policy."""
+"""
+The `reward` script from recipe to folder, and that folder as r_θ: by YAML in `grpo` and `pairs`, seen by the policy.
+"""
 
 import json
 

@@ -66,7 +66,8 @@ from trl_r1v2.rewards import FormatReward
 from trl_r1v2.rewards.answers import final_answer
 
 rewards = [FormatReward(answer_mark=mark) for mark in (None, "boxed", "answer_tag")]
-for fragment in ("*", "* ", "<answer>", "</answer>", "\\boxed{}", "\\boxed{", "**Answer:**", "answer is ", "\\[", "$$"):
+boxes = ("\\boxed{}", "\\boxed{")
+for fragment in ("*", "* ", "<answer>", "</answer>", *boxes, "**Answer:**", "answer is ", "\\[", "$$"):
     text = "<think>a</think>" + fragment * (400_000 // len(fragment)) + "b"
     print(final_answer(text), [reward(completions=[text]) for reward in rewards])
 """

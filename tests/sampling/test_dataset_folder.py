@@ -31,7 +31,9 @@ def test_load_dataset_reads_the_rows_and_nothing_else(tmp_path):
 
 
 def test_a_rewritten_folder_and_a_namesake_load_their_own_rows(tmp_path):
-    """`datasets` caches what it loads: neither an earlier version nor another folder of the same name may come back."""
+    """
+    `datasets` caches what it loads: neither an earlier version nor another folder of the same name may come back.
+    """
     for run in ("one", "two"):
         write_dataset_folder(rows(run), tmp_path / run / "pairs", "Title", "Text.")
         assert load_dataset(str(tmp_path / run / "pairs"), split="train")["prompt"][:] == [run]

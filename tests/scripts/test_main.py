@@ -14,8 +14,8 @@ from trl_r1v2.scripts.parser import RecipeParser
 
 def test_help_imports_neither_torch_nor_trl_and_names_every_command():
     code = (
-        "import sys; from trl_r1v2.scripts.main import main\ntry:\n  main(['--help'])\nfinally:\n  print([name for name in "
-        "('torch', 'trl', 'transformers', 'accelerate', 'yaml', 'numpy') if name in sys.modules])"
+        "import sys; from trl_r1v2.scripts.main import main\ntry:\n  main(['--help'])\nfinally:\n  print([name for "
+        "name in ('torch', 'trl', 'transformers', 'accelerate', 'yaml', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     *page, imported = done.stdout.splitlines()

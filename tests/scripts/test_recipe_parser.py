@@ -68,7 +68,10 @@ def test_config_with_equals_sign(tmp_path):
         ("output_dir: x\nlearning_rat: 1e-4\n", "unknown key 'learning_rat' (did you mean 'learning_rate'?)"),
         ("output_dir: x\nlearning-rate: 1e-4\n", "did you mean 'learning_rate'?"),
         ("output_dir: x\nnum_procesess: 2\n", "did you mean 'num_processes'?"),
-        ("output_dir: x\nmax_steps: 1\nmax_steps: 2\n", "line 3, column 1: the key 'max_steps' stands here a second time"),
+        (
+            "output_dir: x\nmax_steps: 1\nmax_steps: 2\n",
+            "line 3, column 1: the key 'max_steps' stands here a second time",
+        ),
         ("output_dir: [x\nmax_steps: 1\n", "recipe.yaml, line 2, column 10"),
         ("\toutput_dir: x\n", "recipe.yaml, line 1, column 1"),
         ("- a\n- b\n", "a recipe is a YAML mapping"),
@@ -154,7 +157,8 @@ def test_environment_of_a_recipe(tmp_path, monkeypatch):
         (None, int | None, True), (None, int, False), ("red", Colour, True), (False, Colour | str, False),
         ("a", Literal["a", "b"], True), ("c", Literal["a", "b"], False), ([1, 2.5], list[float], True),
         (["1"], list[float], False), ({"a": 1}, dict | str | None, True), ([1], dict | None, False),
-        (["x"], None | str | list[str], True), ([{"output_dir": "x"}], list[Arguments], True), (["x"], list[Arguments], False),
+        (["x"], None | str | list[str], True), ([{"output_dir": "x"}], list[Arguments], True),
+        (["x"], list[Arguments], False),
     ],
 )  # fmt: skip
 def test_kinds_of_values(value, hint, fits):

@@ -528,7 +528,9 @@ def test_drawing_leaves_the_rollouts_alone(text_model_path, tmp_path):
 
 
 def test_bf16_autocast(text_model_path, tmp_path):
-    """With learning rate 0 a replayed row's policy is the one that sampled it: ratios of one, up to bf16's rounding."""
+    """
+    With learning rate 0 a replayed row's policy is the one that sampled it: ratios of one, up to bf16's rounding.
+    """
     trainer = make_trainer(
         SSBGRPOTrainer, text_model_path, tmp_path, text_dataset(), fated(FATES), bf16=True, learning_rate=0.0
     )

@@ -128,7 +128,9 @@ def probe_changed(fresh, used, index):
 
 
 class EngineLikeGRPOTrainer(GRPOTrainer):
-    """Adds what TRL's vLLM path does: log-probabilities of the engine that sampled, and the ratio that corrects them."""
+    """
+    Adds what TRL's vLLM path does: log-probabilities of the engine that sampled, and the ratio that corrects them.
+    """
 
     sequence_level = False
 
@@ -190,7 +192,9 @@ def test_engine_ratio(cls, loss_type, text_model_path, tmp_path, monkeypatch):
 
 
 class NoImagesLeftGRPOTrainer(GRPOTrainer):
-    """Sets a key to `None`, as TRL does with `num_images` when it drops images that were cut off in a tool's answer."""
+    """
+    Sets a key to `None`, as TRL does with `num_images` when it drops images that were cut off in a tool's answer.
+    """
 
     def _generate_and_score_completions(self, inputs):
         return super()._generate_and_score_completions(inputs) | {"num_images": None}

@@ -13,8 +13,8 @@ DROP = object()
 
 class ChatServer(ThreadingHTTPServer):
     """
-    Answers `POST /v1/chat/completions` with what `reply(request, number)` returns: a text, `(status, bytes)`, a message as
-    a dict, or `DROP` for a connection that ends without an answer.
+    Answers `POST /v1/chat/completions` with what `reply(request, number)` returns: a text, `(status, bytes)`, a
+    message as a dict, or `DROP` for a connection that ends without an answer.
     """
 
     daemon_threads = True

@@ -1,12 +1,13 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-vLLM on a CPU. Everything that tests change about vLLM or about TRL's use of it stands here, and nothing else is stubbed:
+vLLM on a CPU. Everything that tests change about vLLM or about TRL's use of it stands here, and nothing else is
+stubbed:
 
-- vLLM's CPU backend packs a linear layer's weight after loading and drops it, so that no new weight can be written into
-  it. Here the weight stays, and the layer is `torch.nn.functional.linear`.
+- vLLM's CPU backend packs a linear layer's weight after loading and drops it, so that no new weight can be written
+  into it. Here the weight stays, and the layer is `torch.nn.functional.linear`.
 - TRL's engine is made in float32, or the `dtype` a test asks for, and without compilation.
-- TRL brings weights to a server over NCCL, which needs CUDA. Here nothing is brought: the server keeps the weights it was
-  started with, so what is tested of a server is generation.
+- TRL brings weights to a server over NCCL, which needs CUDA. Here nothing is brought: the server keeps the weights it
+  was started with, so what is tested of a server is generation.
 """
 
 import os
@@ -48,7 +49,9 @@ def use_cpu_engine(monkeypatch, dtype: str = "float32") -> None:
 
 
 def bring_no_weights(monkeypatch) -> list[int]:
-    """For the length of a test: a server's weights stay as they are. Returns a list that grows by one for each update."""
+    """
+    For the length of a test: a server's weights stay as they are. Returns a list that grows by one for each update.
+    """
     from trl.generation.vllm_client import VLLMClient
 
     updates = []

@@ -2,8 +2,8 @@
 """
 Two processes on one CPU machine, under a backend that is stated and checked.
 
-The test calls [`launch`]; the worker's `__main__` calls [`work`]. A worker fails if what trained was not sharded as the
-backend says: on CPUs accelerate reads a configuration for FSDP and trains with DDP.
+The test calls [`launch`]; the worker's `__main__` calls [`work`]. A worker fails if what trained was not sharded as
+the backend says: on CPUs accelerate reads a configuration for FSDP and trains with DDP.
 """
 
 import argparse
@@ -74,7 +74,8 @@ def launch(
         args (`str`):
             Further arguments of every scenario.
         options:
-            `zero3_init_flag` (`bool`, *optional*, defaults to `True`): whether ZeRO-3 shards models as they are loaded.
+            `zero3_init_flag` (`bool`, *optional*, defaults to `True`): whether ZeRO-3 shards models as they are
+                loaded.
 
     Returns:
         `dict[str, list]`: What the scenario returned on each process.
@@ -117,8 +118,8 @@ def _accelerate_config(backend: str, folder: Path, zero3_init_flag: bool = True)
 
 def work(scenarios: dict[str, Callable]) -> None:
     """
-    One process of a worker: run the scenarios that the command line names, each as `scenario(folder, *args)`, write what
-    they return to `FOLDER/SCENARIO/rank-N.pt`, and leave.
+    One process of a worker: run the scenarios that the command line names, each as `scenario(folder, *args)`, write
+    what they return to `FOLDER/SCENARIO/rank-N.pt`, and leave.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--backend", choices=BACKENDS, required=True)

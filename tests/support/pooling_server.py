@@ -13,8 +13,8 @@ DROP, TRUNCATE = object(), object()
 
 class PoolingServer(ThreadingHTTPServer):
     """
-    Answers `POST /pooling` with what `reply(request, number)` returns: data of a result, `(status, body)`, `(status, body,
-    headers)`, `DROP` for a connection that ends without an answer, or `TRUNCATE` for one that ends within it.
+    Answers `POST /pooling` with what `reply(request, number)` returns: data of a result, `(status, body)`, `(status,
+    body, headers)`, `DROP` for a connection that ends without an answer, or `TRUNCATE` for one that ends within it.
     """
 
     daemon_threads = True

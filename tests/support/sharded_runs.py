@@ -3,8 +3,9 @@
 Short runs that one process and two make alike, and how far the updates of their parameters lie apart.
 
 A run is named `ALGORITHM-DATA` or `ALGORITHM-DATA-VARIANT`. Steps are plain SGD in float32 on the same global batches:
-rows come in order, completions are a function of the prompt (no model generates them, as with vLLM), and every draw from
-the buffer takes all that it holds. As a worker: `sharded_runs FOLDER MODELS`, with the folder of [`build_models`].
+rows come in order, completions are a function of the prompt (no model generates them, as with vLLM), and every draw
+from the buffer takes all that it holds. As a worker: `sharded_runs FOLDER MODELS`, with the folder of
+[`build_models`].
 """
 
 import os

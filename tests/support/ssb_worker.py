@@ -110,7 +110,10 @@ def trained(folder, models, with_gradients=True, **settings) -> dict:
 
 
 def without_images_here(folder, models, **settings) -> dict:
-    """The second process's rows never have an image, the first one's always; with activation checkpointing, TRL's default."""
+    """
+    The second process's rows never have an image, the first one's always; with activation checkpointing, TRL's
+    default.
+    """
     data = image_dataset(12, layouts=((1,), ()))
     trainer = make_trainer(
         SSBGRPOTrainer,

@@ -87,7 +87,9 @@ def save_llm(
     seed: int = 2,
     tokenizer=None,
 ):
-    """A causal LM with its tokenizer; the embeddings have as many rows as the tokenizer has tokens, or `vocab_size`."""
+    """
+    A causal LM with its tokenizer; the embeddings have as many rows as the tokenizer has tokens, or `vocab_size`.
+    """
     tokenizer = make_tokenizer() if tokenizer is None else tokenizer
     config_class, model_class = LLM_CLASSES[family]
     config = config_class(

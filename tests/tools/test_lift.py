@@ -1,5 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""Both trainers in a copy of the installed `trl`: their own tests pass there, and nothing of this package is left in them."""
+"""
+Both trainers in a copy of the installed `trl`: their own tests pass there, and nothing of this package is left in
+them.
+"""
 
 import os
 import re

@@ -69,7 +69,9 @@ DATA = {"text": text_dataset, "internvl": image_dataset, "qwen_vl": image_datase
 
 @pytest.mark.parametrize("kind", DATA)
 def test_fresh_and_replayed_rows(kind, model_paths, tmp_path, monkeypatch):
-    """Ratio, stored log-probabilities, loss and gradient; with images, two in a row and one of two tiles among them."""
+    """
+    Ratio, stored log-probabilities, loss and gradient; with images, two in a row and one of two tiles among them.
+    """
     trainer, probe = run(monkeypatch, model_paths[kind], tmp_path, DATA[kind]())
     assert probe.num_replayed == [0, 4, 8]
     assert {number - probe.born[uid] for number, uids in enumerate(probe.drawn, 1) for uid in uids} == {1, 2}

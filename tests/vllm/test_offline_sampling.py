@@ -1,5 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""Commands that sample with vLLM's offline engine in a process of its own: prompts, tokens, and a buffer for a vLLM run."""
+"""
+Commands that sample with vLLM's offline engine in a process of its own: prompts, tokens, and a buffer for a vLLM run.
+"""
 
 import os
 
