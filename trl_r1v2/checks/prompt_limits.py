@@ -2,9 +2,9 @@
 """
 What a model's own files say about rows: tokens that stand for images and videos, and how long a prompt may be.
 
-Reads configuration, tokenizer and processor, never weights. The image tokens of a prompt are counted for InternVL, whose
-number of tiles follows from an image's size; for other models text alone is counted. Does not cover `max_length`, which
-the trainers apply themselves.
+Reads configuration, tokenizer and processor, never weights. The image tokens of a prompt are counted for InternVL,
+whose number of tiles follows from an image's size; for other models text alone is counted. Does not cover
+`max_length`, which the trainers apply themselves.
 """
 
 import json
@@ -112,8 +112,8 @@ class PromptLimits:
                 found = next((token for token in self.visual_tokens if token in text), None)
                 if found is not None:
                     raise DatasetError(
-                        f"{place}, column {column!r}: the text contains {found!r}, which stands for an image or a video "
-                        "that is not there. Give images as a column and as "
+                        f"{place}, column {column!r}: the text contains {found!r}, which stands for an image or a "
+                        "video that is not there. Give images as a column and as "
                         '{"type": "image"} parts, and remove the token from the text.'
                     )
         if self.max_tokens is not None:
@@ -140,9 +140,9 @@ class PromptLimits:
             total = sum(len(tokenizer(text)["input_ids"]) for text in texts)
         if total > self.max_tokens:
             raise DatasetError(
-                f"{place}: the prompt has {total:,} tokens, {of_images:,} of them for {len(sizes)} image(s), but at most "
-                f"{self.max_tokens:,} fit: {self.reason}. Shorten the prompt, leave the row out, or allow fewer tiles "
-                "per image (`max_patches` of the image processor)."
+                f"{place}: the prompt has {total:,} tokens, {of_images:,} of them for {len(sizes)} image(s), but at "
+                f"most {self.max_tokens:,} fit: {self.reason}. Shorten the prompt, leave the row out, or allow fewer "
+                "tiles per image (`max_patches` of the image processor)."
             )
 
 

@@ -3,9 +3,9 @@
 What is wrong with a dataset, said before the first training step rather than in the middle of the run.
 
 Covers columns, the form of prompts, the number of images against the placeholders, and images that training could not
-use, for rows in TRL's formats (`prompt` with `image` or `images`); with the limits of a model (`prompt_limits.py`) also
-image tokens in text and the length of prompts. Does not cover whether a gold answer can be verified. Imports `datasets`
-and PIL only when called.
+use, for rows in TRL's formats (`prompt` with `image` or `images`); with the limits of a model (`prompt_limits.py`)
+also image tokens in text and the length of prompts. Does not cover whether a gold answer can be verified. Imports
+`datasets` and PIL only when called.
 """
 
 import itertools
@@ -130,8 +130,8 @@ def check_columns(dataset: "Dataset | IterableDataset", *, name: str, columns: S
         raise DatasetError(f"{name}: there is no column 'prompt'. The dataset has {', '.join(present)}. {lines}")
     if missing:
         raise DatasetError(
-            f"{name}: there is no column {', '.join(map(repr, missing))}. The dataset has {', '.join(present)}: rename "
-            "a column (`dataset.rename_column`) or choose another dataset or split."
+            f"{name}: there is no column {', '.join(map(repr, missing))}. The dataset has {', '.join(present)}: "
+            "rename a column (`dataset.rename_column`) or choose another dataset or split."
         )
     if not {"image", "images"}.intersection(present):
         kept_as_images = [key for key, kind in (dataset.features or {}).items() if "Image(" in repr(kind)]
@@ -202,7 +202,10 @@ def check_responses(row: dict[str, Any], *, place: str) -> None:
         if column not in row:
             continue
         value, messages = row[column], isinstance(row["prompt"], list)
-        remedy = f'Write it as [{{"role": "assistant", "content": ...}}], or leave the row out: `dataset.map(lambda row: {{{column!r}: ...}})`.'
+        remedy = (
+            'Write it as [{"role": "assistant", "content": ...}], or leave the row out: '
+            f"`dataset.map(lambda row: {{{column!r}: ...}})`."
+        )
         if not value:
             raise DatasetError(f"{place}, column {column!r}: no response. Fill it in or leave the row out.")
         if not messages and not isinstance(value, str):
@@ -215,15 +218,15 @@ def check_responses(row: dict[str, Any], *, place: str) -> None:
             )
         if messages and value[0].get("role") not in ("assistant", "tool"):
             raise DatasetError(
-                f"{place}, column {column!r}: begins with a message of {value[0].get('role')!r}, so the prompt would be trained "
-                "on twice. Keep only what follows the prompt."
+                f"{place}, column {column!r}: begins with a message of {value[0].get('role')!r}, so the prompt would "
+                "be trained on twice. Keep only what follows the prompt."
             )
 
 
 def _check_placeholders(messages: list, num_images: int, place: str, column: str) -> None:
     if not messages or not all(isinstance(message, dict) and "role" in message for message in messages):
         raise DatasetError(f"{place}, column 'prompt': a list that is not one of messages with 'role' and 'content'.")
-    # `prepare_multimodal_messages` fills these in, and puts the images in front of the first user message of plain text
+    # `prepare_multimodal_messages` fills these in, and puts the images before the first user message of plain text
     parts = [
         part
         for message in messages
@@ -233,8 +236,8 @@ def _check_placeholders(messages: list, num_images: int, place: str, column: str
     ]
     if any("image" in part and part["image"] is None for part in parts):
         raise DatasetError(
-            f"{place}: an image part of the prompt carries an empty 'image'. Remove that key: the images belong in the "
-            f"column {column!r}, one for each part."
+            f"{place}: an image part of the prompt carries an empty 'image'. Remove that key: the images belong in "
+            f"the column {column!r}, one for each part."
         )
     num_placeholders = sum("image" not in part for part in parts)
     inserted = any(message["role"] == "user" and isinstance(message.get("content"), str) for message in messages)

@@ -2,9 +2,9 @@
 """
 Rates with their uncertainty, from one value for each row and sample.
 
-Pass@1 is the mean over `k` sampled runs (R1V2, section 4: mean of 5 runs); the paper gives no interval, so the ones here
-are ours. Samples of one row are not independent: rows are the units of every standard error. Also the votes of several
-samples: pass@k and the majority. Pure: numpy and scipy.
+Pass@1 is the mean over `k` sampled runs (R1V2, section 4: mean of 5 runs); the paper gives no interval, so the ones
+here are ours. Samples of one row are not independent: rows are the units of every standard error. Also the votes of
+several samples: pass@k and the majority. Pure: numpy and scipy.
 """
 
 import math
@@ -56,8 +56,8 @@ def estimate_rate(values: np.ndarray | Sequence, draws: float | None = None) -> 
         values (`np.ndarray` of shape `(n, k)`):
             Scores in [0, 1], dimensionless.
         draws (`float`, *optional*):
-            Independent draws behind a row's values, the most that a row can count for. Defaults to `k`; pass@k from `n`
-            samples has `n / k` in its one value a row.
+            Independent draws behind a row's values, the most that a row can count for. Defaults to `k`; pass@k from
+            `n` samples has `n / k` in its one value a row.
 
     Returns:
         [`Estimate`]: Mean over all `n * k` values.
@@ -105,8 +105,8 @@ class Difference:
         value (`float`):
             Mean change, in [-1, 1].
         low (`float` or `None`):
-            Lower end of the 95 % interval (Student's t over rows); `None` where all rows changed by the same amount, which
-            says nothing about its spread.
+            Lower end of the 95 % interval (Student's t over rows); `None` where all rows changed by the same amount,
+            which says nothing about its spread.
         high (`float` or `None`):
             Upper end.
         num_rows (`int`):

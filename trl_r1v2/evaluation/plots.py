@@ -54,7 +54,8 @@ class Panel:
         label (`str`): What the axis is called.
         lines (`Sequence[Line]`): The lines; those whose series was not logged are left out.
         percent (`bool`, *optional*, defaults to `False`): Whether the series are shares, shown from 0 to 100 %.
-        band (`Callable`, *optional*): From the steps to label, lower and upper bound of the area behind the first line.
+        band (`Callable`, *optional*): From the steps to label, lower and upper bound of the area behind the first
+            line.
         smooth (`bool`, *optional*, defaults to `True`): Whether lines are moving means over what was logged.
         from_zero (`bool`, *optional*, defaults to `False`): Whether the axis begins at zero, or below it.
     """
@@ -286,9 +287,10 @@ TRAINING_PLOTS = {
     ),
     "hallucination": TrainingPlot(
         "Hallucination during training",
-        "Probes of the monitor on a fixed set of held-out rows: shares of responses that claim what the image does not "
-        "show, say that they cannot see it, or are wrong about an object; how much more likely a response is with its own "
-        "image than with another; and the threshold that the controller sets. What was not measured is absent.",
+        "Probes of the monitor on a fixed set of held-out rows: shares of responses that claim what the image does "
+        "not show, say that they cannot see it, or are wrong about an object; how much more likely a response is with "
+        "its own image than with another; and the threshold that the controller sets. What was not measured is "
+        "absent.",
         ["probe_responses"],
         [
             Panel(

@@ -163,7 +163,7 @@ def score_rollouts(
 
 
 def counted_answer(text: str) -> str:
-    """An answer in the form in which equal ones are counted: the letter of a choice, a number by value, else its letters."""
+    """An answer in the form in which equal ones are counted: a choice's letter, a number by value, else the text."""
     letter, written = choice_letter(text), text.strip().strip("$").replace(" ", "").replace(",", "").removesuffix(".")
     is_number = re.fullmatch(r"[-+]?\d{1,30}(\.\d{1,30}|/0*[1-9]\d{0,30})?", written)
     return letter or (str(Fraction(written)) if is_number else written.casefold())
@@ -221,8 +221,8 @@ def row_scores(records: Sequence[Record], field: str) -> dict[int, list[float]]:
     """
     Return the scores of each row, ordered by sample.
 
-    A row none of whose samples could be judged is left out; in the others, a sample that could not be judged counts as 0.
-    For `hallucinated`, rows where it is not measured are left out.
+    A row none of whose samples could be judged is left out; in the others, a sample that could not be judged counts as
+    0. For `hallucinated`, rows where it is not measured are left out.
 
     Args:
         records (`Sequence[Record]`):

@@ -2,8 +2,8 @@
 """
 The page of a report: one HTML file that holds its plots and example images, with no figure that is not in the summary.
 
-Covers the texts of figures and the images of examples. Does not cover where figures come from (`summary.py`), the plots
-(`plots.py`) nor the layout (`report.html.jinja`).
+Covers the texts of figures and the images of examples. Does not cover where figures come from (`summary.py`), the
+plots (`plots.py`) nor the layout (`report.html.jinja`).
 """
 
 import base64

@@ -54,8 +54,8 @@ class ReportError(ValueError):
 
 def read_stages(run_dir: Path) -> list[dict[str, Any]]:
     """
-    The finished stages in a folder of `trl-r1v2 run`, in order: `name`, `seed` (as in its recipe, or `None`), `command`,
-    `seconds` and `output_dir` of each.
+    The finished stages in a folder of `trl-r1v2 run`, in order: `name`, `seed` (as in its recipe, or `None`),
+    `command`, `seconds` and `output_dir` of each.
     """
     owner_path = run_dir / "pipeline.json"
     if not owner_path.is_file():
@@ -90,8 +90,8 @@ def read_training(folder: Path, name: str) -> dict[str, Any]:
 
     Returns:
         `dict`: `name`, `folder`, `num_steps` (optimizer steps), `num_tokens` (of prompts and responses, where logged),
-        `steps` (one dict for each logged step, with `step` and the names of `SERIES` that were logged), `means` (of each
-        series over all logged steps) and `thirds` (of each over the first and last third).
+        `steps` (one dict for each logged step, with `step` and the names of `SERIES` that were logged), `means` (of
+        each series over all logged steps) and `thirds` (of each over the first and last third).
     """
     path = folder / "trainer_state.json"
     if not path.is_file():
@@ -122,8 +122,8 @@ def _means(steps: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def compare(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """
-    The first evaluation against the last, row by row: task → mode → [`~trl_r1v2.evaluation.metrics.Difference`] as a dict.
-    `None` when there are not two evaluations of the same rows.
+    The first evaluation against the last, row by row: task → mode → [`~trl_r1v2.evaluation.metrics.Difference`] as a
+    dict. `None` when there are not two evaluations of the same rows.
     """
     if len(evaluations) < 2 or not same_rows(evaluations[0], evaluations[-1]):
         return None
@@ -152,8 +152,8 @@ def choose_examples(
     first: Sequence[Record], last: Sequence[Record], num_examples: int, seed: int
 ) -> list[dict[str, Any]]:
     """
-    Choose rows to show with both greedy responses, spread over tasks: `num_examples` for each of `OUTCOMES`, fewer where
-    there are fewer.
+    Choose rows to show with both greedy responses, spread over tasks: `num_examples` for each of `OUTCOMES`, fewer
+    where there are fewer.
 
     Returns:
         `list[dict]`: `row`, `outcome`, `task`, `before` and `after` (records as dicts).

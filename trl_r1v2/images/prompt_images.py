@@ -37,8 +37,8 @@ class RowNumberedDataset(torch.utils.data.Dataset):
 
 class PromptImages:
     """
-    Least-recently-used store of the visual fields of prompts, by source. That is a row number where `read_row` makes what
-    fell out again, otherwise a hash of the content, and what fell out is lost.
+    Least-recently-used store of the visual fields of prompts, by source. That is a row number where `read_row` makes
+    what fell out again, otherwise a hash of the content, and what fell out is lost.
     """
 
     def __init__(self, max_bytes: int, read_row: Callable[[int], dict[str, torch.Tensor]] | None = None):
@@ -59,7 +59,7 @@ class PromptImages:
         return visual
 
     def put(self, source: int | str, visual: dict[str, torch.Tensor]) -> None:
-        """Hold `visual` (CPU tensors that are nobody else's), dropping the least recently used ones beyond the limit."""
+        """Hold `visual` (CPU tensors that are nobody else's) and drop what was used longest ago beyond the limit."""
         size = _num_bytes(visual)
         if size > self.max_bytes:
             return
@@ -90,8 +90,8 @@ def content_key(visual: dict[str, torch.Tensor]) -> str:
 
 def process_row(example: dict[str, Any], processing_class: Any, chat_template_kwargs: dict[str, Any]):
     """
-    Visual fields of one dataset row, with `images`, `image`, or images inside the messages of its `prompt`, as a trainer
-    with this processor and these arguments of the chat template makes them for its forward pass.
+    Visual fields of one dataset row, with `images`, `image`, or images inside the messages of its `prompt`, as a
+    trainer with this processor and these arguments of the chat template makes them for its forward pass.
     """
     from trl.data_utils import apply_chat_template, prepare_multimodal_messages  # what is pure here goes without TRL
 

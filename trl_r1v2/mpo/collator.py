@@ -77,8 +77,8 @@ class MPOVisionDataCollator(DataCollatorForVisionPreference):
     """
     [`~trl.trainer.dpo_trainer.DataCollatorForVisionPreference`] with the rows' odd cases settled.
 
-    - Images are converted to RGB as [`~trl_r1v2.images.processing.load_image`] does it. A row without images has an empty
-      list or `None`, and may share a batch with rows that have some.
+    - Images are converted to RGB as [`~trl_r1v2.images.processing.load_image`] does it. A row without images has an
+      empty list or `None`, and may share a batch with rows that have some.
     - The prompts and their images are processed once per pair instead of twice.
     - Truncation shortens responses only. Which it shortened is in the batch under `"truncated"`, a boolean tensor of
       shape `(2 * B,)`. A prompt that leaves no room for a response is refused.
@@ -116,8 +116,8 @@ class MPOVisionDataCollator(DataCollatorForVisionPreference):
         for example, length in zip(examples, processor.prompt_lengths.tolist(), strict=True):
             if length >= self.max_length:
                 raise ValueError(
-                    f"the prompt {str(example['prompt'])[:80]!r} takes {length} tokens with its images and leaves no room "
-                    f"for a response within `max_length={self.max_length}`. Raise `max_length`, allow fewer tiles per "
-                    "image (`max_patches` of the image processor), or drop such rows before training."
+                    f"the prompt {str(example['prompt'])[:80]!r} takes {length} tokens with its images and leaves no "
+                    f"room for a response within `max_length={self.max_length}`. Raise `max_length`, allow fewer "
+                    "tiles per image (`max_patches` of the image processor), or drop such rows before training."
                 )
         return lengths > self.max_length

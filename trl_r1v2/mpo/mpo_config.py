@@ -18,8 +18,8 @@ class MPOConfig(DPOConfig):
     Configuration class for the [`MPOTrainer`].
 
     Takes every parameter of [`~trl.DPOConfig`]. The defaults of the weights and of `beta` (0.1) are those of the [MPO
-    paper](https://huggingface.co/papers/2411.10442); Skywork R1V2 does not state its own. The learning rate stays TRL's
-    1e-6, between the paper's 5e-6 (8B) and InternVL's 2e-7 (38B).
+    paper](https://huggingface.co/papers/2411.10442); Skywork R1V2 does not state its own. The learning rate stays
+    TRL's 1e-6, between the paper's 5e-6 (8B) and InternVL's 2e-7 (38B).
 
     Parameters:
         preference_weight (`float`, *optional*, defaults to `0.8`):
@@ -58,8 +58,8 @@ class MPOConfig(DPOConfig):
     reward_shift: str = field(
         default="running_mean",
         metadata={
-            "help": "How the reward shift of the quality loss (eq. 4) follows the rewards. 'running_mean': mean of all "
-            "rewards seen, as in InternVL's training code. 'ema': exponential moving average (our reading of the "
+            "help": "How the reward shift of the quality loss (eq. 4) follows the rewards. 'running_mean': mean of "
+            "all rewards seen, as in InternVL's training code. 'ema': exponential moving average (our reading of the "
             "paper's 'moving average'). 'zero': no shift, as in TRL's bco_pair.",
             "choices": ["running_mean", "ema", "zero"],
         },
@@ -71,16 +71,16 @@ class MPOConfig(DPOConfig):
     generation_loss_type: str = field(
         default="sequence",
         metadata={
-            "help": "'sequence': every response is divided by its own length (eq. 5). 'token': mean over all tokens of "
-            "the micro-batch, as in TRL's sft loss and InternVL's training code.",
+            "help": "'sequence': every response is divided by its own length (eq. 5). 'token': mean over all tokens "
+            "of the micro-batch, as in TRL's sft loss and InternVL's training code.",
             "choices": ["sequence", "token"],
         },
     )
     share_prompts: bool = field(
         default=False,
         metadata={
-            "help": "Whether a prompt and its images pass policy and reference once for its chosen and rejected response "
-            "(ours). Losses are the same to rounding."
+            "help": "Whether a prompt and its images pass policy and reference once for its chosen and rejected "
+            "response (ours). Losses are the same to rounding."
         },
     )
     label_smoothing: float = field(

@@ -48,10 +48,10 @@ class MPOTrainer(SharedPromptsDPOMixin, DPOTrainer):
     shift δ, and a generation loss (eqs. 2-5).
 
     The changes w.r.t. [`~trl.DPOTrainer`]: the loss; a prompt and its images may pass once per pair (`share_prompts`);
-    reference log-probabilities can be precomputed for data with images; δ is saved with checkpoints, and weights so that
-    they can be read back; the collators say what they truncated. The forward passes, the MoE auxiliary loss and DPO's
-    metrics are inherited. With `preference_weight=1, quality_weight=0, generation_weight=0` the losses and parameters are
-    those of [`~trl.DPOTrainer`] to the bit.
+    reference log-probabilities can be precomputed for data with images; δ is saved with checkpoints, and weights so
+    that they can be read back; the collators say what they truncated. The forward passes, the MoE auxiliary loss and
+    DPO's metrics are inherited. With `preference_weight=1, quality_weight=0, generation_weight=0` the losses and
+    parameters are those of [`~trl.DPOTrainer`] to the bit.
 
     Takes the arguments of [`~trl.DPOTrainer`], with an [`MPOConfig`] as `args`.
 
@@ -63,13 +63,16 @@ class MPOTrainer(SharedPromptsDPOMixin, DPOTrainer):
     _tag_names = ["trl", "mpo"]
     _name = "MPO"
     _paper = {
-        "title": "Enhancing the Reasoning Ability of Multimodal Large Language Models via Mixed Preference Optimization",
+        "title": "Enhancing the Reasoning Ability of Multimodal Large Language Models "
+        "via Mixed Preference Optimization",
         "id": "2411.10442",
         # docstyle-ignore
         "citation": textwrap.dedent("""\
             @article{wang2024enhancing,
-                title        = {{Enhancing the Reasoning Ability of Multimodal Large Language Models via Mixed Preference Optimization}},
-                author       = {Weiyun Wang and Zhe Chen and Wenhai Wang and Yue Cao and Yangzhou Liu and Zhangwei Gao and Jinguo Zhu and Xizhou Zhu and Lewei Lu and Yu Qiao and Jifeng Dai},
+                title        = {{Enhancing the Reasoning Ability of Multimodal Large Language Models
+                                via Mixed Preference Optimization}},
+                author       = {Weiyun Wang and Zhe Chen and Wenhai Wang and Yue Cao and Yangzhou Liu and
+                                Zhangwei Gao and Jinguo Zhu and Xizhou Zhu and Lewei Lu and Yu Qiao and Jifeng Dai},
                 year         = 2024,
                 eprint       = {arXiv:2411.10442},
             }"""),
@@ -98,8 +101,8 @@ class MPOTrainer(SharedPromptsDPOMixin, DPOTrainer):
         super().__init__(model, ref_model, args, data_collator, train_dataset, *other_args, **kwargs)
         if self.accelerator.num_processes > 1 and args.accelerator_config.even_batches is False:
             raise ValueError(
-                "`accelerator_config={'even_batches': False}` leaves the processes with different numbers of pairs in the "
-                "last batch, on which TRL's gathering of per-pair metrics hangs. Set it to True, the default."
+                "`accelerator_config={'even_batches': False}` leaves the processes with different numbers of pairs in "
+                "the last batch, on which TRL's gathering of per-pair metrics hangs. Set it to True, the default."
             )
         # TRL is left the forward passes, the auxiliary loss and its metrics; the losses are ours.
         self.loss_types, self.loss_weights = [], []
@@ -162,8 +165,9 @@ class MPOTrainer(SharedPromptsDPOMixin, DPOTrainer):
     def _precompute_ref_logps(self, dataset, name, batch_size):
         if self.accelerator.num_processes > 1 and isinstance(dataset, Dataset) and not dataset.cache_files:
             raise ValueError(
-                f"the {name} dataset lies in memory, where the processes cannot share the precomputed log-probabilities. "
-                "Write it with `dataset.save_to_disk(folder)` and load it with `datasets.load_from_disk(folder)`."
+                f"the {name} dataset lies in memory, where the processes cannot share the precomputed "
+                "log-probabilities. Write it with `dataset.save_to_disk(folder)` and load it with "
+                "`datasets.load_from_disk(folder)`."
             )
         # TRL keys its cache by dataset and model, but truncation and image processing move the log-probs as well.
         processing = self.processing_class

@@ -104,8 +104,8 @@ class RewardShift:
         ]
         if differing:
             raise MPOStateError(
-                f"it was written with {', '.join(differing)}: resume with the settings it was written with, or start a "
-                "new run from the checkpoint's weights (`model_name_or_path`)."
+                f"it was written with {', '.join(differing)}: resume with the settings it was written with, or start "
+                "a new run from the checkpoint's weights (`model_name_or_path`)."
             )
         if not math.isfinite(state["value"]) or state["num_rewards"] < 0:
             raise MPOStateError(f"value {state['value']!r} after {state['num_rewards']!r} rewards is no reward shift.")
@@ -134,8 +134,8 @@ def load_reward_shift(shift: RewardShift, checkpoint: Path) -> None:
     path = checkpoint / STATE_FILE
     if not path.is_file():
         raise MPOStateError(
-            f"{path} is missing: the checkpoint was not written by `MPOTrainer`, or not completely. Resume from one that "
-            "has the file, or start a new run from the checkpoint's weights (`model_name_or_path`)."
+            f"{path} is missing: the checkpoint was not written by `MPOTrainer`, or not completely. Resume from one "
+            "that has the file, or start a new run from the checkpoint's weights (`model_name_or_path`)."
         )
     try:
         state = json.loads(path.read_text(encoding="utf-8"))

@@ -2,9 +2,9 @@
 """
 Checkpoints whose weights the trainer can read back.
 
-`save_pretrained` renames the weights of vision-language models, and splits the experts of Mixture-of-Experts models, to
-the layout of their published checkpoints. `from_pretrained` turns that round; `transformers.Trainer`, when it resumes or
-loads the best model, does not: it finds no key it knows, warns, and goes on with the weights it had.
+`save_pretrained` renames the weights of vision-language models, and splits the experts of Mixture-of-Experts models,
+to the layout of their published checkpoints. `from_pretrained` turns that round; `transformers.Trainer`, when it
+resumes or loads the best model, does not: it finds no key it knows, warns, and goes on with the weights it had.
 
 Covers weights saved by `save_pretrained`. Does not cover FSDP and DeepSpeed, which keep a state of their own.
 """
@@ -52,8 +52,9 @@ class NativeCheckpointMixin:
         missing = sorted(set(load_result.missing_keys) - elsewhere)
         if missing:
             raise CheckpointError(
-                f"the checkpoint lacks {len(missing)} of the model's parameters, {missing[0]!r} for one, so they would keep "
-                "the values they had before. It belongs to another model, or was saved in the layout of published "
-                "checkpoints: start a new run from its weights (`model_name_or_path`) instead of resuming it."
+                f"the checkpoint lacks {len(missing)} of the model's parameters, {missing[0]!r} for one, so they "
+                "would keep the values they had before. It belongs to another model, or was saved in the layout of "
+                "published checkpoints: start a new run from its weights (`model_name_or_path`) instead of resuming "
+                "it."
             )
         super()._issue_warnings_after_load(load_result)

@@ -2,9 +2,9 @@
 """
 Partial checkpoints.
 
-A run that is killed while it saves leaves a folder without `trainer_state.json`, which `transformers.Trainer` writes last.
-`resume_from_checkpoint=True` takes the folder of highest number all the same and fails on it, or, with the folders of
-another step on another node's disk, resumes processes at different steps.
+A run that is killed while it saves leaves a folder without `trainer_state.json`, which `transformers.Trainer` writes
+last. `resume_from_checkpoint=True` takes the folder of highest number all the same and fails on it, or, with the
+folders of another step on another node's disk, resumes processes at different steps.
 """
 
 import json
@@ -30,7 +30,7 @@ def _whole_checkpoints(output_dir: str) -> set[int]:
 
 
 class PartialCheckpointsMixin:
-    """For a [`~transformers.Trainer`]: `resume_from_checkpoint=True` is the last checkpoint that every process has whole."""
+    """For a [`~transformers.Trainer`]: `resume_from_checkpoint=True` is the last checkpoint whole in every process."""
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         if resume_from_checkpoint is True:

@@ -2,9 +2,9 @@
 """
 The order of prompts after a resume.
 
-TRL's `RepeatSampler` shuffles anew in every epoch by a generator of its own, which is no part of a checkpoint and has no
-`set_epoch`. A run that resumes in a later epoch goes through the prompts in the order of the first: some come twice, some
-never.
+TRL's `RepeatSampler` shuffles anew in every epoch by a generator of its own, which is no part of a checkpoint and has
+no `set_epoch`. A run that resumes in a later epoch goes through the prompts in the order of the first: some come
+twice, some never.
 
 Covers map-style training sets of [`~trl.GRPOTrainer`]. Can go when `RepeatSampler` knows its epoch.
 """
@@ -17,8 +17,8 @@ from trl.trainer.utils import RepeatSampler
 
 class EpochRepeatSampler(RepeatSampler):
     """
-    [`~trl.trainer.utils.RepeatSampler`] whose order depends on the epoch instead of how often it was iterated. In a run
-    without interruption that is the same order.
+    [`~trl.trainer.utils.RepeatSampler`] whose order depends on the epoch instead of how often it was iterated. In a
+    run without interruption that is the same order.
 
     Args:
         sampler ([`~trl.trainer.utils.RepeatSampler`]):

@@ -2,13 +2,13 @@
 """
 The output head of a vision-language model under FSDP2.
 
-TRL's fused head reads the head's weight without calling the head. accelerate shards the head as a unit of its own where
-it finds no final norm next to it, as in every vision-language model. Nothing gathers such a unit then: TRL gathers the
-weight by hand, and each process trains its shard of the head on its own rows alone, without the others' gradients. That
-`generate` has gathered the head hides it until completions come from elsewhere, such as vLLM.
+TRL's fused head reads the head's weight without calling the head. accelerate shards the head as a unit of its own
+where it finds no final norm next to it, as in every vision-language model. Nothing gathers such a unit then: TRL
+gathers the weight by hand, and each process trains its shard of the head on its own rows alone, without the others'
+gradients. That `generate` has gathered the head hides it until completions come from elsewhere, such as vLLM.
 
-Reported in `docs/upstream.md`; the file can go when TRL reduces that gradient. Covers FSDP2. DDP and ZeRO do not shard by
-unit; FSDP1 gathers what the root holds.
+Reported in `docs/upstream.md`; the file can go when TRL reduces that gradient. Covers FSDP2. DDP and ZeRO do not shard
+by unit; FSDP1 gathers what the root holds.
 """
 
 import torch

@@ -19,8 +19,8 @@ def rows_with_images(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 class TextAmongImagesMixin:
     """
-    For classes on [`~trl.GRPOTrainer`]: a row's images are those of its `images` or `image`, in RGB, and `None` or an empty
-    list mean none.
+    For classes on [`~trl.GRPOTrainer`]: a row's images are those of its `images` or `image`, in RGB, and `None` or an
+    empty list mean none.
 
     Raises:
         `ValueError`: If an image cannot be read, or a row has images in both columns.
@@ -44,8 +44,8 @@ class TextAmongImagesMixin:
 
     def _log_images(self, images: list[list]) -> None:
         """
-        Add the rows' images to TRL's log of completions, beside their prompts. TRL asks for them on the processes alone
-        that have some; the others would wait for it.
+        Add the rows' images to TRL's log of completions, beside their prompts. TRL asks for them on the processes
+        alone that have some; the others would wait for it.
         """
         images, logged = gather_object(images), self._logs["images"]
         if logged or any(images):

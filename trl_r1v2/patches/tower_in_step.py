@@ -2,13 +2,13 @@
 """
 Forwards without images in a vision-language model that trains on images.
 
-Such a forward skips vision tower and adapter. Where parameters or gradients are sharded, all processes have to gather the
-same parameters and reduce the same gradients in the same order: one that skips the tower lets the others wait, or is sent
-gradients of other parameters. It runs the tower on a blank image here, and none of the features goes anywhere: every
-other number is as before, and the tower's gradient is 0.
+Such a forward skips vision tower and adapter. Where parameters or gradients are sharded, all processes have to gather
+the same parameters and reduce the same gradients in the same order: one that skips the tower lets the others wait, or
+is sent gradients of other parameters. It runs the tower on a blank image here, and none of the features goes anywhere:
+every other number is as before, and the tower's gradient is 0.
 
-No issue is open: TRL and transformers leave it to the data. Does not cover models that take their features from elsewhere
-than `get_image_features`, nor decoding after the first token, in which no process runs the tower.
+No issue is open: TRL and transformers leave it to the data. Does not cover models that take their features from
+elsewhere than `get_image_features`, nor decoding after the first token, in which no process runs the tower.
 """
 
 import functools
@@ -42,7 +42,7 @@ def keep_tower_in_step(trainer: Trainer, *models: torch.nn.Module | None) -> Non
 
 
 class _BlankImage:
-    """What one model makes of no image: nothing, or under FSDP and DeepSpeed the features of a blank one, none of them used."""
+    """What one model makes of no image: nothing, or under FSDP and DeepSpeed a blank one's features, of no use."""
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer

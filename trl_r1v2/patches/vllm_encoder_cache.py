@@ -2,9 +2,9 @@
 """
 Image features that vLLM keeps across weight updates in TRL 1.16's `GRPOTrainer`.
 
-vLLM keeps what the vision tower made of an image, and hands it to later requests with the same image. TRL drops the keys
-and values of the old weights when it brings new ones, not these features: with adapter or tower training, the engine goes
-on answering from features of an earlier policy (TRL #7198). Can go with the release that holds TRL #7200.
+vLLM keeps what the vision tower made of an image, and hands it to later requests with the same image. TRL drops the
+keys and values of the old weights when it brings new ones, not these features: with adapter or tower training, the
+engine goes on answering from features of an earlier policy (TRL #7198). Can go with the release that holds TRL #7200.
 """
 
 

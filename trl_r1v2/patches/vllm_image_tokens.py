@@ -3,13 +3,13 @@
 Image tokens between TRL 1.16's `GRPOTrainer` and a colocated vLLM.
 
 TRL hands vLLM prompts whose image tokens the processor has already expanded, together with the images; vLLM takes the
-first token of each run for a placeholder and expands it again, so that it answers another prompt than the one trained on
-(TRL #6294 and #6401). Here vLLM gets the prompt as the tokenizer alone makes it, one placeholder an image. Can go with the
-release that holds TRL #6718.
+first token of each run for a placeholder and expands it again, so that it answers another prompt than the one trained
+on (TRL #6294 and #6401). Here vLLM gets the prompt as the tokenizer alone makes it, one placeholder an image. Can go
+with the release that holds TRL #6718.
 
-TRL keeps image tokens from being sampled by transformers, where one would ask for features that are not there in the next
-forward; under vLLM it does not. Here vLLM does not sample them either. That renormalises its processed log-probabilities
-over the other tokens, so the raw ones are taken where nothing else changes the distribution.
+TRL keeps image tokens from being sampled by transformers, where one would ask for features that are not there in the
+next forward; under vLLM it does not. Here vLLM does not sample them either. That renormalises its processed
+log-probabilities over the other tokens, so the raw ones are taken where nothing else changes the distribution.
 
 Does not cover the prompts of a server: TRL sends it features, and needs the expanded prompt to place them.
 """
@@ -96,10 +96,10 @@ class VLLMImageTokensMixin:
         for ours, engines in zip(prompts, expanded, strict=True):
             if ours != list(engines):
                 raise ValueError(
-                    f"vLLM made {len(engines)} tokens of a prompt with images of which the processor makes {len(ours)}, so "
-                    "its completions would be answers to another prompt than the one trained on. Images in a tool's "
-                    "answer are not covered; otherwise compare the processor's settings (tiles, image sizes) with those "
-                    "that vLLM reads from the checkpoint, or train with `use_vllm: false`."
+                    f"vLLM made {len(engines)} tokens of a prompt with images of which the processor makes "
+                    f"{len(ours)}, so its completions would be answers to another prompt than the one trained on. "
+                    "Images in a tool's answer are not covered; otherwise compare the processor's settings (tiles, "
+                    "image sizes) with those that vLLM reads from the checkpoint, or train with `use_vllm: false`."
                 )
         return prompts, *generated
 

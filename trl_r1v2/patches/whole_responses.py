@@ -3,9 +3,9 @@
 Chat templates that drop the reasoning of the response that is trained on.
 
 Templates of reasoning models, DeepSeek-R1's and QwQ's among them, cut an answer's text up to `</think>`: right for the
-history of a chat, wrong for a training target. Two responses that differ in their reasoning alone become the same tokens. TRL
-has training templates for some of them and uses these in SFT on assistant turns alone. Can go when DPO, reward training and SFT
-on completions do too.
+history of a chat, wrong for a training target. Two responses that differ in their reasoning alone become the same
+tokens. TRL has training templates for some of them and uses these in SFT on assistant turns alone. Can go when DPO,
+reward training and SFT on completions do too.
 """
 
 import copy
@@ -21,7 +21,8 @@ RESPONSES = ("chosen", "rejected", "completion")
 
 def with_whole_responses(processing_class: PreTrainedTokenizerBase | ProcessorMixin, dataset=None):
     """
-    The tokenizer or processor, or a copy of it with TRL's training template, which renders responses with their reasoning.
+    The tokenizer or processor, or a copy of it with TRL's training template, which renders responses with their
+    reasoning.
 
     Args:
         processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
@@ -43,9 +44,9 @@ def with_whole_responses(processing_class: PreTrainedTokenizerBase | ProcessorMi
     if trained.chat_template is None or not _keeps_reasoning(trained):
         tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
         raise ValueError(
-            f"the chat template of {tokenizer.name_or_path!r}, {str(processing_class.chat_template)[:60]!r}…, drops what a "
-            f"response has before {END_OF_REASONING!r}, so that the reasoning would not be trained on, and TRL has "
-            " no training template in its place. Set a `chat_template` that renders the assistant's text as it is."
+            f"the chat template of {tokenizer.name_or_path!r}, {str(processing_class.chat_template)[:60]!r}…, drops "
+            f"what a response has before {END_OF_REASONING!r}, so that the reasoning would not be trained on, and TRL "
+            "has no training template in its place. Set a `chat_template` that renders the assistant's text as it is."
         )
     return trained
 
@@ -68,7 +69,8 @@ def _read_responses(dataset: Dataset) -> bool:
             reasons = reasons or END_OF_REASONING in str(response)
             if prompt and isinstance(prompt, list) and response[: len(prompt)] == prompt:
                 raise ValueError(
-                    f"row {index}: {name!r} begins with the messages of its 'prompt', which would be trained on twice. Keep "
-                    f"the answer alone: `dataset.map(lambda row: {{{name!r}: row[{name!r}][len(row['prompt']):]}})`."
+                    f"row {index}: {name!r} begins with the messages of its 'prompt', which would be trained on "
+                    f"twice. Keep the answer alone: `dataset.map(lambda row: {{{name!r}: "
+                    f"row[{name!r}][len(row['prompt']):]}})`."
                 )
     return reasons

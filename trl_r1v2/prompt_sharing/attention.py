@@ -2,9 +2,10 @@
 """
 Attention over a packed sequence, by the model's own attention function.
 
-transformers' models hand the keyword arguments of their forward on to their attention function. The functions registered
-here do what the ones of the same name did, unless there is a `shared_prompts` among them: then they attend as the
-[`PackedLayout`] says. Activation checkpointing recomputes with the same arguments, and generation never has this one.
+transformers' models hand the keyword arguments of their forward on to their attention function. The functions
+registered here do what the ones of the same name did, unless there is a `shared_prompts` among them: then they attend
+as the [`PackedLayout`] says. Activation checkpointing recomputes with the same arguments, and generation never has
+this one.
 
 Covers eager, SDPA and FlashAttention. Does not cover attention that is not causal over all earlier tokens (sliding
 windows, states), which `served.py` refuses.
@@ -67,8 +68,8 @@ def register(implementation: str) -> str:
         AttentionInterface.register(implementation, _packed(function, _attend_at_once))
     elif not getattr(function, "serves_packed", False):
         raise ValueError(
-            f"`share_prompts=True` does not support the attention implementation {implementation!r}. Use 'sdpa', 'eager' "
-            "or 'flash_attention_2', or set `share_prompts=False`."
+            f"`share_prompts=True` does not support the attention implementation {implementation!r}. Use 'sdpa', "
+            "'eager' or 'flash_attention_2', or set `share_prompts=False`."
         )
     return implementation
 

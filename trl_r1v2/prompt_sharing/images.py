@@ -2,8 +2,8 @@
 """
 The images of a micro-batch's rows, taken apart by the image tokens that stand for them.
 
-Processors return the images of all rows end to end, without saying whose is whose. A unit is what has image tokens of its
-own: a tile where all tiles have as many (InternVL), an image where `image_grid_thw` says how many (Qwen-VL).
+Processors return the images of all rows end to end, without saying whose is whose. A unit is what has image tokens of
+its own: a tile where all tiles have as many (InternVL), an image where `image_grid_thw` says how many (Qwen-VL).
 """
 
 from typing import Any
@@ -33,8 +33,8 @@ class RowImages:
             tokens = torch.tensor(self.sizes, dtype=torch.long) // merge_size**2
         if int(tokens.sum()) != num_tokens:
             raise ValueError(
-                f"the rows hold {num_tokens} image tokens, but their images stand for {int(tokens.sum())}. A sampled image "
-                "token or truncation inside an image does this; suppress the first, and raise the length limit."
+                f"the rows hold {num_tokens} image tokens, but their images stand for {int(tokens.sum())}. A sampled "
+                "image token or truncation inside an image does this; suppress the first, and raise the length limit."
             )
         self._length = is_image.size(1)
         self._ends = tokens.cumsum(0)  # image tokens up to the end of each unit

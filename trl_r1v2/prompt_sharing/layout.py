@@ -3,9 +3,9 @@
 One packed sequence for the rows of a micro-batch, in which rows with the same prompt share it.
 
 A group of rows becomes its prompt without the last token, and then for each row that last token again, the *opener*,
-followed by the row's answer: the shift of the labels stays inside each answer. Groups follow each other without padding.
-Which keys a token attends to is a list of streams, attended to in a few padded calls. Does not cover what the model makes
-of it: attention is `attention.py`, images are `images.py`.
+followed by the row's answer: the shift of the labels stays inside each answer. Groups follow each other without
+padding. Which keys a token attends to is a list of streams, attended to in a few padded calls. Does not cover what the
+model makes of it: attention is `attention.py`, images are `images.py`.
 
 Shapes: B rows, S padded length of a row, T tokens of the packed sequence.
 """

@@ -2,8 +2,8 @@
 """
 A model that takes padded rows and runs them packed, each shared prompt once.
 
-Stands where a trainer calls `model(**inputs, labels=labels, fused_lm_head=True)` and returns what that returns. Does not
-cover generation, nor forwards that return logits.
+Stands where a trainer calls `model(**inputs, labels=labels, fused_lm_head=True)` and returns what that returns. Does
+not cover generation, nor forwards that return logits.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from .images import RowImages
 from .layout import PackedLayout, Segment, group_rows, pack_rows, row_bounds, split_groups
 
 
-# Decoders whose every layer attends to all earlier tokens through transformers' attention functions, and models of images
-# around them whose image tokens `images.py` counts. The tests compare each with its unshared forward.
+# Decoders whose every layer attends to all earlier tokens through transformers' attention functions, and models of
+# images around them whose image tokens `images.py` counts. The tests compare each with its unshared forward.
 DECODERS = ("llama", "mistral", "qwen2", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3", "qwen3_moe")
 WITH_IMAGES = ("internvl", "qwen2_vl", "qwen2_5_vl")
 WITH_MROPE = ("qwen2_vl", "qwen2_5_vl")
@@ -57,8 +57,8 @@ class PromptSharing:
         """
         A stand-in for a model, or for what wraps it, in calls `model(..., labels=labels, fused_lm_head=True)`.
 
-        It takes `input_ids`, `attention_mask`, `labels` and what the processor makes of images; the answers are what has
-        labels. The per-token fields of what it returns have the shape that they would have without it.
+        It takes `input_ids`, `attention_mask`, `labels` and what the processor makes of images; the answers are what
+        has labels. The per-token fields of what it returns have the shape that they would have without it.
         """
 
         def forward(input_ids, attention_mask, labels, **inputs):

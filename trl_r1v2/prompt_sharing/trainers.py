@@ -2,7 +2,7 @@
 """
 Shared prompts in TRL's trainers: the wiring.
 
-For classes on a trainer of TRL whose `args` have `share_prompts`. With `share_prompts=False` everything is left to TRL.
+For classes on a trainer of TRL whose `args` have `share_prompts`. With `share_prompts=False` all is left to TRL.
 """
 
 import functools
@@ -55,7 +55,8 @@ class SharedPromptsMixin:
         if not self._has_logged_tokens and refusal(self.accelerator.unwrap_model(self.model)) is None:
             logger.info(
                 f"A pass over this process's first batch takes {num_packed} tokens with `share_prompts=True` and "
-                f"{num_padded} without ({num_padded / num_packed:.1f} times as many); here it is {self.args.share_prompts}."
+                f"{num_padded} without ({num_padded / num_packed:.1f} times as many); "
+                f"here it is {self.args.share_prompts}."
             )
         self._has_logged_tokens = True
 
@@ -70,8 +71,8 @@ class SharedPromptsMixin:
 
 class SharedPromptsGRPOMixin(SharedPromptsMixin):
     """
-    For classes on [`~trl.GRPOTrainer`]: the rows of a prompt stay together in a micro-batch and pass policy and reference as
-    one packed sequence. Rows move within an optimizer step only, and losses are those of TRL to rounding.
+    For classes on [`~trl.GRPOTrainer`]: the rows of a prompt stay together in a micro-batch and pass policy and
+    reference as one packed sequence. Rows move within an optimizer step only, and losses are those of TRL to rounding.
     """
 
     def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
@@ -99,7 +100,7 @@ class SharedPromptsGRPOMixin(SharedPromptsMixin):
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _arranged(self, batch, groups) -> list[list[int]]:
-        """Rows of each micro-batch. TRL has shuffled them, so that the order in which groups appear is random as well."""
+        """Rows of each micro-batch. TRL has shuffled them, so the order in which groups appear is random as well."""
         num_batches = self.args.steps_per_generation
         # Whatever the two numbers are, that many micro-batches in a row belong to one optimizer step.
         window = math.gcd(num_batches, self.args.gradient_accumulation_steps)
@@ -114,7 +115,8 @@ class SharedPromptsGRPOMixin(SharedPromptsMixin):
 class SharedPromptsDPOMixin(SharedPromptsMixin):
     """
     For classes on [`~trl.DPOTrainer`]: chosen and rejected share their prompt in the passes that come through
-    `compute_ref_log_probs`. A class that overrides `_compute_loss` hands `super()` the policy of `_with_shared_prompts`.
+    `compute_ref_log_probs`. A class that overrides `_compute_loss` hands `super()` the policy of
+    `_with_shared_prompts`.
     """
 
     def compute_ref_log_probs(self, model, inputs):

@@ -153,7 +153,7 @@ def _braced(text: str, start: int) -> str | None:
 
 
 def boxes(text: str) -> list[tuple[int, int, str | None]]:
-    r"""Start, end and content of the last `MAX_BOXES` of `\boxed{...}` and `\fbox{...}`; `None` for one that does not close."""
+    r"""Start, end and content of the last `MAX_BOXES` of `\boxed{...}` and `\fbox{...}`; `None` where one stays open."""
     found = []
     for match in list(_BOX_RE.finditer(text))[-MAX_BOXES:]:
         content = _braced(text, match.end() - 1) if match[0].endswith("{") else text[match.end()]

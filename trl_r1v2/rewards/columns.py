@@ -1,5 +1,5 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""Which dataset columns reward functions need, so that a missing one is found before training. Values are not checked."""
+"""Which dataset columns reward functions need: a missing one is found before training. Values are not checked."""
 
 import inspect
 from collections.abc import Callable, Sequence

@@ -132,7 +132,7 @@ def declines(text: str) -> bool:
 
 
 def is_unsure(text: str) -> bool:
-    """Whether an answer that begins with yes or no takes it back: "No, I cannot tell". Takes the final answer's text."""
+    """Whether a final answer's text that begins with yes or no takes it back: "No, I cannot tell"."""
     return _UNSURE_RE.search(plain(text)) is not None
 
 

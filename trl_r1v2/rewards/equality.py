@@ -135,7 +135,7 @@ def _named(node: Node) -> tuple[tuple[Node, ...], Node] | None:
 
 
 def _is_name(node: Node, value: Node) -> bool:
-    """Whether something is what a quantity is called: `x`, `f(3)`, `|AB|`, `AB`, `a+b`, `x^2`; not `2x+3`, nor `a+b` of 0."""
+    """Whether something names a quantity: `x`, `f(3)`, `|AB|`, `AB`, `a+b`, `x^2`; not `2x+3`, nor `a+b` of 0."""
     if node[0] in ("sym", "call", "log"):
         return node[0] == "call" or bool(symbols(node))
     if node[0] == "bracket":

@@ -257,7 +257,7 @@ def _real(value, mp):
 
 
 def points(names: set[str]) -> list[dict[str, Fraction]]:
-    """Points at which expressions are compared: small, large and negative numbers; one empty point without variables."""
+    """Points at which expressions are compared: small, large and negative numbers; without variables one, empty."""
     if not names:
         return [{}]
     rng = random.Random(0)

@@ -96,7 +96,7 @@ def read_messages(request: PoolingRequest, sees_images: bool) -> list[dict]:
 
 
 class BatchScorer:
-    """Scores at most `batch_size` conversations in one batch: those that arrive within 5 ms, or while the model is busy."""
+    """Scores up to `batch_size` conversations in one batch: those that arrive within 5 ms or while the model is busy."""
 
     def __init__(self, model, batch_size: int):
         self.model, self.batch_size = model, batch_size
@@ -178,7 +178,7 @@ def make_app(scorer: BatchScorer, name: str, api_key: str | None = None) -> Fast
 
 
 class RewardServer(uvicorn.Server):
-    """Serves a reward model at `url`: `run()` returns after a signal, or when `should_exit` is set; port 0: a free one."""
+    """Serves a reward model at `url`; `run()` returns after a signal or when `should_exit` is set; port 0: a free one."""
 
     def __init__(self, model, host="127.0.0.1", port=8000, batch_size=8, name="reward", api_key=None):
         self.scorer = BatchScorer(model, batch_size)

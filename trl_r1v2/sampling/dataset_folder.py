@@ -19,7 +19,8 @@ MAX_SHARD_BYTES = 500_000_000
 
 def load_prompts(name: str, config: str | None = None, split: str = "train", max_rows: int | None = None) -> Dataset:
     """
-    The first `max_rows` rows of a split: of a folder of data files, a `save_to_disk` folder, a data file, or a name on the Hub.
+    The first `max_rows` rows of a split: of a folder of data files, a `save_to_disk` folder, a data file, or a name on
+    the Hub.
 
     Raises:
         `ValueError`: There is no such split, no column `prompt`, or the file is of an unknown kind.

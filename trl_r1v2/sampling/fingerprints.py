@@ -82,7 +82,7 @@ def content_fingerprint(content) -> str:
 
 
 def path_fingerprint(path: str) -> str:
-    """Digest of all files of a folder by 64 evenly spaced probes of 4 KiB each; what is no folder is its own digest."""
+    """Digest of all files of a folder by 64 evenly spaced probes of 4 KiB each; what is no folder is its own."""
     if not Path(path).is_dir():
         return path
     digest = hashlib.sha256()
@@ -102,9 +102,9 @@ def reward_fingerprint(name: str, reward_func: Callable) -> str:
             What the name stands for.
 
     Returns:
-        `str`: 16 hexadecimal digits. Of a folder, all files count, by 64 evenly spaced probes of 4 KiB; otherwise the YAML
-            file, the source of the module that a dotted path names, and of those that define the function or its class.
-            What these import goes unnoticed.
+        `str`: 16 hexadecimal digits. Of a folder, all files count, by 64 evenly spaced probes of 4 KiB; otherwise the
+            YAML file, the source of the module that a dotted path names, and of those that define the function or its
+            class. What these import goes unnoticed.
     """
     if Path(name).is_dir():
         return path_fingerprint(name)

@@ -95,12 +95,12 @@ def sample_chunks(
             Passed to the chat template, as `GRPOConfig.chat_template_kwargs`.
 
     Yields:
-        `list[Rollout]`: The rollouts of each chunk as soon as they exist; prompts in the order of `rows`, the responses of
-            a prompt next to each other.
+        `list[Rollout]`: The rollouts of each chunk as soon as they exist; prompts in the order of `rows`, the
+            responses of a prompt next to each other.
 
     Raises:
-        `ValueError`: Greedy decoding is asked for several responses, or a row cannot be rendered (broken or missing image,
-            placeholders that do not match the images); the message names the row.
+        `ValueError`: Greedy decoding is asked for several responses, or a row cannot be rendered (broken or missing
+            image, placeholders that do not match the images); the message names the row.
     """
     if not do_sample and num_samples > 1:
         raise ValueError(f"num_samples is {num_samples}, but greedy decoding repeats one response: set num_samples=1")
@@ -216,7 +216,7 @@ def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
 def _generate(model, inputs: dict[str, torch.Tensor], config: GenerationConfig) -> list[list[int]]:
     """Completion ids up to and including the first end-of-sequence token, the responses of a prompt in a row."""
     # transformers encodes the images before it repeats the rows, and repeats the features of a prompt as a whole, so
-    # `num_return_sequences` is right for tile-indexed pixel values too (tests/sampling compares with repeated prompts).
+    # `num_return_sequences` is right for tile-indexed pixel values too (tests/sampling compares repeated prompts).
     on_device = BatchFeature(inputs).to(model.device)
     # Weights are whole here, and processes have rows of their own: under ZeRO-3, transformers would have each wait for
     # all others after every token.
@@ -228,7 +228,7 @@ def _generate(model, inputs: dict[str, torch.Tensor], config: GenerationConfig) 
 
 
 def rollouts_of(row: int, responses: Sequence[dict[str, Any]], processing_class) -> list[Rollout]:
-    """Rollouts of a row from its responses: `ids`, whether they are `finished`, and the `logps` that an engine gives."""
+    """Rollouts of a row from its responses: `ids`, whether they are `finished`, and the `logps` of an engine."""
     texts = processing_class.batch_decode([response["ids"] for response in responses], skip_special_tokens=True)
     return [
         Rollout(

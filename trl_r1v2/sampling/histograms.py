@@ -20,7 +20,7 @@ def check_plotting() -> None:
 
 
 def histogram(values: Sequence[float], num_bins: int = 20) -> dict[str, list]:
-    """`num_bins` equal bins of finite values: their `edges` (one more than bins) and `counts`; both empty without values."""
+    """`num_bins` equal bins of finite values: their `edges` (one more) and `counts`; both empty without values."""
     import numpy as np
 
     if not values:

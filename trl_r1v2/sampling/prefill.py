@@ -3,9 +3,9 @@
 """
 A buffer file made from rollouts that were sampled before training, for `SSBGRPOConfig.ssb_prefill`.
 
-The samples get the advantages GRPO would have given them, behaviour log-probabilities from a forward pass of the model that
-sampled them, and, for a run that generates with vLLM, TRL's correction from the engine to that model. Which rollouts there
-are is decided elsewhere (`prompt_pool`, `trl_r1v2.sampling`).
+The samples get the advantages GRPO would have given them, behaviour log-probabilities from a forward pass of the model
+that sampled them, and, for a run that generates with vLLM, TRL's correction from the engine to that model. Which
+rollouts there are is decided elsewhere (`prompt_pool`, `trl_r1v2.sampling`).
 """
 
 import math
@@ -64,10 +64,12 @@ class EngineCorrection:
 
         Args:
             logps (`torch.Tensor` of shape `(C,)`), sampling_logps (`torch.Tensor` of shape `(C,)`):
-                Log-probabilities of its tokens under the model and in the engine, in nats; NaN where the engine has none.
+                Log-probabilities of its tokens under the model and in the engine, in nats; NaN where the engine has
+                none.
 
         Returns:
-            `torch.Tensor` of shape `(C,)`, or `(1,)` in the modes by sequence: Ratio, dimensionless; 0 where it is masked.
+            `torch.Tensor` of shape `(C,)`, or `(1,)` in the modes by sequence: Ratio, dimensionless; 0 where it is
+            masked.
         """
         difference = (logps - sampling_logps).nan_to_num(nan=0.0)
         ratio = (difference.sum(dim=0, keepdim=True) if self.mode.startswith("sequence") else difference).exp()
@@ -89,8 +91,8 @@ def completion_logps(
     progress: bool = True,
 ) -> Iterator[tuple[Rollout, dict[str, torch.Tensor]]]:
     """
-    Log-probabilities of rollouts under a model, by a forward pass over prompt and completion with TRL's fused head, which
-    never holds the logits of a whole vocabulary.
+    Log-probabilities of rollouts under a model, by a forward pass over prompt and completion with TRL's fused head,
+    which never holds the logits of a whole vocabulary.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -183,8 +185,8 @@ def write_prefill(
             Whether to store the log-probabilities as the reference's too, for a run with `beta > 0` whose reference is
             this model.
         correction ([`EngineCorrection`], *optional*):
-            That of the coming run, if it generates with vLLM. Without log-probabilities of an engine, the model is taken
-            for the engine. Samples whose ratio is 0 everywhere are left out, as the run would leave them out.
+            That of the coming run, if it generates with vLLM. Without log-probabilities of an engine, the model is
+            taken for the engine. Samples whose ratio is 0 everywhere are left out, as the run would leave them out.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the stored generators.
         rank (`int`, *optional*, defaults to `0`):

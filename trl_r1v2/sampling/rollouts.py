@@ -43,8 +43,8 @@ class Rollout:
         finished (`bool`):
             Whether the response ended with an end-of-sequence token rather than at the length limit.
         logps (`list[float]`, *optional*):
-            Log-probability of each token in the distribution that an inference engine sampled from, in nats, where it was
-            asked for them.
+            Log-probability of each token in the distribution that an inference engine sampled from, in nats, where it
+            was asked for them.
     """
 
     row: int
@@ -58,7 +58,8 @@ class Rollout:
 
 class RolloutStore:
     """
-    Append-only records of one process in `<folder>/<name>-<rank>-of-<world_size>.jsonl`: rollouts, or what was made of them.
+    Append-only records of one process in `<folder>/<name>-<rank>-of-<world_size>.jsonl`: rollouts, or what was made of
+    them.
 
     Opening a shard drops what an interruption left of its last chunk, and refuses a folder whose `<name>.json` was
     written for other settings. Source: ours.

@@ -3,9 +3,9 @@
 """
 Scoring rollouts with TRL reward functions outside a trainer.
 
-Functions are called with what `GRPOTrainer` would pass, and as it calls them: the asynchronous ones together. Reward models
-given as `nn.Module` are not covered: wrap them in a function. What a score means is the business of `prompt_pool` and
-`pairs`.
+Functions are called with what `GRPOTrainer` would pass, and as it calls them: the asynchronous ones together. Reward
+models given as `nn.Module` are not covered: wrap them in a function. What a score means is the business of
+`prompt_pool` and `pairs`.
 """
 
 import asyncio
@@ -50,8 +50,8 @@ def score_rollouts(
             Rollouts scored at once; the rollouts of a prompt are never split.
 
     Yields:
-        `list[dict[str, Any]]`: For each batch, records with `row`, `sample`, a digest of the `response`, and `scores` by
-        path; a score is `None` where the function returned `None` or NaN.
+        `list[dict[str, Any]]`: For each batch, records with `row`, `sample`, a digest of the `response`, and `scores`
+        by path; a score is `None` where the function returned `None` or NaN.
 
     Raises:
         `ValueError`: A function returns the wrong number of scores or an infinite one. An error inside a function

@@ -1,6 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Sampling responses from a model behind any OpenAI-compatible server, which applies the chat template; images go as data URLs.
+Sampling responses from a model behind any OpenAI-compatible server, which applies the chat template; images go as data
+URLs.
 
 The API returns no token ids, so rollouts from here fill no buffer. Does not cover plain-text prompts.
 """
@@ -129,12 +130,13 @@ class ChatServer:
         except openai.OpenAIError as error:
             said = f" {error.response.text[:300]}" if isinstance(error, openai.APIStatusError) else ""
             raise EngineError(
-                f"{self.url} gave no response of model {self.model!r}: {str(error)[:300]}{said}. Start the server, or correct "
-                "the setting that it names; what was done before is kept, and the same command goes on."
+                f"{self.url} gave no response of model {self.model!r}: {str(error)[:300]}{said}. Start the server, or "
+                "correct the setting that it names; what was done before is kept, and the same command goes on."
             ) from error
         if not reply.choices or reply.usage is None:
             raise EngineError(
-                f"{self.url} replies without choices or without `usage.completion_tokens`: use a server that counts tokens."
+                f"{self.url} replies without choices or without `usage.completion_tokens`: "
+                "use a server that counts tokens."
             )
         message, extra = reply.choices[0].message, reply.choices[0].message.model_extra
         text, reasoning = message.content or "", extra.get("reasoning_content") or extra.get("reasoning")
@@ -152,6 +154,7 @@ def _messages(dataset: Dataset, row: int) -> list[dict[str, Any]]:
     example = read_example(dataset, row)
     if not is_conversational(example):
         raise ValueError(
-            f"row {row}: the prompt is plain text, but a chat server takes messages: write it as such, or use transformers"
+            f"row {row}: the prompt is plain text, but a chat server takes messages: "
+            "write it as such, or use transformers"
         )
     return encode_messages(fill_images(example, row))

@@ -44,7 +44,8 @@ def read_rollouts(path: str | Path, dataset: Dataset) -> list[Rollout]:
     if path.is_file() and path.suffix in (".jsonl", ".parquet"):
         return _read_table(path, dataset)
     raise ValueError(
-        f"{path} holds no rollouts: name the output folder of `filter-prompts` or `pairs`, or a .jsonl or .parquet file"
+        f"{path} holds no rollouts: "
+        "name the output folder of `filter-prompts` or `pairs`, or a .jsonl or .parquet file"
     )
 
 
@@ -66,7 +67,8 @@ def _read_table(path: Path, dataset: Dataset) -> list[Rollout]:
     columns = set(table.column_names)
     if not {"row", "text"} <= columns <= COLUMNS:
         raise ValueError(
-            f"{path} has the columns {sorted(columns)}, but must have `row` and `text`, and no others than {sorted(COLUMNS)}"
+            f"{path} has the columns {sorted(columns)}, but must have `row` and `text`, and no others than "
+            f"{sorted(COLUMNS)}"
         )
     rollouts, numbered = [], Counter()
     for line, record in enumerate(table, start=1):

@@ -3,8 +3,9 @@
 """
 Sampling with vLLM's offline engine, in a process of its own that ends with its memory when the engine is closed.
 
-Prompts are those of `generation`, as token ids with one placeholder an image, which vLLM expands as the processor does. The
-process may run in another environment than this one. Does not cover several nodes, nor adapters that are not merged.
+Prompts are those of `generation`, as token ids with one placeholder an image, which vLLM expands as the processor
+does. The process may run in another environment than this one. Does not cover several nodes, nor adapters that are not
+merged.
 """
 
 import json
@@ -78,8 +79,8 @@ class VLLMEngine:
         prefix_ids: Mapping[int, Sequence[int]] | None = None,
     ) -> Iterator[list[Rollout]]:
         """
-        As [`~trl_r1v2.sampling.generation.sample_chunks`]. Each prompt has a seed of its own; vLLM repeats its responses
-        only where it forms the same batches.
+        As [`~trl_r1v2.sampling.generation.sample_chunks`]. Each prompt has a seed of its own; vLLM repeats its
+        responses only where it forms the same batches.
 
         Raises:
             EngineError: vLLM is not there, ends with an error, or makes other tokens of a prompt than the processor.
@@ -160,9 +161,9 @@ class VLLMEngine:
     def _fail(self) -> None:
         code = self._process.wait()
         raise EngineError(
-            f"vLLM ended with exit code {code}; what it printed stands above. It ran with {self.python}, which needs vLLM "
-            "(`pip install 'trl_r1v2[vllm]'`, or name another environment's interpreter in `vllm_python`). What was sampled "
-            "is kept, and the same command goes on."
+            f"vLLM ended with exit code {code}; what it printed stands above. It ran with {self.python}, which needs "
+            "vLLM (`pip install 'trl_r1v2[vllm]'`, or name another environment's interpreter in `vllm_python`). What "
+            "was sampled is kept, and the same command goes on."
         )
 
     def _compare_prompt(self, dataset: Dataset, row: int, prefix: Sequence[int], answer: dict[str, Any]) -> None:
@@ -171,7 +172,7 @@ class VLLMEngine:
         wanted = encode_prompts(self.processing_class, [prompt], [prefix])["input_ids"].shape[1]
         if answer["num_prompt_tokens"] != wanted:
             raise EngineError(
-                f"row {row}: vLLM makes {answer['num_prompt_tokens']} tokens of the prompt, and the processor {wanted}, so "
-                "that the responses would answer another prompt. Compare the processor's settings with those in the model's "
-                "folder, or use `generation: transformers`."
+                f"row {row}: vLLM makes {answer['num_prompt_tokens']} tokens of the prompt, and the processor "
+                f"{wanted}, so that the responses would answer another prompt. Compare the processor's settings with "
+                "those in the model's folder, or use `generation: transformers`."
             )

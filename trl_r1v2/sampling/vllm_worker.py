@@ -1,10 +1,11 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 
 """
-vLLM's offline engine in a process of its own: batches as lines of JSON on standard input, responses on standard output.
+vLLM's offline engine in a process of its own: batches as lines of JSON on standard input, responses on standard
+output.
 
-Run as a file by `vllm_engine`, with any interpreter that has vLLM: imports nothing of this package. The first line holds the
-arguments of the engine, every further one a batch.
+Run as a file by `vllm_engine`, with any interpreter that has vLLM: imports nothing of this package. The first line
+holds the arguments of the engine, every further one a batch.
 """
 
 import base64

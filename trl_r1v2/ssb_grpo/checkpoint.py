@@ -157,8 +157,9 @@ def run_fingerprint(
     vocab_size: int, dataset: Dataset | None, has_reference: bool, importance_sampling_mode: str | None
 ) -> dict[str, Any]:
     """
-    What a stored sample silently depends on: the form of the file, the size of the vocabulary, the rows that samples refer
-    to, whether the loss reads reference log-probabilities, and how it corrects for an inference engine, if it does.
+    What a stored sample silently depends on: the form of the file, the size of the vocabulary, the rows that samples
+    refer to, whether the loss reads reference log-probabilities, and how it corrects for an inference engine, if it
+    does.
     """
 
     def describe(value: Any) -> Any:  # of an image in a prompt, `repr` is a memory address

@@ -34,8 +34,8 @@ _ROUNDING = 1e-6
 class Row:
     """One row of a batch without padding."""
 
-    # `prompt_ids` of shape `(P',)`, `completion_ids` and completion fields of shape `(C',)` (an importance ratio of the
-    # whole sequence: `(1,)`), sequence fields of shape `(P' + C',)`.
+    # `prompt_ids` of shape `(P',)`, `completion_ids` and completion fields of shape `(C',)` (an importance ratio of
+    # the whole sequence: `(1,)`), sequence fields of shape `(P' + C',)`.
     tokens: dict[str, torch.Tensor]
     advantage: float
     visual: dict[str, torch.Tensor]  # visual fields; empty for text
@@ -52,8 +52,8 @@ class Row:
     @property
     def is_effective(self) -> bool:
         """
-        Informative, and some token counts in the loss. None does in a row that is masked out, that came from tools as a
-        whole, or whose importance ratio an inference engine's correction has set to 0.
+        Informative, and some token counts in the loss. None does in a row that is masked out, that came from tools as
+        a whole, or whose importance ratio an inference engine's correction has set to 0.
         """
         one = torch.ones(1)
         counts = (self.tokens.get("tool_mask", one) != 0) & (self.tokens.get("importance_sampling_ratio", one) > 0)
@@ -76,8 +76,8 @@ def take_rows(batch: dict[str, Any], pad_token_id: int) -> list[Row]:
     padded = [name for name in VISUAL_FIELDS if isinstance(batch.get(name), torch.Tensor)]
     if unknown := sorted(set(batch) - known) + padded:
         raise ValueError(
-            f"The batch carries {unknown} in a form that the Selective Sample Buffer cannot replay (image processors of "
-            "Idefics, SmolVLM and Mllama pad images to one block a row). Set `ssb_enabled=False` for this model."
+            f"The batch carries {unknown} in a form that the Selective Sample Buffer cannot replay (image processors "
+            "of Idefics, SmolVLM and Mllama pad images to one block a row). Set `ssb_enabled=False` for this model."
         )
     batch = {name: value.detach().cpu() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
     prompt_width = batch["prompt_ids"].size(1)
@@ -132,8 +132,8 @@ def collate_rows(
             continue
         if name not in _OPTIONAL and not all(name in row.tokens for row in rows):
             raise ValueError(
-                f"A replayed sample has no `{name}`, which this run's loss reads: it was stored under another one. Start "
-                "with an empty buffer (`ssb_resume='empty'`)."
+                f"A replayed sample has no `{name}`, which this run's loss reads: it was stored under another one. "
+                "Start with an empty buffer (`ssb_resume='empty'`)."
             )
         padding, is_sequence = COMPLETION_FIELDS.get(name, 0), name in SEQUENCE_FIELDS
         lengths = (prompt_lengths * is_sequence + completion_lengths).tolist()
@@ -154,8 +154,8 @@ def _collate_visual(rows: list[Row], device: torch.device | None) -> dict[str, A
         # Rows without images contribute nothing along the first dimension.
         values = [row.visual.get(name, example[:0]).to(device) for row in rows]
         if "image_sizes" in names:
-            # Processors that pad images to the largest one of their batch (Pixtral, LLaVA-NeXT) do so with zeros at the
-            # end, and their models tell padding by `image_sizes`: rows of other batches have to follow.
+            # Processors that pad images to the largest one of their batch (Pixtral, LLaVA-NeXT) do so with zeros at
+            # the end, and their models tell padding by `image_sizes`: rows of other batches have to follow.
             shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
             missing = [[n for to, now in zip(shape, v.shape[1:], strict=True) for n in (to - now, 0)] for v in values]
             values = [pad(value, sizes[::-1]) for value, sizes in zip(values, missing, strict=True)]

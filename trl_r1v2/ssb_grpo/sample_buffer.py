@@ -18,8 +18,8 @@ class Sample:
     """One completion that can be trained on again."""
 
     # Unpadded CPU tensors under TRL's names: `prompt_ids` of shape `(P,)`, `completion_ids` of shape `(C,)`,
-    # `old_per_token_logps` (those of the policy that sampled it, nats) of shape `(C,)` once they are known, and whatever
-    # else the loss reads per token (`ref_per_token_logps`, `tool_mask`, `importance_sampling_ratio`, …).
+    # `old_per_token_logps` (those of the policy that sampled it, nats) of shape `(C,)` once they are known, and
+    # whatever else the loss reads per token (`ref_per_token_logps`, `tool_mask`, `importance_sampling_ratio`, …).
     tokens: dict[str, torch.Tensor]
     advantage: float  # group-normalised reward at the time of sampling, dimensionless (eq. 6); never 0
     step: int  # optimizer step at which it was sampled
@@ -39,9 +39,9 @@ class SelectiveSampleBuffer:
     r"""
     Keeps informative samples and draws them back, weighted by how much they can teach (R1V2, section 3.2).
 
-    A sample's weight is \\( |A|^{\alpha} \cdot \exp(-\text{age} / \tau) \\), with `priority_exponent` \\( \alpha \\) and
-    `age_decay` \\( \tau \\) in optimizer steps. The paper states weights by \\( |A| \\); the exponent, the age decay and
-    all limits are ours. The generator is the buffer's own: drawing never touches the global random state.
+    A sample's weight is \\( |A|^{\alpha} \cdot \exp(-\text{age} / \tau) \\), with `priority_exponent` \\( \alpha \\)
+    and `age_decay` \\( \tau \\) in optimizer steps. The paper states weights by \\( |A| \\); the exponent, the age
+    decay and all limits are ours. The generator is the buffer's own: drawing never touches the global random state.
     """
 
     capacity: int
@@ -96,8 +96,8 @@ class SelectiveSampleBuffer:
         ready = [sample for sample in self.samples.values() if sample.is_ready]
         if min(num_samples, len(ready)) <= 0:
             return []
-        # Sequential drawing without replacement, done at once by perturbing the log-weights with Gumbel noise and taking
-        # the largest (Efraimidis & Spirakis, 2006), which cannot underflow however old the samples are.
+        # Sequential drawing without replacement, done at once by perturbing the log-weights with Gumbel noise and
+        # taking the largest (Efraimidis & Spirakis, 2006), which cannot underflow however old the samples are.
         log_weights = torch.tensor([self.log_weight(sample, step) for sample in ready], dtype=torch.float64)
         exponential = torch.empty_like(log_weights).exponential_(generator=self.generator)
         chosen = torch.topk(log_weights - exponential.log(), min(num_samples, len(ready))).indices.tolist()

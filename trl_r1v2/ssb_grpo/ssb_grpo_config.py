@@ -11,8 +11,8 @@ class SSBGRPOConfig(GRPOConfig):
     r"""
     Configuration class for the [`SSBGRPOTrainer`].
 
-    Lists the parameters of the Selective Sample Buffer (Skywork R1V2, section 3.2) beside those of [`~trl.GRPOConfig`].
-    All limits hold for each process. "Ours" marks what the paper leaves open.
+    Lists the parameters of the Selective Sample Buffer (Skywork R1V2, section 3.2) beside those of
+    [`~trl.GRPOConfig`]. All limits hold for each process. "Ours" marks what the paper leaves open.
 
     Parameters:
         share_prompts (`bool`, *optional*, defaults to `False`):
@@ -20,8 +20,9 @@ class SSBGRPOConfig(GRPOConfig):
         ssb_enabled (`bool`, *optional*, defaults to `True`):
             Whether to replay buffered samples. `False` trains bit for bit like [`~trl.GRPOTrainer`].
         ssb_judge (`str`, *optional*, defaults to `"reward"`):
-            What tells a dead group (all right, or all wrong) from a live one: `"reward"`, the weighted total; the name of a
-            reward function; or a column that one logs with `log_extra`. A continuous total is never flat: name its rule.
+            What tells a dead group (all right, or all wrong) from a live one: `"reward"`, the weighted total; the name
+            of a reward function; or a column that one logs with `log_extra`. A continuous total is never flat: name
+            its rule.
         ssb_judge_tolerance (`float`, *optional*, defaults to `1e-6`):
             A group is dead when its largest and smallest judged reward differ by at most this (ours).
         ssb_capacity (`int`, *optional*, defaults to `1024`):
@@ -47,8 +48,8 @@ class SSBGRPOConfig(GRPOConfig):
         ssb_prefill (`str`, *optional*):
             Folder of buffer files to start from: the `ssb` folder of a checkpoint, or one written before training.
         ssb_resume (`str`, *optional*, defaults to `"exact"`):
-            A run resumes `"exact"` with this process's buffer, `"reshard"` with its share of those of another number of
-            processes, or `"empty"`.
+            A run resumes `"exact"` with this process's buffer, `"reshard"` with its share of those of another number
+            of processes, or `"empty"`.
     """
 
     share_prompts: bool = field(default=False, metadata={"help": "Whether a prompt passes once for its completions."})
@@ -86,6 +87,6 @@ class SSBGRPOConfig(GRPOConfig):
         share, fraction = self.ssb_replay_share, self.ssb_max_replay_fraction
         if not 0 <= share <= fraction <= 1 or share == 1:
             raise ValueError(
-                f"`ssb_replay_share` is {share} and `ssb_max_replay_fraction` {fraction}, but 0 <= share <= fraction <= 1 "
-                "and share < 1 must hold: some part of every batch has to be fresh."
+                f"`ssb_replay_share` is {share} and `ssb_max_replay_fraction` {fraction}, but 0 <= share <= fraction "
+                "<= 1 and share < 1 must hold: some part of every batch has to be fresh."
             )

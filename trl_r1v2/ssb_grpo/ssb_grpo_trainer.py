@@ -1,7 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-GRPO with the Selective Sample Buffer: the wiring. What is kept and drawn is `sample_buffer.py`, what is dead `judge.py`,
-batch surgery `rows.py`, files `checkpoint.py`.
+GRPO with the Selective Sample Buffer: the wiring. What is kept and drawn is `sample_buffer.py`, what is dead
+`judge.py`, batch surgery `rows.py`, files `checkpoint.py`.
 """
 
 import random
@@ -32,9 +32,9 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
 
     The buffer was introduced in [Skywork R1V2](https://huggingface.co/papers/2504.16656), section 3.2. As training
     goes on, more and more groups are answered all right or all wrong; their advantages are zero and they teach
-    nothing. The only change w.r.t. [`~trl.GRPOTrainer`] is that their rows give way, between scoring a batch and training
-    on it, to earlier completions with non-zero advantage. These keep the log-probabilities of the policy that produced
-    them, so that the clipped ratio of eq. 8 corrects for their age. Everything else is inherited.
+    nothing. The only change w.r.t. [`~trl.GRPOTrainer`] is that their rows give way, between scoring a batch and
+    training on it, to earlier completions with non-zero advantage. These keep the log-probabilities of the policy that
+    produced them, so that the clipped ratio of eq. 8 corrects for their age. Everything else is inherited.
 
     Takes the arguments of [`~trl.GRPOTrainer`], with an [`SSBGRPOConfig`] as `args`.
     """
@@ -44,8 +44,9 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
     _paper = {
         "title": "Skywork R1V2: Multimodal Hybrid Reinforcement Learning for Reasoning",
         "id": "2504.16656",
-        "citation": "@article{skywork2025r1v2,\n    title  = {{Skywork R1V2: Multimodal Hybrid Reinforcement Learning for "
-        "Reasoning}},\n    author = {Skywork AI},\n    year   = 2025,\n    eprint = {arXiv:2504.16656},\n}",
+        "citation": "@article{skywork2025r1v2,\n"
+        "    title  = {{Skywork R1V2: Multimodal Hybrid Reinforcement Learning for Reasoning}},\n"
+        "    author = {Skywork AI},\n    year   = 2025,\n    eprint = {arXiv:2504.16656},\n}",
     }
 
     def __init__(self, model, reward_funcs=None, args=None, *other_args, **kwargs):
@@ -71,8 +72,9 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
         num_rows, group_size = args.per_device_train_batch_size * args.steps_per_generation, args.num_generations
         if args.ssb_replay_share and (num_rows % group_size or args.ssb_replay_share * num_rows < group_size):
             raise ValueError(
-                f"`ssb_replay_share` ({args.ssb_replay_share}) leaves out whole groups: a process's {num_rows} rows of a "
-                f"generation must be divisible by `num_generations` ({group_size}), and the share of them at least a group."
+                f"`ssb_replay_share` ({args.ssb_replay_share}) leaves out whole groups: a process's {num_rows} rows "
+                f"of a generation must be divisible by `num_generations` ({group_size}), and the share of them at "
+                "least a group."
             )
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
         weight, limits = (args.ssb_priority_exponent, args.ssb_age_decay), (args.ssb_max_age, args.ssb_max_uses)
