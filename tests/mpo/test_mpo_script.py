@@ -69,6 +69,21 @@ def test_from_recipe_to_saved_model_and_resumption(recipe, tmp_path, model_path,
     assert [entry["step"] for entry in log if "mpo/preference_loss" in entry] == [1, 2, 3]
 
 
+def test_with_the_vision_cache_a_frozen_tower_runs_once_a_tile_and_trains_the_same(recipe, tmp_path, model_path):
+    models = []
+    for cached in (False, True):
+        arguments = recipe(trainable="llm+adapter", vision_cache=cached, output_dir=str(tmp_path / f"out-{cached}"))
+        main(*make_parser().parse_args_and_config(arguments))
+        models.append(load_file(tmp_path / f"out-{cached}" / "model.safetensors"))
+    log = json.loads((tmp_path / "out-True" / "trainer_state.json").read_text())["log_history"]
+    first = next(entry for entry in log if "vision_cache/tiles" in entry)
+    assert 0 < first["vision_cache/encoded"] <= first["vision_cache/tiles"] / 2, (
+        "the reference's tiles are the policy's"
+    )
+    for name, value in models[0].items():
+        torch.testing.assert_close(models[1][name], value, rtol=0, atol=1e-6)
+
+
 def test_dataset_without_pairs_is_refused(recipe, tmp_path):
     image_pairs([1, 0]).remove_columns("rejected").to_parquet(tmp_path / "data" / "train.parquet")
     with pytest.raises(DatasetError, match="there is no column 'rejected'"):

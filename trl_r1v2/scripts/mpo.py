@@ -4,8 +4,8 @@ Mixed Preference Optimization.
 
     trl-r1v2 mpo --config recipe.yaml
 
-Takes every key of `trl dpo`, MPO's own keys, the choice of the trained components, the `monitor_*` and `controller_*`
-keys of the hallucination monitor, and the check of the images. The dataset has `prompt`, `chosen` and `rejected`, and
+Takes every key of `trl dpo`, MPO's own keys, the choice of the trained components, the `vision_cache*` keys, the `monitor_*` and
+`controller_*` keys of the hallucination monitor, and the check of the images. The dataset has `prompt`, `chosen` and `rejected`, and
 `images` where there are any, as `trl-r1v2 pairs` writes it; text-only rows may be mixed in. Writes model, processor and
 `trainer_state.json` (the log) to `output_dir`.
 """
@@ -13,14 +13,18 @@ keys of the hallucination monitor, and the check of the images. The dataset has 
 from .training import TrainingScriptArguments, choose_components, prepare, train_and_save
 
 
-def main(script_args, training_args, model_args, dataset_args, trainable_args, monitor_args, controller_args):
+def main(
+    script_args, training_args, model_args, dataset_args, trainable_args, cache_args, monitor_args, controller_args
+):
     from ..mpo.mpo_trainer import MPOTrainer
+    from ..vlm.vision_cache_callback import add_vision_cache
     from .monitor import add_monitor, load_monitor_parts
 
     prepared = prepare(script_args, training_args, model_args, dataset_args, ["prompt", "chosen", "rejected"])
     monitor_parts = load_monitor_parts(monitor_args, controller_args)
     trainer = MPOTrainer(**prepared)
     choose_components(trainer, trainable_args.trainable)
+    add_vision_cache(trainer, cache_args, reference=trainer.ref_model)
     add_monitor(trainer, monitor_parts)
     train_and_save(trainer, script_args.dataset_name)
 
@@ -31,9 +35,10 @@ def make_parser(prog: str | None = None):
     from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
     from ..mpo.mpo_config import MPOConfig
     from ..vlm.activation import TrainableArguments
+    from ..vlm.vision_cache_callback import VisionCacheArguments
     from .parser import RecipeParser
 
-    own = (TrainableArguments, MonitorConfig, ControllerConfig)
+    own = (TrainableArguments, VisionCacheArguments, MonitorConfig, ControllerConfig)
     return RecipeParser((TrainingScriptArguments, MPOConfig, ModelConfig, DatasetMixtureConfig, *own), prog=prog)
 
 
