@@ -36,7 +36,7 @@ def _cells(line: str) -> list[str]:
 
 
 def numbers_of(content, under: str = "") -> Iterator[tuple[str, float]]:
-    """All numbers of a JSON value and of its texts, each with the names of the entries that lead to it, joined by `/`."""
+    """All numbers of a JSON value and of its texts, each with the names that lead to it, joined by `/`."""
     if isinstance(content, bool):
         return
     if isinstance(content, int | float):

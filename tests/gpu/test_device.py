@@ -2,7 +2,8 @@
 """
 What depends on the device. Runs on a GPU where there is one and on the CPU otherwise, where memory is not asserted.
 
-Not covered: bfloat16 against a reference, host synchronisations, FSDP2, compilation, colocated engines with sleep mode.
+Not covered: bfloat16 against a reference, host synchronisations, FSDP2, compilation, colocated engines with sleep
+mode.
 """
 
 import pytest

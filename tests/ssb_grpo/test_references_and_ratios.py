@@ -35,7 +35,7 @@ def test_replayed_rows_are_compared_with_the_reference_of_the_day(every, text_mo
 
 
 class MaskingGRPOTrainer(GRPOTrainer):
-    """As TRL's default, `sequence_mask`: a ratio beyond its bound becomes 0, here that of the first row of each group."""
+    """As TRL's default, `sequence_mask`: a ratio beyond its bound becomes 0, here each group's first."""
 
     def _generate_and_score_completions(self, inputs):
         output = super()._generate_and_score_completions(inputs)

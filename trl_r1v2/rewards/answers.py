@@ -23,13 +23,15 @@ _LONG_GOLD = 200
 # What opens or closes a formula on a line of its own.
 _DELIMITER = r"(?:\$\$|\\\[|\\\]|\\\(|\\\))"
 _STATED_RE = re.compile(
-    rf"(?:\b(?:answer|option|choice)\b\**\s*(?:is\b|are\b|:|：|=|(?=\$|\\[(\[]))|答案(?:应该?)?\s*[是为选:：】]+|(?:故|应|所以|因此)选|(?:^|\s)答[:：])"
+    rf"(?:\b(?:answer|option|choice)\b\**\s*(?:is\b|are\b|:|：|=|(?=\$|\\[(\[]))"
+    rf"|答案(?:应该?)?\s*[是为选:：】]+|(?:故|应|所以|因此)选|(?:^|\s)答[:：])"
     rf"(?:[\s:：*]|{_DELIMITER}[ \t]*\n)*([^\s*:：][^\n]*)",
     re.IGNORECASE,
 )
 # Behind a box only what is clearly an answer counts: not "this answer is correct".
 _LATER_RE = re.compile(
-    r"(?:\banswer\b\**\s*(?:is\b|:|=)[\s:*]*|答案\s*[是为:：]\s*|故选\s*)(?=[-+(\[$\\]*(?:\d|\\(?!boxed)|[A-J]\b(?!\s+[a-z])))([^\n]*)|\*\*Answer:\s*([^\n]*)",
+    r"(?:\banswer\b\**\s*(?:is\b|:|=)[\s:*]*|答案\s*[是为:：]\s*|故选\s*)"
+    r"(?=[-+(\[$\\]*(?:\d|\\(?!boxed)|[A-J]\b(?!\s+[a-z])))([^\n]*)|\*\*Answer:\s*([^\n]*)",
     re.IGNORECASE,
 )
 _DENIED_RE = re.compile(r"\W*(?:is|was)\s+(?:wrong|incorrect|not\s+(?:right|correct|the))")
@@ -39,7 +41,8 @@ _BOX_RE = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?=[\dA-J]\b))")
 # Boxes of one sentence are a list: `\boxed{3} papers and \boxed{5} bins`, `x = \boxed{3}, y = \boxed{5}`.
 _JOINED_RE = re.compile(r"[,;、，；&]|\b(?:and|or)\b|[和或及]")
 _NEXT_STEP_RE = re.compile(
-    r"[.!?。]\s+\S|\n\s*\n|[≈→⇒]|\\(?:approx|implies|Rightarrow|to)\b|\b(?:then|so|thus|hence|therefore|which|gives?|get|is|but|not)\b"
+    r"[.!?。]\s+\S|\n\s*\n|[≈→⇒]|\\(?:approx|implies|Rightarrow|to)\b"
+    r"|\b(?:then|so|thus|hence|therefore|which|gives?|get|is|but|not)\b"
 )
 _MOST_WORDS_BETWEEN = 3
 # A sentence behind an answer, unless it takes it back; what a template or the next turn adds.
@@ -153,7 +156,7 @@ def _braced(text: str, start: int) -> str | None:
 
 
 def boxes(text: str) -> list[tuple[int, int, str | None]]:
-    r"""Start, end and content of the last `MAX_BOXES` of `\boxed{...}` and `\fbox{...}`; `None` where one stays open."""
+    r"""Start, end and content of the last `MAX_BOXES` of `\boxed{...}` and `\fbox{...}`; `None` for an open one."""
     found = []
     for match in list(_BOX_RE.finditer(text))[-MAX_BOXES:]:
         content = _braced(text, match.end() - 1) if match[0].endswith("{") else text[match.end()]
@@ -164,8 +167,8 @@ def boxes(text: str) -> list[tuple[int, int, str | None]]:
 
 def last_boxed(text: str) -> str | None:
     r"""
-    Content of the last box, with those that stand before it in the same sentence: `\boxed{3} and \boxed{5}` is `3, 5`, and
-    `\boxed{3} or \boxed{5}` is `3 or 5`. `None` where there is none, or the last does not close.
+    Content of the last box, with those that stand before it in the same sentence: `\boxed{3} and \boxed{5}` is `3, 5`,
+    and `\boxed{3} or \boxed{5}` is `3 or 5`. `None` where there is none, or the last does not close.
     """
     found = boxes(text)
     if not found or found[-1][2] is None:
@@ -188,13 +191,13 @@ def last_boxed(text: str) -> str | None:
 
 def final_answer(text: str, think_open: bool = False) -> Answer | None:
     r"""
-    The final answer of a completion: whichever of the boxes of the last sentence that has some, `<answer>`, and an explicit
-    "the answer is …" behind them comes last; else what follows "answer is", "answer:", "答案", "故选"; else the last line.
-    Boxes inside the reasoning do not count.
+    The final answer of a completion: whichever of the boxes of the last sentence that has some, `<answer>`, and an
+    explicit "the answer is …" behind them comes last; else what follows "answer is", "answer:", "答案", "故选"; else
+    the last line. Boxes inside the reasoning do not count.
 
     Returns:
-        `Answer` or `None`: `None` where no answer was given (reasoning never closed, nothing after it, a last box that is
-        not closed or taken back, or more than `MAX_ANSWER_CHARS`).
+        `Answer` or `None`: `None` where no answer was given (reasoning never closed, nothing after it, a last box that
+        is not closed or taken back, or more than `MAX_ANSWER_CHARS`).
     """
     part = _ADDED_RE.sub("", split_reasoning(text, think_open)[1] or "")
     if not part:

@@ -2,8 +2,8 @@
 """
 Calibrations that bring the unbounded score of a reward model to the scale of the rules.
 
-Scope: pure objects `calibrate(scores, observed) -> values` with JSON-able state; a score that is not finite is an error,
-since one would stay in a moving state for good. R1V2 adds r_θ as it is (eq. 7), which
+Scope: pure objects `calibrate(scores, observed) -> values` with JSON-able state; a score that is not finite is an
+error, since one would stay in a moving state for good. R1V2 adds r_θ as it is (eq. 7), which
 is [`Raw`]; the other three are ours. Does not cover: collecting scores over processes, which
 [`~trl_r1v2.rewards.hybrid.HybridReward`] does.
 """
@@ -111,7 +111,8 @@ class RunningZScore:
             sum_squares += delta * (score - mean)
         if not math.isfinite(sum_squares):
             raise ValueError(
-                f"the squares of scores up to {max(map(abs, observed)):g} are too large for a deviation; scale them down."
+                f"the squares of scores up to {max(map(abs, observed)):g} are too large for a deviation; "
+                "scale them down."
             )
         self.count, self.mean, self.sum_squares = count, mean, sum_squares
         if self.count < self.min_count or self.std == 0.0:
@@ -180,8 +181,8 @@ CALIBRATIONS = {cls.kind: cls for cls in (Raw, Sigmoid, RunningZScore, RunningQu
 def _require_kind(calibration, state: dict):
     if state["kind"] != calibration.kind:
         raise ValueError(
-            f"The saved calibration is {state['kind']!r}, the configured one {calibration.kind!r}; configure the saved "
-            "kind, or start from no state."
+            f"The saved calibration is {state['kind']!r}, the configured one {calibration.kind!r}; configure the "
+            "saved kind, or start from no state."
         )
 
 

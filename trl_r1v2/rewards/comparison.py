@@ -29,7 +29,8 @@ _YES_NO = frozenset(("yes", "no", "true", "false"))
 # The first word of a sentence, unless the other one is offered as well ("yes or no", "Yes, No"), or it is a term.
 _OR = r"(?![\w'-])(?!\W*(?:(?:and|or)\W+)?"
 _YES_NO_RE = re.compile(
-    rf"\W*(?:(?:yes|true(?!\s+(?:posi|nega)tive)){_OR}(?:no|false)\b)|(?:no|false(?!\s+(?:posi|nega)tive)){_OR}(?:yes|true)\b))",
+    rf"\W*(?:(?:yes|true(?!\s+(?:posi|nega)tive)){_OR}(?:no|false)\b)"
+    rf"|(?:no|false(?!\s+(?:posi|nega)tive)){_OR}(?:yes|true)\b))",
     re.IGNORECASE,
 )
 _WORDS_RE = re.compile(
@@ -37,10 +38,12 @@ _WORDS_RE = re.compile(
 )
 # What a sentence says before its answer: "The answer is", "I choose", "It is".
 _LEAD_RE = re.compile(
-    r"(?:(?:so|thus|therefore|hence|then|and|clearly|finally),?\s+)?(?:(?:i|we)\s+(?:(?:would|will|'d|'ll)\s+)?(?:choose|chose|pick"
-    r"|select|think|believe|get|got|obtain|find|found|conclude|say|answer)\b(?:\s+that)?|(?:the\s+|my\s+|our\s+)?(?:(?:final|correct"
-    r"|right|best)\s+)*(?:answer|result|solution|option|choice|value)\s*(?:is|are|=|:|would be|should be|must be)|it(?:'s|\s+is|\s+equals"
-    r"|\s+would be)|(?:this|that|there)\s+(?:is|are)|they are)(?!\w)[\s:]*",
+    r"(?:(?:so|thus|therefore|hence|then|and|clearly|finally),?\s+)?"
+    r"(?:(?:i|we)\s+(?:(?:would|will|'d|'ll)\s+)?(?:choose|chose|pick"
+    r"|select|think|believe|get|got|obtain|find|found|conclude|say|answer)\b(?:\s+that)?"
+    r"|(?:the\s+|my\s+|our\s+)?(?:(?:final|correct|right|best)\s+)*(?:answer|result|solution|option|choice|value)\s*"
+    r"(?:is|are|=|:|would be|should be|must be)|it(?:'s|\s+is|\s+equals|\s+would be)"
+    r"|(?:this|that|there)\s+(?:is|are)|they are)(?!\w)[\s:]*",
     re.IGNORECASE,
 )
 _CHINESE_LEAD_RE = re.compile(
@@ -57,8 +60,8 @@ _REASONED_RE = re.compile(
     r"(?:[Oo]ption\s+)?\(?([A-J])\)?,?\s+(?:(?:because|since)\b.*|(?:\w+\s+)?not\s+[A-J]\W*)", re.DOTALL
 )
 _CALLED_RE = re.compile(
-    r"(?:[A-Za-z]+,?\s+)?(?:[Tt]he\s+)?(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?\(?([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right)"
-    r"(?:\s+(?:option|choice|answer|one))?\W*(?:(?:because|since)\b.*)?",
+    r"(?:[A-Za-z]+,?\s+)?(?:[Tt]he\s+)?(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?"
+    r"\(?([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right)(?:\s+(?:option|choice|answer|one))?\W*(?:(?:because|since)\b.*)?",
     re.DOTALL,
 )
 _NAMED_RE = re.compile(
@@ -70,8 +73,9 @@ _SEVERAL_RE = re.compile(r"\(?[A-J]\)?(?:(?:\s*(?:,|;|&|\band\b|和)\s*)*\(?[A-J
 _JOINED_RE = re.compile(r"[^\w,;/&+]*(?:[,;/&+]|(?:and|or)\b|或|和)(?:\W|(?:and|or|option|choice)\b)*[A-J](?![\w'])")
 _MARKED_RE = re.compile(r"(?<!\w)\(([A-J])\)|(?<![\w(])([A-J])[.):](?=\s|$)|\b[Oo]ption\s+([A-J])\b")
 _REJECTED_RE = re.compile(
-    r"\W*(?:(?:is|was|seems?|looks|does|do|has|would|could|should|must|may|can|will)(?:\s.*?\b(?:not|no|never|wrong|incorrect|false"
-    r"|too|ruled|eliminated|excluded|impossible|rejected)|n't)|can(?:no|')t\s+be\s+(?:right|correct|true|the|it))\b"
+    r"\W*(?:(?:is|was|seems?|looks|does|do|has|would|could|should|must|may|can|will)"
+    r"(?:\s.*?\b(?:not|no|never|wrong|incorrect|false|too|ruled|eliminated|excluded|impossible|rejected)|n't)"
+    r"|can(?:no|')t\s+be\s+(?:right|correct|true|the|it))\b"
 )
 
 # The last number of a sentence, unless it is what is denied or named beside.
@@ -86,7 +90,8 @@ _JOIN_RE = re.compile(r"(\s*(?:,(?!\d{3}(?!\d))|;|\\text\{\s*(?:and|or)\s*\}|\b(
 _PLAIN_WORD_RE = re.compile(r"(?<![\\A-Za-z{_])[A-Za-z']+(?![A-Za-z}])")
 # Two words in a row that are no mathematics, or a verb.
 _PROSE_RE = re.compile(
-    rf"(?<![\\A-Za-z{{_])(?!(?:and|or|{'|'.join(MATH_WORDS)})\b)[A-Za-z']{{2,}}[\s,]+(?!(?:and|or|{'|'.join(MATH_WORDS)})\b)[A-Za-z']{{2,}}(?![A-Za-z}}])"
+    rf"(?<![\\A-Za-z{{_])(?!(?:and|or|{'|'.join(MATH_WORDS)})\b)[A-Za-z']{{2,}}[\s,]+"
+    rf"(?!(?:and|or|{'|'.join(MATH_WORDS)})\b)[A-Za-z']{{2,}}(?![A-Za-z}}])"
 )
 _VERB_RE = re.compile(
     r"(?<![\\A-Za-z{_])(?:is|are|was|equals|not|cannot|can't|isn't|would|has|have|there)(?![A-Za-z}])", re.IGNORECASE
@@ -107,8 +112,8 @@ class Verdict(enum.Enum):
 
 def choice_letter(text: str) -> str | None:
     """
-    Letter A-J that an answer chooses: `B`, `(B)`, `B.`, `B) text`, `option B`, `选B`; `None` if it chooses none, several
-    ("B, C") or rejects the letter ("(B) is too short").
+    Letter A-J that an answer chooses: `B`, `(B)`, `B.`, `B) text`, `option B`, `选B`; `None` if it chooses none,
+    several ("B, C") or rejects the letter ("(B) is too short").
     """
     text = plain(normalised(text)).replace("**", "")
     text = _CHINESE_LEAD_RE.sub("", text, count=1) if re.search("[选答]", text) else text
@@ -136,8 +141,8 @@ def compare(answer: Answer, gold: str) -> Verdict:
     r"""
     Compare an answer with the gold answer.
 
-    In this order: equal texts (looks and white space removed), multiple-choice letters, words (case-blind), numbers with
-    or without units, mathematics. Gold and answer are read to their ends or not at all.
+    In this order: equal texts (looks and white space removed), multiple-choice letters, words (case-blind), numbers
+    with or without units, mathematics. Gold and answer are read to their ends or not at all.
 
     Args:
         answer ([`Answer`]):
@@ -337,7 +342,8 @@ def _is_prose(text: str) -> bool:
 
 def _value_of_sentence(text: str, anchored: bool) -> str | None:
     """
-    What a sentence says: "The area is 12 cm" 12 cm; of an unmarked last line also its last number, unless that is denied.
+    What a sentence says: "The area is 12 cm" 12 cm; of an unmarked last line also its last number, unless that is
+    denied.
     """
     stated = _STATED_RE.fullmatch(text)
     if stated and not re.search(r"\bor\b", text) and not _is_prose(value := normalised(stated[1])):

@@ -38,8 +38,9 @@ class ConversationEncoder:
     Tokens and pixels of conversations that end with the response to judge.
 
     The chat template is applied without generation prompt (arXiv 2505.07263). Special tokens written as text inside a
-    message are removed, so that a response can neither open a turn of its own nor insert image tokens. `<think>` is not
-    special in the tokenizers of reasoning models, and stays. Nothing is truncated: the score is read off the last token.
+    message are removed, so that a response can neither open a turn of its own nor insert image tokens. `<think>` is
+    not special in the tokenizers of reasoning models, and stays. Nothing is truncated: the score is read off the last
+    token.
 
     Args:
         processor ([`~transformers.ProcessorMixin`] or tokenizer):
@@ -134,8 +135,9 @@ class ConversationEncoder:
 
     def _clean(self, text: str) -> str:
         """
-        The text without special tokens. Removing one may join the halves of another, thousands of times over in a text made
-        for it, so only the places where something was removed are looked at again: time grows with the length alone.
+        The text without special tokens. Removing one may join the halves of another, thousands of times over in a text
+        made for it, so only the places where something was removed are looked at again: time grows with the length
+        alone.
         """
         first, *others = self._special.split(text)
         if not others:

@@ -2,13 +2,13 @@
 r"""
 Reads mathematics into trees: `\frac{\pi}{2}`, `pi/2`, `√17`, `[0, 1)`, `x^2 + 1 = 0`, `x < -2 or x > 5`.
 
-The whole text or nothing: what the grammar does not know raises [`Unreadable`], so that no part of an answer is ever taken
-for the answer. Pure, linear in the length of the text. Does not cover what a tree is worth (`numeric.py`), when two are
-equal (`equality.py`), units and words (`quantities.py`, `comparison.py`), nor sums, integrals and limits.
+The whole text or nothing: what the grammar does not know raises [`Unreadable`], so that no part of an answer is ever
+taken for the answer. Pure, linear in the length of the text. Does not cover what a tree is worth (`numeric.py`), when
+two are equal (`equality.py`), units and words (`quantities.py`, `comparison.py`), nor sums, integrals and limits.
 
 A tree is a tuple that begins with its kind. Expressions: `num value is_decimal`, `based digits base`, `sym name`,
-`const name`, `add a b`, `mul a b`, `div a b`, `pow a b`, `root a n`, `log a base`, `call name a…`. The rest: `bracket open
-items close`, `list items words`, `rel signs nodes`, `cup a b`, `cap a b`, `without a b`,
+`const name`, `add a b`, `mul a b`, `div a b`, `pow a b`, `root a n`, `log a base`, `call name a…`. The rest: `bracket
+open items close`, `list items words`, `rel signs nodes`, `cup a b`, `cap a b`, `without a b`,
 `matrix rows`, `dots`.
 """
 
@@ -41,24 +41,26 @@ class Token(NamedTuple):
 _SIGNS = {
     way: kind
     for kind, ways in {
-        "+": "+", "-": "-", "*": r"* · ⋅ ∙ × \cdot \times \ast", "/": r"/ ÷ ∕ \div", "^": "^ **", "!": "!", "%": "%", "°": "°",
-        "'": r"' \prime", "±": r"± \pm +/-", "∓": r"∓ \mp", "√": r"√ \sqrt sqrt", "∛": "∛ cbrt", "∞": r"∞ \infty infinity inf oo",
-        "(": r"( \lgroup", ")": r") \rgroup", "[": r"[ \lbrack", "]": r"] \rbrack", "{": "{", "}": "}", r"\{": r"\{ \lbrace",
-        r"\}": r"\} \rbrace", "⟨": r"⟨ \langle", "⟩": r"⟩ \rangle", "⌊": r"⌊ \lfloor", "⌋": r"⌋ \rfloor", "⌈": r"⌈ \lceil",
-        "⌉": r"⌉ \rceil", "|": r"| ∣ \mid \vert \lvert \rvert", ":": r": \colon", ",": ",", ";": ";", "<": r"< \lt", ">": r"> \gt",
-        "<=": r"<= =< ≤ ⩽ \le \leq \leqslant", ">=": r">= ≥ ⩾ \ge \geq \geqslant", "!=": r"!= ≠ \ne \neq", "=": "= == :=",
-        "~": r"≈ \approx ≃ \simeq", "in": r"∈ \in", "∪": r"∪ \cup", "∩": r"∩ \cap", "∖": r"∖ \setminus \backslash",
-        "∅": r"∅ \emptyset \varnothing", "and": r"and ∧ \land \wedge 和 及 与 且", "or": r"or ∨ \lor \vee 或 或者",
-        "…": r"… ... \ldots \dots \cdots \dotsc \dotsb", "frac": r"\frac", "binom": r"\binom \dbinom \tbinom",
+        "+": "+", "-": "-", "*": r"* · ⋅ ∙ × \cdot \times \ast", "/": r"/ ÷ ∕ \div", "^": "^ **", "!": "!", "%": "%",
+        "°": "°", "'": r"' \prime", "±": r"± \pm +/-", "∓": r"∓ \mp", "√": r"√ \sqrt sqrt", "∛": "∛ cbrt",
+        "∞": r"∞ \infty infinity inf oo", "(": r"( \lgroup", ")": r") \rgroup", "[": r"[ \lbrack", "]": r"] \rbrack",
+        "{": "{", "}": "}", r"\{": r"\{ \lbrace", r"\}": r"\} \rbrace", "⟨": r"⟨ \langle", "⟩": r"⟩ \rangle",
+        "⌊": r"⌊ \lfloor", "⌋": r"⌋ \rfloor", "⌈": r"⌈ \lceil", "⌉": r"⌉ \rceil",
+        "|": r"| ∣ \mid \vert \lvert \rvert", ":": r": \colon", ",": ",", ";": ";", "<": r"< \lt", ">": r"> \gt",
+        "<=": r"<= =< ≤ ⩽ \le \leq \leqslant", ">=": r">= ≥ ⩾ \ge \geq \geqslant", "!=": r"!= ≠ \ne \neq",
+        "=": "= == :=", "~": r"≈ \approx ≃ \simeq", "in": r"∈ \in", "∪": r"∪ \cup", "∩": r"∩ \cap",
+        "∖": r"∖ \setminus \backslash", "∅": r"∅ \emptyset \varnothing", "and": r"and ∧ \land \wedge 和 及 与 且",
+        "or": r"or ∨ \lor \vee 或 或者", "…": r"… ... \ldots \dots \cdots \dotsc \dotsb", "frac": r"\frac",
+        "binom": r"\binom \dbinom \tbinom",
     }.items()
     for way in ways.split()
 }  # fmt: skip
 _GREEK = dict(
     zip(
         "αβγδεζηθικλμνξοπρσςτυφχψωΓΔΘΛΞΠΣΥΦΨΩϵϑϱ∠△ℓ∂",
-        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma sigma tau upsilon phi "
-        "chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega epsilon theta rho angle triangle ell "
-        "partial".split(),
+        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma sigma tau "
+        "upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega epsilon theta rho angle "
+        "triangle ell partial".split(),
         strict=True,
     )
 )
@@ -72,8 +74,8 @@ _SAME_NAMES = {
 }
 _NAMES = {*_GREEK.values(), *_SAME_NAMES, "hbar"}
 FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth arsinh arcosh artanh ln log lg exp "
-    "max min gcd lcm".split()
+    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth arsinh arcosh artanh ln "
+    "log lg exp max min gcd lcm".split()
 )
 _FUNCTION_NAMES = {
     **{name: name for name in FUNCTIONS},
@@ -96,9 +98,11 @@ _TOKEN_RE = re.compile(
         (
             r"(?P<blank>\s+)",
             # 0.1\overline{6}, 0.\dot{3}, 0.(3)
-            r"(?P<repeating>(?P<whole>\d*)\.(?P<first>\d*)(?:\\(?:overline|bar|dot)\s*(?:\{(?P<a>\d+)\}|(?P<b>\d))|\((?P<c>\d+)\)))",
+            r"(?P<repeating>(?P<whole>\d*)\.(?P<first>\d*)"
+            r"(?:\\(?:overline|bar|dot)\s*(?:\{(?P<a>\d+)\}|(?P<b>\d))|\((?P<c>\d+)\)))",
             r"(?P<going_on>\d*\.\d+(?:\.\.\.|\\[lc]?dots(?![A-Za-z])))",
-            r"(?P<number>(?:\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d{1,3}(?: \d{3})+(?! ?\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+            r"(?P<number>(?:\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?"
+            r"|\d{1,3}(?: \d{3})+(?! ?\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
             r"(?:[eE][+-]?\d{1,3}(?!\d))?)",
             rf"(?P<text>\\text(?P<inside>{_INNER}))",
             r"(?P<accent>\\(?P<mark>vec|hat|bar|overline|tilde|dot|overrightarrow|widehat|mathbb|mathcal)\s*"

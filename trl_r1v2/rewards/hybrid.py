@@ -35,8 +35,8 @@ class Component:
             Rows it is asked about: `"always"` (eq. 7), `"unverified"` (the rule returned `None`), or `"right"` (the
             rule returned more than 0). Ours.
         min_score (`float`, *optional*):
-            Scores below it, before calibration, are paid as the threshold itself, so that none of them is better off than
-            one that passes. Ours; R1V2 uses a threshold for MPO data (§4.4), not here.
+            Scores below it, before calibration, are paid as the threshold itself, so that none of them is better off
+            than one that passes. Ours; R1V2 uses a threshold for MPO data (§4.4), not here.
         calibration (`Raw`, `Sigmoid`, `RunningZScore` or `RunningQuantile`, *optional*):
             Maps scores to the scale of the rules; the score itself by default.
     """
@@ -72,10 +72,10 @@ class HybridReward:
     r"""
     Weighted sum of named reward components; a reward function for any TRL trainer.
 
-    For row i, `r_i = Σ_c w_c · calibrate_c(max(score_c,i, min_score_c))` over the components that apply to the row: those
-    that were asked (gate) and returned a score. `None` if none does. One that was asked and returned none adds 0, or the
-    least that it adds to a row of the same prompt if that is less: what cannot be scored must not be better off than what
-    was. Defaults give eq. 7.
+    For row i, `r_i = Σ_c w_c · calibrate_c(max(score_c,i, min_score_c))` over the components that apply to the row:
+    those that were asked (gate) and returned a score. `None` if none does. One that was asked and returned none adds
+    0, or the least that it adds to a row of the same prompt if that is less: what cannot be scored must not be better
+    off than what was. Defaults give eq. 7.
 
     Each call logs, one value for each local row, the columns `{prefix}/{component}` (the value before its weight,
     `None` where it does not apply) and, where a calibration or a threshold changes it, `{prefix}/{component}_score`
@@ -98,8 +98,8 @@ class HybridReward:
             Name under which TRL logs the sum.
 
     Raises:
-        `ValueError`: For no components, a name with `/`, a gate without its rule, or a rule that is itself gated. In the
-            second batch beside another instance of the same name and prefix, if calibrations move.
+        `ValueError`: For no components, a name with `/`, a gate without its rule, or a rule that is itself gated. In
+            the second batch beside another instance of the same name and prefix, if calibrations move.
 
     Example:
     ```python
@@ -144,7 +144,8 @@ class HybridReward:
 
         Args:
             component (`str`): Name of the component.
-            min_score (`float`, *optional*): Least score that is paid, before calibration; `None`: every score as it is.
+            min_score (`float`, *optional*): Least score that is paid, before calibration; `None`: every score as it
+                is.
 
         Raises:
             `ValueError`: There is no such component, or the score is not finite.
@@ -233,8 +234,8 @@ class HybridReward:
             scores[row] = None if score is None or math.isnan(score) else float(score)
             if scores[row] is not None and math.isinf(scores[row]):
                 raise ValueError(
-                    f"Component {key!r} returned {scores[row]} for row {row}: return a finite number, or None for what "
-                    "cannot be scored."
+                    f"Component {key!r} returned {scores[row]} for row {row}: return a finite number, or None for "
+                    "what cannot be scored."
                 )
 
     def _value(self, component: Component, scores: list[float | None]) -> list[float | None]:
@@ -286,8 +287,8 @@ class HybridReward:
         saved = trainer_state.stateful_callbacks.get(self._state_key)
         if trainer_state is self._trainer_state and saved is not self._published:
             raise ValueError(
-                f"Two HybridRewards of this trainer have the name {self.__name__!r} and the prefix {self.prefix!r}, so "
-                "each would take over the calibration of the other; give one of them another `prefix`."
+                f"Two HybridRewards of this trainer have the name {self.__name__!r} and the prefix {self.prefix!r}, "
+                "so each would take over the calibration of the other; give one of them another `prefix`."
             )
         if trainer_state is not self._trainer_state and saved is not None:
             self.load_state_dict(saved)

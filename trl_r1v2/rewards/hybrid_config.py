@@ -103,8 +103,9 @@ def _unknown(key: str, known, place: str) -> ValueError:
 
 def _typed(value, annotation, place: str):
     """
-    The value, if it is of a kind that the annotation allows. YAML reads `1e-1` as text, so text that is a number becomes one
-    where a number is wanted. Annotations other than numbers, truth values, text and mappings are not checked.
+    The value, if it is of a kind that the annotation allows. YAML reads `1e-1` as text, so text that is a number
+    becomes one where a number is wanted. Annotations other than numbers, truth values, text and mappings are not
+    checked.
     """
     kinds = typing.get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
     if not set(kinds) <= set(_KINDS):

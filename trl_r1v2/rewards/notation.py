@@ -2,8 +2,8 @@
 r"""
 One form for the many ways to write the same short answer: LaTeX, Unicode, full-width and Chinese signs, markdown.
 
-Pure. [`normalised`] keeps what has a meaning (`\text{cm}` stays a word, `x^{2}` a power); [`plain`] goes on to words without
-LaTeX. Does not cover reading mathematics (`expressions.py`) or units (`quantities.py`).
+Pure. [`normalised`] keeps what has a meaning (`\text{cm}` stays a word, `x^{2}` a power); [`plain`] goes on to words
+without LaTeX. Does not cover reading mathematics (`expressions.py`) or units (`quantities.py`).
 """
 
 import re
@@ -15,9 +15,9 @@ _RAISED_RE = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣ]+")
 _LOWERED_RE = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙ]+")
 _VULGAR_RE = re.compile("(?<=([0-9])) ?[¼½¾⅐-⅞]|[¼½¾⅐-⅞]")
 _SIGNS = str.maketrans(
-    {"ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "。": ".", "、": ",",
-     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "′": "'", "’": "'", "‘": "'", "”": '"', "“": '"', "º": "°",
-     "˚": "°", "\u200b": "", "\ufeff": "", "\u2061": "", "\u2062": ""}
+    {"ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "。": ".",
+     "、": ",", "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "′": "'", "’": "'", "‘": "'", "”": '"',
+     "“": '"', "º": "°", "˚": "°", "\u200b": "", "\ufeff": "", "\u2061": "", "\u2062": ""}
 )  # fmt: skip
 _FONT = r"\\(?:text\w*|math(?:rm|bf|it|sf|normal)|mbox|hbox|operatorname\*?|boldsymbol|bm|emph)(?![A-Za-z])\s*"
 _INNER = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"

@@ -3,9 +3,9 @@
 What an expression tree is worth, and whether two are worth the same.
 
 Fractions stay exact; the rest is mpmath, at a precision that covers every size that occurs, so that `2^100 + 1` is not
-`2^100`, nor `1/2^99` zero. Expressions with variables are compared at points (Schwartz and Zippel): a wrong answer agrees
-at all of them with a probability that is negligible. Time is bounded by the size of the tree: what would be huge is
-refused, so there is nothing to interrupt. Pure. Does not cover sets and relations (`equality.py`).
+`2^100`, nor `1/2^99` zero. Expressions with variables are compared at points (Schwartz and Zippel): a wrong answer
+agrees at all of them with a probability that is negligible. Time is bounded by the size of the tree: what would be
+huge is refused, so there is nothing to interrupt. Pure. Does not cover sets and relations (`equality.py`).
 """
 
 import contextlib
@@ -169,8 +169,9 @@ class _Evaluation:
             raise Undefined("a function of a huge number")
         if name == "ln" and of == 0:
             raise Undefined("the logarithm of zero")
-        called = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec", "arccsc": "acsc",
-                  "arsinh": "asinh", "arcosh": "acosh", "artanh": "atanh"}.get(name, name)  # fmt: skip
+        called = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec",
+                  "arccsc": "acsc", "arsinh": "asinh", "arcosh": "acosh",
+                  "artanh": "atanh"}.get(name, name)  # fmt: skip
         try:
             return getattr(self.mp, called)(of)
         except (ValueError, ZeroDivisionError) as error:
@@ -232,8 +233,8 @@ def value_at(node: Node, point: dict[str, Fraction], digits: int = _DIGITS) -> t
 
 def difference(left: Node, right: Node, point: dict[str, Fraction]):
     """
-    `left - right` at a point: exactly 0 where they are equal up to rounding at a precision that covers all their parts.
-    Raises as [`value_at`].
+    `left - right` at a point: exactly 0 where they are equal up to rounding at a precision that covers all their
+    parts. Raises as [`value_at`].
     """
     (a, bits_a), (b, bits_b) = value_at(left, point), value_at(right, point)
     if isinstance(a, Fraction) and isinstance(b, Fraction):
@@ -284,8 +285,8 @@ def points(names: set[str]) -> list[dict[str, Fraction]]:
 def same_value(left: Node, right: Node) -> bool:
     r"""
     Whether two expressions are worth the same, with variables: at a small positive point, and at others where both are
-    real with all their parts. So `\sqrt{1/n}` is `1/\sqrt{n}`, and `\sqrt{x^2}` is not `x`. A decimal number may stand for
-    an expression that it agrees with to six decimals and to one part in a thousand.
+    real with all their parts. So `\sqrt{1/n}` is `1/\sqrt{n}`, and `\sqrt{x^2}` is not `x`. A decimal number may stand
+    for an expression that it agrees with to six decimals and to one part in a thousand.
 
     Args:
         left (`tuple`), right (`tuple`):

@@ -16,8 +16,8 @@ from .notation import plain
 NUMBER_WORDS = {
     word: str(value)
     for words in (
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen twenty",
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen twenty",
         "零 一 二 三 四 五 六 七 八 九 十",
     )
     for value, word in enumerate(words.split())
@@ -28,8 +28,9 @@ _SCALES = {"dozen": 12, "hundred": 100, "千": 10**3, "万": 10**4, "亿": 10**8
 MATH_WORDS = FUNCTIONS | frozenset("pi sqrt mod inf infinity".split())
 # Words behind a number that calculate with it: `5 squared` is not 5.
 _NOT_UNITS = MATH_WORDS | frozenset(
-    "too wrong incorrect maybe perhaps possibly remainder mod modulo base choose and or to plus minus times over not squared cubed factorial half halves more less third fourth fifth sixth seventh eighth "
-    "ninth tenth quarter hundredth thousandth millionth thirds fourths fifths sixths sevenths eighths ninths tenths quarters "
+    "too wrong incorrect maybe perhaps possibly remainder mod modulo base choose and or to plus minus times over not "
+    "squared cubed factorial half halves more less third fourth fifth sixth seventh eighth ninth tenth quarter "
+    "hundredth thousandth millionth thirds fourths fifths sixths sevenths eighths ninths tenths quarters "
     "hundredths thousandths millionths".split()
 )
 _PREFIXES = {
@@ -43,9 +44,10 @@ _PREFIXES = {
 }
 # Symbol, and the names that take a prefix.
 _BASES = {
-    "m": "meter metre 米", "g": "gram 克", "s": "second 秒", "L": "liter litre 升", "N": "newton 牛 牛顿", "J": "joule 焦 焦耳",
-    "W": "watt 瓦", "V": "volt 伏", "A": "amp ampere 安 安培", "Hz": "hertz 赫兹", "Pa": "pascal 帕", "C": "coulomb 库仑",
-    "F": "farad 法拉", "T": "tesla", "Wb": "weber", "Ω": "ohm 欧 欧姆", "eV": "electronvolt", "mol": "mole 摩尔", "H": "henry",
+    "m": "meter metre 米", "g": "gram 克", "s": "second 秒", "L": "liter litre 升", "N": "newton 牛 牛顿",
+    "J": "joule 焦 焦耳", "W": "watt 瓦", "V": "volt 伏", "A": "amp ampere 安 安培", "Hz": "hertz 赫兹",
+    "Pa": "pascal 帕", "C": "coulomb 库仑", "F": "farad 法拉", "T": "tesla", "Wb": "weber", "Ω": "ohm 欧 欧姆",
+    "eV": "electronvolt", "mol": "mole 摩尔", "H": "henry",
 }  # fmt: skip
 _ALIASES = {
     f"{prefix}{written}{ending}": f"{symbol_of_prefix}{symbol}"
@@ -60,16 +62,18 @@ _ALIASES = {
 } | {
     alias: unit
     for unit, aliases in {
-        "in": "in inch inches", "ft": "ft foot feet", "mi": "mi mile miles", "lb": "lb lbs pound pounds", "s": "sec secs",
-        "min": "min mins minute minutes 分钟", "h": "h hr hrs hour hours 小时 时", "L": "l", "mL": "ml", "dm": "dm 分米",
-        "km": "km 公里", "kg": "kg 公斤", "t": "t tonne tonnes 吨", "°": "° degree degrees deg 度",
-        "°C": "°C celsius Celsius 摄氏度", "°F": "°F fahrenheit Fahrenheit", "K": "K kelvin kelvins", "%": "% percent pct percentage",
-        "$": r"$ dollar dollars usd USD 美元", "€": "€ euro euros", "£": "£", "¥": "¥ 元 yuan", "A": "amps",
-        "rad": "rad radian radians", "dB": "dB decibel decibels", "Å": "Å angstrom angstroms",
+        "in": "in inch inches", "ft": "ft foot feet", "mi": "mi mile miles", "lb": "lb lbs pound pounds",
+        "s": "sec secs", "min": "min mins minute minutes 分钟", "h": "h hr hrs hour hours 小时 时", "L": "l",
+        "mL": "ml", "dm": "dm 分米", "km": "km 公里", "kg": "kg 公斤", "t": "t tonne tonnes 吨",
+        "°": "° degree degrees deg 度", "°C": "°C celsius Celsius 摄氏度", "°F": "°F fahrenheit Fahrenheit",
+        "K": "K kelvin kelvins", "%": "% percent pct percentage", "$": r"$ dollar dollars usd USD 美元",
+        "€": "€ euro euros", "£": "£", "¥": "¥ 元 yuan", "A": "amps", "rad": "rad radian radians",
+        "dB": "dB decibel decibels", "Å": "Å angstrom angstroms",
     }.items()
     for alias in aliases.split()
 }  # fmt: skip
-# Symbols that are taken for a unit also where the other side has none: `12 m` equals `12`, `12 T` or `12 kT` may be algebra.
+# Symbols that are taken for a unit also where the other side has none: `12 m` equals `12`, `12 T` or `12 kT` may be
+# algebra.
 _CLEAR_SYMBOLS = frozenset("m cm mm km in ft mi g kg mg lb s h hr L l mL ml N J W V A Hz Pa μm Ω Å".split())
 _SPEEDS = {"mph": "mi/h", "kph": "km/h", "kmh": "km/h", "kmph": "km/h"}
 _SYMBOLS = {
@@ -90,7 +94,8 @@ _NOT_COUNTERS = frozenset("半成折分之多余左右约上下不负至到或�
 # A number as it is written, before a unit: decimals, fractions, `1 1/2`, a power of ten.
 _POWER = r"(?:\s*(?:\\times|\\cdot|×|\*)\s*10\s*(?:\^|\*\*)\s*(?:\{\s*[+-]?\d{1,3}\s*\}|[+-]?\d{1,3}))"
 _NUMBER_RE = re.compile(
-    rf"[+-]?(?:\\frac\{{[+-]?\d+\}}\{{\d+\}}|10\s*\^\s*(?:\{{\s*[+-]?\d{{1,3}}\s*\}}|\d+)|\d+ \d+/\d+(?!\d)|\d+(?:\.\d+)?\s*/\s*\d+(?![\d.])"
+    rf"[+-]?(?:\\frac\{{[+-]?\d+\}}\{{\d+\}}|10\s*\^\s*(?:\{{\s*[+-]?\d{{1,3}}\s*\}}|\d+)|\d+ \d+/\d+(?!\d)"
+    rf"|\d+(?:\.\d+)?\s*/\s*\d+(?![\d.])"
     rf"|(?:\d{{1,3}}(?:[, ]\d{{3}})+(?!\d)|\d+)?(?:\.\d+)?(?:[eE][+-]?\d{{1,2}}(?!\d))?{_POWER}?)"
 )
 _SCALE_RE = re.compile(rf"\s*({'|'.join(_SCALES)})(?:s(?![A-Za-z]))?(?![A-Za-z])(?!{_CHINESE}*[克米瓦])")

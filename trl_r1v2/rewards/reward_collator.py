@@ -118,8 +118,8 @@ def _differ(examples: list[dict[str, Any]], row: int, other: int) -> bool:
 
 def too_long_message(place: str, length: int, max_length: int) -> str:
     return (
-        f"{place} takes {length} tokens with its images, more than `max_length={max_length}`. A reward model reads the "
-        "score off the last token, so nothing is truncated. Raise `max_length`, allow fewer tiles per image "
+        f"{place} takes {length} tokens with its images, more than `max_length={max_length}`. A reward model reads "
+        "the score off the last token, so nothing is truncated. Raise `max_length`, allow fewer tiles per image "
         "(`max_patches` of the image processor), or set `too_long='drop'`."
     )
 

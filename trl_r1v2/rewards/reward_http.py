@@ -2,8 +2,8 @@
 r"""
 A reward model behind HTTP: one that needs its own GPU, or training under ZeRO-3.
 
-Scope: the client of vLLM's pooling server (`POST /pooling`), which `trl-r1v2 serve-reward` speaks as well. Does not cover
-batches, which the server makes of requests that arrive together.
+Scope: the client of vLLM's pooling server (`POST /pooling`), which `trl-r1v2 serve-reward` speaks as well. Does not
+cover batches, which the server makes of requests that arrive together.
 """
 
 import asyncio
@@ -44,8 +44,8 @@ class HTTPRewardModel:
     [`~trl_r1v2.rewards.reward_model.RewardModel`]: give it to [`~trl_r1v2.rewards.reward_model.RewardModelReward`].
 
     A conversation is one request; scores come back in order. A server that is out of reach, fails (5xx, 408, 429) or
-    answers anything but one finite number is asked again, or the next of several, until `patience` ends. No score is made
-    up.
+    answers anything but one finite number is asked again, or the next of several, until `patience` ends. No score is
+    made up.
 
     Args:
         url (`str` or `list[str]`):
@@ -86,8 +86,8 @@ class HTTPRewardModel:
             raise ValueError(f"url is {url!r}; write it as http://host:port, or a list of such.")
         if concurrency < 1 or timeout <= 0 or patience < 0:
             raise ValueError(
-                f"concurrency is {concurrency}, timeout {timeout} and patience {patience}; they must be at least 1, above "
-                "0 and at least 0."
+                f"concurrency is {concurrency}, timeout {timeout} and patience {patience}; they must be at least 1, "
+                "above 0 and at least 0."
             )
         if api_key_env is not None and not os.environ.get(api_key_env):
             raise ValueError(f"the environment variable {api_key_env} is not set: put the server's key into it.")
@@ -139,8 +139,9 @@ class HTTPRewardModel:
         except _FAILURES as failure:
             raise RuntimeError(
                 f"The reward model at {' and '.join(self.urls)} gave no usable answer for {self.patience:.0f} s "
-                f"({failure or type(failure).__name__}). Start it with `trl-r1v2 serve-reward` or `vllm serve --runner "
-                "pooling`, correct what it names, or raise the patience; training goes on from the last checkpoint."
+                f"({failure or type(failure).__name__}). Start it with `trl-r1v2 serve-reward` or `vllm serve "
+                "--runner pooling`, correct what it names, or raise the patience; "
+                "training goes on from the last checkpoint."
             ) from failure
 
     def _send(self, urls: Iterator[str], path: str, message: dict | None, read):
@@ -153,8 +154,8 @@ class HTTPRewardModel:
             if reply.status_code == 400 and is_too_long(reply):
                 return None
             raise ValueError(
-                f"{address} refused the request ({reply.status_code}): {shown}. Correct the address, or the setting that "
-                "it names."
+                f"{address} refused the request ({reply.status_code}): {shown}. Correct the address, or the setting "
+                "that it names."
             )
         try:
             return read(reply.json())

@@ -63,8 +63,9 @@ class RewardModel:
             Conversations in one forward pass, grouped by length.
         max_tokens (`int`, *optional*):
             Conversations with more tokens, image tokens included, are not scored (`None`): a truncated one has another
-            last token. By default as many as the model is made for: the smaller of its `max_position_embeddings` and its
-            tokenizer's `model_max_length`. Text of more than 16 characters for every token allowed counts as too long.
+            last token. By default as many as the model is made for: the smaller of its `max_position_embeddings` and
+            its tokenizer's `model_max_length`. Text of more than 16 characters for every token allowed counts as too
+            long.
         padding_side (`str`, *optional*, defaults to `"right"`):
             Side of the padding; the scores do not depend on it.
 
@@ -187,8 +188,8 @@ class RewardModel:
             for row, score in zip(rows, self._forward(inputs).tolist(), strict=True):
                 if not math.isfinite(score):
                     raise RuntimeError(
-                        f"the reward model's score of conversation {row} is {score}, no finite number. Its weights are "
-                        f"damaged, or too large for {self.model.dtype}: check them, or load it with dtype float32."
+                        f"the reward model's score of conversation {row} is {score}, no finite number. Its weights "
+                        f"are damaged, or too large for {self.model.dtype}: check them, or load it with dtype float32."
                     )
                 scores[row] = score
         return scores

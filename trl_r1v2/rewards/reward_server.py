@@ -2,8 +2,8 @@
 """
 A reward model as an HTTP server that speaks vLLM's pooling protocol, for `trl-r1v2 serve-reward`.
 
-`POST /pooling`, `GET /v1/models`, `GET /health`. A field that might change the score is refused, never passed over; images
-come as data URLs, no address is fetched and no file opened. Does not cover encryption nor several models.
+`POST /pooling`, `GET /v1/models`, `GET /health`. A field that might change the score is refused, never passed over;
+images come as data URLs, no address is fetched and no file opened. Does not cover encryption nor several models.
 """
 
 import asyncio
@@ -53,8 +53,8 @@ class PoolingRequest(BaseModel, extra="forbid"):
 
 def read_messages(request: PoolingRequest, sees_images: bool) -> list[dict]:
     """
-    The conversation as [`~trl_r1v2.rewards.reward_model.RewardModel.score`] takes it; number and size of the images are
-    checked before any is decoded. A `ValueError` says what is wrong.
+    The conversation as [`~trl_r1v2.rewards.reward_model.RewardModel.score`] takes it; number and size of the images
+    are checked before any is decoded. A `ValueError` says what is wrong.
     """
     messages = request.model_dump()["messages"]
     if messages[-1]["role"] != "assistant":
@@ -87,8 +87,8 @@ def read_messages(request: PoolingRequest, sees_images: bool) -> list[dict]:
     num_pixels = sum(width * height for width, height in sizes)
     if len(images) > MAX_IMAGES or num_pixels > MAX_PIXELS or any(max(size) > MAX_SIDE for size in sizes):
         raise ValueError(
-            f"{len(images)} images with {num_pixels:,} pixels together; at most {MAX_IMAGES} are taken, {MAX_PIXELS:,} "
-            f"pixels together and {MAX_SIDE:,} a side"
+            f"{len(images)} images with {num_pixels:,} pixels together; at most {MAX_IMAGES} are taken, "
+            f"{MAX_PIXELS:,} pixels together and {MAX_SIDE:,} a side"
         )
     for part in images:
         part["image"] = load_image(part["image"])
@@ -96,7 +96,7 @@ def read_messages(request: PoolingRequest, sees_images: bool) -> list[dict]:
 
 
 class BatchScorer:
-    """Scores up to `batch_size` conversations in one batch: those that arrive within 5 ms or while the model is busy."""
+    """Scores up to `batch_size` conversations in a batch: those that arrive within 5 ms or while the model is busy."""
 
     def __init__(self, model, batch_size: int):
         self.model, self.batch_size = model, batch_size
@@ -178,7 +178,9 @@ def make_app(scorer: BatchScorer, name: str, api_key: str | None = None) -> Fast
 
 
 class RewardServer(uvicorn.Server):
-    """Serves a reward model at `url`; `run()` returns after a signal or when `should_exit` is set; port 0: a free one."""
+    """
+    Serves a reward model at `url`; `run()` returns after a signal or when `should_exit` is set; port 0: any free.
+    """
 
     def __init__(self, model, host="127.0.0.1", port=8000, batch_size=8, name="reward", api_key=None):
         self.scorer = BatchScorer(model, batch_size)

@@ -39,14 +39,14 @@ logger = get_logger(__name__)
 class VisionRewardTrainer(SharedPromptsMixin, RewardTrainer):
     """
     Trainer for scalar reward models that see the image, as [Skywork-VL
-    Reward](https://huggingface.co/papers/2505.07263) is trained: a vision-language model whose language-model head gives
-    way to a linear layer on the last token's final hidden state, the loss `-log σ(s⁺ - s⁻)` over preference pairs, the
-    vision tower frozen.
+    Reward](https://huggingface.co/papers/2505.07263) is trained: a vision-language model whose language-model head
+    gives way to a linear layer on the last token's final hidden state, the loss `-log σ(s⁺ - s⁻)` over preference
+    pairs, the vision tower frozen.
 
-    The changes w.r.t. [`~trl.RewardTrainer`], which reads text only: the model; pairs go through the processor as whole
-    conversations, exactly as [`RewardModel`] scores them; a prompt may pass once per pair; pairs that cannot be used are
-    refused before training; optionally, a response with its own images is preferred to the same with others. Loss,
-    `margin` column, `center_rewards_coefficient` and metrics are inherited. What it
+    The changes w.r.t. [`~trl.RewardTrainer`], which reads text only: the model; pairs go through the processor as
+    whole conversations, exactly as [`RewardModel`] scores them; a prompt may pass once per pair; pairs that cannot be
+    used are refused before training; optionally, a response with its own images is preferred to the same with others.
+    Loss, `margin` column, `center_rewards_coefficient` and metrics are inherited. What it
     saves, [`RewardModel`] loads.
 
     Args:
@@ -63,7 +63,9 @@ class VisionRewardTrainer(SharedPromptsMixin, RewardTrainer):
             The same for evaluation.
         processing_class ([`~transformers.ProcessorMixin`], *optional*):
             Processor, by default the model's.
-        quantization_config ([`~transformers.BitsAndBytesConfig`], *optional*), peft_config ([`~peft.PeftConfig`], *optional*):
+        quantization_config ([`~transformers.BitsAndBytesConfig`], *optional*):
+            As for [`~trl.RewardTrainer`].
+        peft_config ([`~peft.PeftConfig`], *optional*):
             As for [`~trl.RewardTrainer`]. The head is added to `modules_to_save`.
         **kwargs:
             Other arguments of [`~trl.RewardTrainer`].
@@ -82,8 +84,11 @@ class VisionRewardTrainer(SharedPromptsMixin, RewardTrainer):
         # docstyle-ignore
         "citation": textwrap.dedent("""\
             @article{wang2025skyworkvlreward,
-                title        = {{Skywork-VL Reward: An Effective Reward Model for Multimodal Understanding and Reasoning}},
-                author       = {Xiaokun Wang and Peiyu Wang and Jiangbo Pei and Wei Shen and Yi Peng and Yunzhuo Hao and Weijie Qiu and Ai Jian and Tianyidan Xie and Xuchen Song and Yang Liu and Yahui Zhou},
+                title        = {{Skywork-VL Reward: An Effective Reward Model for
+                                Multimodal Understanding and Reasoning}},
+                author       = {Xiaokun Wang and Peiyu Wang and Jiangbo Pei and Wei Shen and Yi Peng and
+                                Yunzhuo Hao and Weijie Qiu and Ai Jian and Tianyidan Xie and Xuchen Song and
+                                Yang Liu and Yahui Zhou},
                 year         = 2025,
                 eprint       = {arXiv:2505.07263},
             }"""),
@@ -107,8 +112,8 @@ class VisionRewardTrainer(SharedPromptsMixin, RewardTrainer):
             args = VisionRewardConfig(f"{model_name.split('/')[-1]}-Reward")
         elif not isinstance(args, VisionRewardConfig):
             raise TypeError(
-                f"`args` is a {type(args).__name__} but must be a `VisionRewardConfig`, which takes the same arguments: "
-                "`from trl_r1v2.rewards import VisionRewardConfig`."
+                f"`args` is a {type(args).__name__} but must be a `VisionRewardConfig`, which takes the same "
+                "arguments: `from trl_r1v2.rewards import VisionRewardConfig`."
             )
         source = model if isinstance(model, str) else get_config_model_id(model.config)
         revision = (args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None
@@ -137,8 +142,8 @@ class VisionRewardTrainer(SharedPromptsMixin, RewardTrainer):
             )
         elif args.image_preference_weight and not isinstance(data_collator, VisionRewardDataCollator):
             raise ValueError(
-                "`image_preference_weight` relies on the order of rows in a batch of `VisionRewardDataCollator`. Use that "
-                "one, or set `image_preference_weight=0`."
+                "`image_preference_weight` relies on the order of rows in a batch of `VisionRewardDataCollator`. Use "
+                "that one, or set `image_preference_weight=0`."
             )
         self._processor = processing_class
         super().__init__(
@@ -155,8 +160,8 @@ class VisionRewardTrainer(SharedPromptsMixin, RewardTrainer):
         self.processing_class = self.callback_handler.processing_class = processing_class
         if self.accelerator.num_processes > 1 and args.accelerator_config.even_batches is False:
             raise ValueError(
-                "`accelerator_config={'even_batches': False}` leaves the processes with different numbers of pairs in the "
-                "last batch, on which TRL's gathering of rewards hangs. Set it to True, the default."
+                "`accelerator_config={'even_batches': False}` leaves the processes with different numbers of pairs in "
+                "the last batch, on which TRL's gathering of rewards hangs. Set it to True, the default."
             )
         self._check_saving_under_zero3()
         self.activation_report = set_reward_trainable(self.model, args.trainable)
@@ -183,8 +188,8 @@ class VisionRewardTrainer(SharedPromptsMixin, RewardTrainer):
         config = self.accelerator.state.deepspeed_plugin.hf_ds_config
         if not config.is_true("zero_optimization.stage3_gather_16bit_weights_on_model_save"):
             raise ValueError(
-                "ZeRO-3 would not gather the weights when the model is saved, and the folder would hold neither model nor "
-                "head. Set `zero3_save_16bit_model: true` for accelerate, or "
+                "ZeRO-3 would not gather the weights when the model is saved, and the folder would hold neither model "
+                "nor head. Set `zero3_save_16bit_model: true` for accelerate, or "
                 "`stage3_gather_16bit_weights_on_model_save` in DeepSpeed's own config."
             )
 
@@ -198,8 +203,8 @@ class VisionRewardTrainer(SharedPromptsMixin, RewardTrainer):
         if not isinstance(dataset, Dataset):
             if args.too_long == "drop":
                 raise ValueError(
-                    "`too_long='drop'` counts the pairs it leaves out, and a streamed dataset cannot be counted. Filter "
-                    "it yourself, or set `too_long='refuse'`."
+                    "`too_long='drop'` counts the pairs it leaves out, and a streamed dataset cannot be counted. "
+                    "Filter it yourself, or set `too_long='refuse'`."
                 )
             return dataset  # the collator measures every pair
         with global_then_local_main_first():

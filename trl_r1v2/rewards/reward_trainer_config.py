@@ -40,8 +40,9 @@ class VisionRewardConfig(RewardConfig):
     max_length: int | None = field(
         default=None,
         metadata={
-            "help": "Longest conversation in tokens, image tokens included; by default there is no bound (ours: one tile "
-            "of InternVL alone takes 256 tokens). Nothing is truncated, because the score is read off the last token."
+            "help": "Longest conversation in tokens, image tokens included; by default there is no bound (ours: one "
+            "tile of InternVL alone takes 256 tokens). Nothing is truncated, because the score is read off the last "
+            "token."
         },
     )
     trainable: str = field(
@@ -54,16 +55,17 @@ class VisionRewardConfig(RewardConfig):
     share_prompts: bool = field(
         default=False,
         metadata={
-            "help": "Whether what a chosen and a rejected conversation have in common at their start, images included, passes "
-            "the model once (ours). Scores are the same to rounding."
+            "help": "Whether what a chosen and a rejected conversation have in common at their start, images "
+            "included, passes the model once (ours). Scores are the same to rounding."
         },
     )
     image_preference_weight: float = field(
         default=0.0,
         metadata={
-            "help": "Weight of `-log sigma(s(images, chosen) - s(other images, chosen))`, which only the images can lower: "
-            "the other ones are those of another pair of the batch. For pairs that a model could rank by their text "
-            "alone. Ours, after the conditional preference of mDPO (arXiv 2406.11839); 0, the default, is the paper's loss."
+            "help": "Weight of `-log sigma(s(images, chosen) - s(other images, chosen))`, which only the images can "
+            "lower: the other ones are those of another pair of the batch. For pairs that a model could rank by their "
+            "text alone. Ours, after the conditional preference of mDPO (arXiv 2406.11839); "
+            "0, the default, is the paper's loss."
         },
     )
     too_long: str = field(
@@ -80,7 +82,8 @@ class VisionRewardConfig(RewardConfig):
         parse_trainable(self.trainable)
         if not (math.isfinite(self.image_preference_weight) and self.image_preference_weight >= 0):
             raise ValueError(
-                f"image_preference_weight={self.image_preference_weight} must be finite and >= 0; 0 leaves that loss out."
+                f"image_preference_weight={self.image_preference_weight} must be finite and >= 0; "
+                "0 leaves that loss out."
             )
         if self.max_length is not None and self.max_length < 1:
             raise ValueError(f"max_length={self.max_length} must be at least 1; leave it out for no bound.")
@@ -88,11 +91,11 @@ class VisionRewardConfig(RewardConfig):
             raise ValueError(f"too_long={self.too_long!r} must be 'refuse' or 'drop'.")
         if self.chat_template_path is not None:
             raise ValueError(
-                f"chat_template_path={self.chat_template_path!r} would change the tokenizer's template, but scores are "
-                "taken over the processor's. Set `processor.chat_template` and pass it as `processing_class`."
+                f"chat_template_path={self.chat_template_path!r} would change the tokenizer's template, but scores "
+                "are taken over the processor's. Set `processor.chat_template` and pass it as `processing_class`."
             )
         if self.eos_token is not None:
             raise ValueError(
-                f"eos_token={self.eos_token!r} has no effect: every pair goes through the chat template, which ends the "
-                "turn. Leave it out."
+                f"eos_token={self.eos_token!r} has no effect: every pair goes through the chat template, which ends "
+                "the turn. Leave it out."
             )

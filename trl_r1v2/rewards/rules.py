@@ -33,10 +33,10 @@ class AccuracyReward:
     Reward function: 1.0 if the final answer equals the gold, 0.0 if it is wrong or missing, `None` if no rule can tell
     (eq. 7, `r_rule`).
 
-    The answer is what the last `\boxed{}`, `<answer>` or "the answer is" after the reasoning says, else the last line. It is
-    compared as a text, a choice letter, words, a quantity with its unit, and as mathematics, all of it or not at all:
-    `None` is returned for a gold that is empty, is prose or is not read to its end, and for an answer that is not.
-    `log_metric` gets the share of each.
+    The answer is what the last `\boxed{}`, `<answer>` or "the answer is" after the reasoning says, else the last line.
+    It is compared as a text, a choice letter, words, a quantity with its unit, and as mathematics, all of it or not at
+    all: `None` is returned for a gold that is empty, is prose or is not read to its end, and for an answer that is
+    not. `log_metric` gets the share of each.
 
     Args:
         solution_column (`str`, *optional*, defaults to `"solution"`):

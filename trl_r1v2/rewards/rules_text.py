@@ -28,7 +28,7 @@ _MATH_RE = re.compile(
     r"\$\$.*?\$\$|\$[^$\n]*\$|\\\[(?:(?!\\\[).)*?\\\]|\\\((?:(?!\\\().)*?\\\)|```.*?```|\\[A-Za-z]+|</?[a-z_]+>",
     re.DOTALL,
 )
-# A formula with a digit (`\frac{1}{2}`, `-25\pi`, `7cm`), or a number by itself, also with a power of a unit (`5 cm^2`).
+# A formula with a digit (`\frac{1}{2}`, `-25\pi`, `7cm`), or a number by itself, also with a unit's power (`5 cm^2`).
 _RUN = r"(?:(?!\\[()\[\]])[^\s=$,;:])"
 _VALUE_RE = re.compile(
     rf"(?:(?<![^\s=$,;:])|(?<=\\[(\[]))(?={_RUN}*(?:\\[A-Za-z]|[\^_{{]|[A-Za-z]\d|\d[A-Za-z]))(?={_RUN}*\d){_RUN}+"
@@ -255,10 +255,10 @@ class ThinkAnswerConsistencyReward:
     r"""
     Reward function: 1.0 if the last value stated in the reasoning equals the answer given after it, else 0.0. Ours.
 
-    The last value is the last `\boxed{}` of the reasoning, else its last number, or the last formula with a digit in it
-    (`\frac{1}{2}`, `25\pi`), unless that is an operand (`10 - 5`). Equality is that of
-    [`~trl_r1v2.rewards.comparison.compare`]. `None` where there is no reasoning, no value in it, no answer, an answer in
-    words while the reasoning boxes nothing, or a pair that is not read to its end.
+    The last value is the last `\boxed{}` of the reasoning, else its last number, or the last formula with a digit in
+    it (`\frac{1}{2}`, `25\pi`), unless that is an operand (`10 - 5`). Equality is that of
+    [`~trl_r1v2.rewards.comparison.compare`]. `None` where there is no reasoning, no value in it, no answer, an answer
+    in words while the reasoning boxes nothing, or a pair that is not read to its end.
 
     Args:
         think_open (`bool`, *optional*):

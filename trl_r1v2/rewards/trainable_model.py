@@ -163,7 +163,8 @@ def require_weights(path: str, missing: Iterable[str], prefix: str = "") -> None
         missing (`Iterable[str]`):
             Parameters that it does not hold: `missing_keys` of `output_loading_info`.
         prefix (`str`, *optional*, defaults to `""`):
-            Start of the names that count: below a scalar head it is the base model, and the language-model head is free.
+            Start of the names that count: below a scalar head it is the base model, and the language-model head is
+            free.
 
     Raises:
         `ValueError`: A parameter that counts is missing.
@@ -216,8 +217,9 @@ def set_reward_trainable(model: torch.nn.Module, trainable: str) -> ActivationRe
     empty = sorted(component for component in chosen if not trained[component])
     if with_peft and len(empty) == len(chosen):
         raise ValueError(
-            f"the PEFT config makes nothing trainable in {' and '.join(empty)}, which `trainable={trainable!r}` asks for. "
-            "Give it target modules there, or `modules_to_save` (for InternVL's adapter: ['multi_modal_projector'])."
+            f"the PEFT config makes nothing trainable in {' and '.join(empty)}, which `trainable={trainable!r}` asks "
+            "for. Give it target modules there, or `modules_to_save` (for InternVL's adapter: "
+            "['multi_modal_projector'])."
         )
     if empty and not with_peft:
         raise ValueError(f"the model has no {' and no '.join(empty)} to train.")

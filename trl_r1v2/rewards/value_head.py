@@ -75,8 +75,8 @@ class ValueHead(nn.Module):
             file = cached_file(path, VALUE_HEAD_FILE, revision=revision)
         except OSError as error:
             raise ValueError(
-                f"{path} has no {VALUE_HEAD_FILE}: it is a language model, not a reward model with a scalar head. Give "
-                "a folder in Skywork-VL-Reward's layout, or a model for sequence classification."
+                f"{path} has no {VALUE_HEAD_FILE}: it is a language model, not a reward model with a scalar head. "
+                "Give a folder in Skywork-VL-Reward's layout, or a model for sequence classification."
             ) from error
         tensors = load_file(file)
         names = sorted(tensors)

@@ -46,8 +46,8 @@ def last_python_block(text: str) -> str | None:
 
 def same_output(given: str, wanted: str) -> bool:
     """
-    Equal up to white space at line ends and at the end of the text; a decimal number that is wanted, up to 1e-6, absolute or
-    relative.
+    Equal up to white space at line ends and at the end of the text; a decimal number that is wanted, up to 1e-6,
+    absolute or relative.
     """
     lines, wanted_lines = ([line.rstrip() for line in text.rstrip().splitlines()] for text in (given, wanted))
     return len(lines) == len(wanted_lines) and all(map(_same_line, lines, wanted_lines))
@@ -73,13 +73,13 @@ class CodeReward:
     Reward function: tests passed by the generated program, each completion in sandboxes of its own.
 
     The column of tests holds, for each row (or as JSON text):
-    - `{"inputs": [str, …], "outputs": [str, …]}`: a program; each input (a text, or a list of lines) goes to its standard
-      input, and its output must match up to trailing white space, decimal numbers to 1e-6;
-    - `{"inputs": [[…], …], "outputs": […], "fn_name": str}`: a function, or a method of the solution's `class Solution`;
-      each list (or text, one a line) is its arguments, and the result must equal the output or the one that the output
-      lists (APPS, TACO), where a tuple counts as a list and floats count to 1e-6;
-    - `[{"input": str, "output": str, "testtype": "stdin" | "functional"}, …]` (LiveCodeBench): the same, the function's
-      name in a column `entry_point`;
+    - `{"inputs": [str, …], "outputs": [str, …]}`: a program; each input (a text, or a list of lines) goes to its
+      standard input, and its output must match up to trailing white space, decimal numbers to 1e-6;
+    - `{"inputs": [[…], …], "outputs": […], "fn_name": str}`: a function, or a method of the solution's `class
+      Solution`; each list (or text, one a line) is its arguments, and the result must equal the output or the one that
+      the output lists (APPS, TACO), where a tuple counts as a list and floats count to 1e-6;
+    - `[{"input": str, "output": str, "testtype": "stdin" | "functional"}, …]` (LiveCodeBench): the same, the
+      function's name in a column `entry_point`;
     - `[str, …]` or `str`: test code, one verdict a string (MBPP's `test_list`, assert statements, unittest-free). With
       a column `entry_point` and a function `check` in the code,
       `check(entry_point)` is called (HumanEval).
@@ -186,8 +186,8 @@ class CodeReward:
 
     def _judge(self, text: str, row: RowTests | str) -> tuple[float | None, str]:
         """
-        Reward of one completion and why: `judged`, `no_code`, `no_tests`, `bad_tests`, `too_many_files` (it was judged,
-        but stopped at that limit) or `sandbox_failure`.
+        Reward of one completion and why: `judged`, `no_code`, `no_tests`, `bad_tests`, `too_many_files` (it was
+        judged, but stopped at that limit) or `sandbox_failure`.
         """
         if isinstance(row, str):
             return None, row

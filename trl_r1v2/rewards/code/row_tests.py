@@ -17,9 +17,10 @@ from .runner import encode
 
 
 _EXPECTED = (
-    'a test or a list of tests as code (`"assert f(1) == 2"`), or a dict (also as JSON text) with lists of equal length '
-    "under `inputs` and `outputs`: texts, or lists of lines, for a program; with the name of a function under "
-    "`fn_name`, lists of arguments, or a text with one a line, and their results; or a list of dicts with `input` and `output`"
+    'a test or a list of tests as code (`"assert f(1) == 2"`), or a dict (also as JSON text) with lists of equal '
+    "length under `inputs` and `outputs`: texts, or lists of lines, for a program; with the name of a function under "
+    "`fn_name`, lists of arguments, or a text with one a line, and their results; "
+    "or a list of dicts with `input` and `output`"
 )
 
 

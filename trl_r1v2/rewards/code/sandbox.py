@@ -321,8 +321,8 @@ class Sandbox:
 
     def run_program(self, source: str, stdin: str = "", seconds: float = 10.0, output_bytes: int = 0) -> Run:
         """
-        Run a Python program on a standard input, for at most `seconds` of wall-clock time; it may write `output_bytes` even
-        if that is more than the sandbox's cap.
+        Run a Python program on a standard input, for at most `seconds` of wall-clock time; it may write `output_bytes`
+        even if that is more than the sandbox's cap.
         """
         with contextlib.ExitStack() as stack:
             process = self.start(
