@@ -13,244 +13,18 @@ open items close`, `list items words`, `rel signs nodes`, `cup a b`, `cap a b`, 
 """
 
 import itertools
-import re
 from fractions import Fraction
-from typing import NamedTuple
+
+from .tokens import ENDING, FUNCTIONS, OPENING, Node, Token, Unreadable, tokens_of
 
 
-Node = tuple
-# Deeper nesting or more signs are no answer, and would exhaust Python's stack; longer numbers no reader counts. Ours.
+# Deeper nesting is no answer, and would exhaust Python's stack. Ours.
 MAX_DEPTH = 30
-MAX_TOKENS = 250
-MAX_DIGITS = 400
-
-
-class Unreadable(ValueError):
-    """A text that is not mathematics, or that the grammar does not read to its end."""
-
-
-class Token(NamedTuple):
-    """What kind of sign it is, what it says, and whether white space stands before it."""
-
-    kind: str
-    value: Node | str = ""
-    spaced: bool = False
-
-
-# Every way to write a sign, by its kind.
-_SIGNS = {
-    way: kind
-    for kind, ways in {
-        "+": "+", "-": "-", "*": r"* · ⋅ ∙ × \cdot \times \ast", "/": r"/ ÷ ∕ \div", "^": "^ **", "!": "!", "%": "%",
-        "°": "°", "'": r"' \prime", "±": r"± \pm +/-", "∓": r"∓ \mp", "√": r"√ \sqrt sqrt", "∛": "∛ cbrt",
-        "∞": r"∞ \infty infinity inf oo", "(": r"( \lgroup", ")": r") \rgroup", "[": r"[ \lbrack", "]": r"] \rbrack",
-        "{": "{", "}": "}", r"\{": r"\{ \lbrace", r"\}": r"\} \rbrace", "⟨": r"⟨ \langle", "⟩": r"⟩ \rangle",
-        "⌊": r"⌊ \lfloor", "⌋": r"⌋ \rfloor", "⌈": r"⌈ \lceil", "⌉": r"⌉ \rceil",
-        "|": r"| ∣ \mid \vert \lvert \rvert", ":": r": \colon", ",": ",", ";": ";", "<": r"< \lt", ">": r"> \gt",
-        "<=": r"<= =< ≤ ⩽ \le \leq \leqslant", ">=": r">= ≥ ⩾ \ge \geq \geqslant", "!=": r"!= ≠ \ne \neq",
-        "=": "= == :=", "~": r"≈ \approx ≃ \simeq", "in": r"∈ \in", "∪": r"∪ \cup", "∩": r"∩ \cap",
-        "∖": r"∖ \setminus \backslash", "∅": r"∅ \emptyset \varnothing", "and": r"and ∧ \land \wedge 和 及 与 且",
-        "or": r"or ∨ \lor \vee 或 或者", "…": r"… ... \ldots \dots \cdots \dotsc \dotsb", "frac": r"\frac",
-        "binom": r"\binom \dbinom \tbinom",
-    }.items()
-    for way in ways.split()
-}  # fmt: skip
-_GREEK = dict(
-    zip(
-        "αβγδεζηθικλμνξοπρσςτυφχψωΓΔΘΛΞΠΣΥΦΨΩϵϑϱ∠△ℓ∂",
-        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma sigma tau "
-        "upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega epsilon theta rho angle "
-        "triangle ell partial".split(),
-        strict=True,
-    )
-)
-_SAME_NAMES = {
-    "varepsilon": "epsilon",
-    "varphi": "phi",
-    "vartheta": "theta",
-    "varrho": "rho",
-    "imath": "i",
-    "jmath": "j",
-}
-_NAMES = {*_GREEK.values(), *_SAME_NAMES, "hbar"}
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth arsinh arcosh artanh ln "
-    "log lg exp max min gcd lcm".split()
-)
-_FUNCTION_NAMES = {
-    **{name: name for name in FUNCTIONS},
-    **{f"a{name}": f"arc{name}" for name in ("sin", "cos", "tan", "cot", "sec", "csc")},
-    **{f"{arc}{name}": f"ar{name}" for arc in ("a", "arc") for name in ("sinh", "cosh", "tanh")},
-    "tg": "tan", "ctg": "cot", "arctg": "arctan", "cosec": "csc",
-}  # fmt: skip
-_CONSTANTS = ("pi", "e", "i")
 # Letters that stand for a function where a bracket follows; others are factors, as in `x(x+1)`.
 _APPLIED = frozenset("fghFGH")
 _RELATIONS = frozenset(("=", "~", "<", ">", "<=", ">=", "!=", "in"))
 _CLOSING = {"(": ")]", "[": ")]", "{": "}", r"\{": (r"\}",), "⟨": "⟩"}
-_OPENING, _ENDING = frozenset(("(", "[", "{", r"\{", "⟨")), frozenset((")", "]", "}", r"\}", "⟩"))
 _EXPRESSIONS = frozenset(("num", "based", "sym", "const", "add", "mul", "div", "pow", "root", "log", "call"))
-
-_INNER = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"
-_WRITTEN = sorted((way for way in _SIGNS if not re.search("[A-Za-z]", way)), key=len, reverse=True)
-_TOKEN_RE = re.compile(
-    "|".join(
-        (
-            r"(?P<blank>\s+)",
-            # 0.1\overline{6}, 0.\dot{3}, 0.(3)
-            r"(?P<repeating>(?P<whole>\d*)\.(?P<first>\d*)"
-            r"(?:\\(?:overline|bar|dot)\s*(?:\{(?P<a>\d+)\}|(?P<b>\d))|\((?P<c>\d+)\)))",
-            r"(?P<going_on>\d*\.\d+(?:\.\.\.|\\[lc]?dots(?![A-Za-z])))",
-            r"(?P<number>(?:\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?"
-            r"|\d{1,3}(?: \d{3})+(?! ?\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
-            r"(?:[eE][+-]?\d{1,3}(?!\d))?)",
-            rf"(?P<text>\\text(?P<inside>{_INNER}))",
-            r"(?P<accent>\\(?P<mark>vec|hat|bar|overline|tilde|dot|overrightarrow|widehat|mathbb|mathcal)\s*"
-            rf"(?P<under>{_INNER}|\\?[A-Za-z]+))",
-            r"(?P<matrix>\\begin\{(?:[pbBvV]?matrix|array)\}(?:\{[lcr|]*\})?(?P<rows>.*?)\\end\{\w+\})",
-            r"(?P<command>\\[A-Za-z]+)",
-            rf"(?P<sign>{'|'.join(map(re.escape, _WRITTEN))})",
-            r"(?P<letters>[A-Za-z]+)",
-            rf"(?P<greek>[{''.join(_GREEK)}])",
-        )
-    ),
-    re.DOTALL,
-)
-_SUBSCRIPT_RE = re.compile(rf"\s*_\s*({_INNER}|\\[A-Za-z]+|\d+|[A-Za-z])")
-_BLOCK_RE = re.compile(r"(\d*)\.(\d*?)(?:(\d)\3\3+|(\d{2,})\4+)$")
-
-
-def tokens_of(text: str) -> list[Token]:
-    """All of a normalised text as tokens. Raises [`Unreadable`] at the first piece that is none."""
-    tokens: list[Token] = []
-    at, spaced, depth = 0, False, 0
-    while at < len(text):
-        match = _TOKEN_RE.match(text, at)
-        if match is None:
-            raise Unreadable(f"{text[at : at + 12]!r} is not understood")
-        at = match.end()
-        if match.lastgroup == "blank":
-            spaced = True
-            continue
-        if depth and match.lastgroup == "number" and "," in match[0]:  # `{100,200}` is no number, `1,234` is
-            at = match.start() + match[0].index(",")
-            found = [_number(match[0].partition(",")[0])]
-        else:
-            found = _tokens(match)
-        depth += (found[0].kind in ("(", "[", r"\{")) - (found[0].kind in (")", "]", r"\}"))
-        below = _SUBSCRIPT_RE.match(text, at)
-        if below:
-            found[-1:] = _with_subscript(found[-1], below[1], match[0])
-            at = below.end()
-        tokens += [found[0]._replace(spaced=spaced), *found[1:]]
-        spaced = False
-        if len(tokens) > MAX_TOKENS:
-            raise Unreadable("too long")
-    return tokens
-
-
-def _tokens(match: re.Match) -> list[Token]:
-    written = match[0]
-    match match.lastgroup:
-        case "number":
-            return [_number(written)]
-        case "repeating":
-            return [_repeating(match["whole"], match["first"], match["a"] or match["b"] or match["c"])]
-        case "going_on":
-            block = _BLOCK_RE.match(re.match(r"\d*\.\d+", written)[0])
-            if block is None:
-                raise Unreadable(f"{written!r} goes on in a way that nobody knows")
-            return [_repeating(block[1], block[2], block[3] or block[4])]
-        case "text":
-            return [_word(match["inside"][1:-1].strip())]
-        case "accent":
-            return [Token("atom", ("sym", f"{match['mark']} {_flat(match['under'])}"))]
-        case "matrix":
-            return [Token("atom", _matrix(match["rows"]))]
-        case "command":
-            return [_command(written)]
-        case "sign":
-            return [Token(_SIGNS[written])]
-        case "greek":
-            return [_name(_GREEK[written])]
-    return _letters(written)
-
-
-def _flat(text: str) -> str:
-    r"""What a subscript or an accented name says: `{\max}`, `\text{max}` and `{max}` are one."""
-    return re.sub(r"\\text|[\\{}\s]", "", text)
-
-
-def _name(name: str) -> Token:
-    name = _SAME_NAMES.get(name, name)
-    return Token("atom", ("const", name) if name in _CONSTANTS else ("sym", name))
-
-
-def _word(word: str) -> Token:
-    r"""What stands in `\text{…}`: a letter, a function, "or"; else a name of its own."""
-    if word in _SIGNS:
-        return Token(_SIGNS[word])
-    if word in _FUNCTION_NAMES:
-        return Token("call", _FUNCTION_NAMES[word])
-    if not word:
-        raise Unreadable("an empty text")
-    return _name(word) if len(word) == 1 else Token("atom", ("sym", f"text {word}"))
-
-
-def _command(written: str) -> Token:
-    name = written[1:]
-    if written in _SIGNS:
-        return Token(_SIGNS[written])
-    if name in _FUNCTION_NAMES:
-        return Token("call", _FUNCTION_NAMES[name])
-    if name in _NAMES:
-        return _name(name)
-    raise Unreadable(f"{written} is not understood")
-
-
-def _letters(letters: str) -> list[Token]:
-    """A run of letters in plain text: a sign, a function, a constant, `sinx`, or a product of variables."""
-    if letters in _SIGNS:
-        return [Token(_SIGNS[letters])]
-    if letters in _FUNCTION_NAMES:
-        return [Token("call", _FUNCTION_NAMES[letters])]
-    if letters in _GREEK.values():
-        return [_name(letters)]
-    for known in ("sqrt", "pi", "sin", "cos", "tan", "ln", "log"):  # `sqrtx`, `pir`
-        if letters.startswith(known) and len(letters) == len(known) + 1:
-            return [*_letters(known), _name(letters[-1])]
-    return [_name(letter) for letter in letters]
-
-
-def _with_subscript(token: Token, below: str, written: str) -> list[Token]:
-    name = token.value[1] if token.kind == "atom" and token.value[0] in ("sym", "const") else None
-    if name is not None:
-        return [token._replace(value=("sym", f"{name}_{_flat(below)}"))]
-    if token.kind == "call" and token.value == "log":
-        return [token, Token("base"), Token("{"), *tokens_of(below.removeprefix("{").removesuffix("}")), Token("}")]
-    base = _flat(below).strip("()")
-    if token.kind == "atom" and token.value[0] == "num" and written.isdigit() and base.isdigit():
-        return [token._replace(value=("based", written, int(base)))]
-    raise Unreadable(f"a subscript below {written!r} is not understood")
-
-
-def _number(written: str) -> Token:
-    digits = re.sub("[ ,]", "", written)
-    if len(digits) > MAX_DIGITS:
-        raise Unreadable("a number of too many digits")
-    return Token("atom", ("num", Fraction(digits), "." in digits))
-
-
-def _repeating(whole: str, first: str, block: str) -> Token:
-    value = Fraction(int(whole or 0)) + Fraction(int(first or 0), 10 ** len(first))
-    return Token("atom", ("num", value + Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(first)), False))
-
-
-def _matrix(rows: str) -> Node:
-    cells = [[_whole(tokens_of(cell)) for cell in row.split("&")] for row in rows.split(r"\\") if row.strip()]
-    if not cells or len({len(row) for row in cells}) != 1:
-        raise Unreadable("rows of unlike length")
-    return ("matrix", tuple(map(tuple, cells)))
 
 
 class _Parser:
@@ -400,6 +174,8 @@ class _Parser:
         match token.kind:
             case "atom":
                 node = token.value
+            case "matrix":
+                node = _matrix(token.value)
             case "call":
                 node = self.call(token.value)
             case "√":
@@ -591,7 +367,7 @@ def read(text: str) -> Node:
 
 def _depths(tokens: list[Token]) -> list[int]:
     """How many brackets are open behind each token."""
-    return list(itertools.accumulate((token.kind in _OPENING) - (token.kind in _ENDING) for token in tokens))
+    return list(itertools.accumulate((token.kind in OPENING) - (token.kind in ENDING) for token in tokens))
 
 
 def _listed(tokens: list[Token]) -> Node:
@@ -612,3 +388,10 @@ def _listed(tokens: list[Token]) -> Node:
                 words[-1] = token.kind
             start = at + 1
     return items[0] if len(items) == 1 else ("list", tuple(items), frozenset(words[:-1]) or frozenset((",",)))
+
+
+def _matrix(rows: str) -> Node:
+    cells = [[_whole(tokens_of(cell)) for cell in row.split("&")] for row in rows.split(r"\\") if row.strip()]
+    if not cells or len({len(row) for row in cells}) != 1:
+        raise Unreadable("rows of unlike length")
+    return ("matrix", tuple(map(tuple, cells)))

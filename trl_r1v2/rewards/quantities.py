@@ -9,8 +9,8 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from .expressions import FUNCTIONS
 from .notation import plain
+from .tokens import FUNCTIONS
 
 
 NUMBER_WORDS = {
