@@ -225,8 +225,8 @@ def test_a_served_model_is_measured_as_one_in_this_process(recipe, tmp_path, cap
         ({"hallucination_column": "digits"}, "there is no column 'digits'"),
         ({"hallucination_column": None}, "belong together"),
         ({"accuracy_reward": "letter_rules.acuracy"}, "did you mean accuracy?"),
-        ({"top_p": 0.0}, "`top_p` is 0.0; give more than 0"),
-        ({"num_samples": -1}, "`num_samples` is -1; give at least 0"),
+        ({"top_p": 0.0}, "`top_p` is 0.0, but must be in (0, 1]"),
+        ({"num_samples": -1}, "`num_samples` is -1, but must be at least 0"),
     ],
 )
 def test_refused(recipe, capsys, changes, expected):

@@ -52,11 +52,11 @@ def response_sets(draw):
 @st.composite
 def rule_sets(draw):
     chosen = draw(st.sampled_from(["none", "threshold", "quantile"]))
-    margin = draw(st.sampled_from(["none", "threshold", "quantile"]))
+    margin = draw(st.sampled_from(["none", "threshold"]))
     values = {"max_pairs": draw(st.integers(0, 6)), "max_format_pairs": draw(st.integers(1, 4))}
     for name, kind in (("chosen", chosen), ("margin", margin)):
         if kind == "threshold":
-            values["chosen_threshold" if name == "chosen" else "margin_threshold"] = draw(st.integers(-8, 8)) / 2
+            values[f"{name}_threshold"] = draw(st.integers(-8, 8)) / 2
         elif kind == "quantile":
             values[f"{name}_quantile"] = draw(st.floats(0, 1))
     return PairRules(drop_contained=draw(st.booleans()), seed=draw(st.integers(0, 3)), **values)
@@ -132,7 +132,6 @@ def test_order_and_other_prompts_do_not_matter(responses, rules, rng):
     fixed = replace(
         rules,
         chosen_quantile=None,
-        margin_quantile=None,
         chosen_threshold=whole.thresholds["chosen"],
         margin_threshold=whole.thresholds["margin"],
     )
@@ -229,10 +228,8 @@ def test_thresholds_absolute_and_by_quantile():
     assert {pair.chosen.score for pair in by_quantile.pairs} == {2.0, 3.0, 4.0}
     by_margin = build_pairs(responses, PairRules(max_pairs=99, margin_threshold=5.0))
     assert sorted(pair.margin for pair in by_margin.pairs) == [5.0, 5.0, 6.0]
-    margins = [right + wrong for right in range(5) for wrong in range(3)]
-    both = build_pairs(responses, PairRules(max_pairs=99, margin_quantile=0.8, chosen_threshold=4.0))
-    assert both.thresholds["margin"] == pytest.approx(np.quantile(margins, 0.8))
-    assert all(pair.margin >= both.thresholds["margin"] and pair.chosen.score == 4.0 for pair in both.pairs)
+    both = build_pairs(responses, PairRules(max_pairs=99, margin_threshold=5.0, chosen_threshold=4.0))
+    assert sorted((pair.chosen.score, pair.margin) for pair in both.pairs) == [(4.0, 5.0), (4.0, 6.0)]
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30), st.floats(0, 1))
@@ -243,7 +240,7 @@ def test_quantile_is_numpys(values, q):
 def test_quantile_of_equal_scores_keeps_them():
     assert quantile([], 0.5) is None
     assert all(quantile([0.1] * 7, q) == 0.1 for q in np.linspace(0, 1, 23))
-    pair_set = build_pairs(group(3, 3), PairRules(chosen_quantile=0.9, margin_quantile=0.9))
+    pair_set = build_pairs(group(3, 3), PairRules(chosen_quantile=0.9))
     assert pair_set.candidates["kept"] == 9
 
 
@@ -308,12 +305,10 @@ def test_dropout_pairs_and_their_counts():
         Response(1, 0, "still 1", 1.0, True, "1"),
         Response(2, 0, "blind", None, None, None),
     ]
-    pairs, counts = pair_with_dropout(sources, again, drop_right=False)
+    pairs, counts = pair_with_dropout(sources, again)
     assert [pair.rejected.text for pair in pairs] == ["still 1", "blind"]
     assert {pair.kind for pair in pairs} == {"dropout_ntp"} and pairs[1].margin is None
-    assert counts == {"kept": 2, "same_text": 1, "still_right": 0}
-    pairs, counts = pair_with_dropout(sources, again, drop_right=True)
-    assert [pair.rejected.text for pair in pairs] == ["blind"] and counts["still_right"] == 1
+    assert counts == {"kept": 2, "same_text": 1}
 
 
 def test_roles_cover_all_combinations():

@@ -346,15 +346,19 @@ def test_recipe_is_read(tmp_path):
     recipe = tmp_path / "pairs.yaml"
     recipe.write_text(
         "dataset_name: prompts\noutput_dir: out\nmodel_name_or_path: model\nchosen_threshold: 15\n"
-        "margin_quantile: 0.25\nthink_open: true\nreward_funcs: [a.b, c.d]\nreward_weights: [1, 0.5]\n"
-        "judge_func: e.f\n"
+        "margin_threshold: 0.25\nthink_open: true\nreward_funcs: [a.b, c.d]\nreward_weights: [1, 0.5]\njudge_func: e.f\n"
     )
     (args,) = pairs.make_parser(prog="trl-r1v2 pairs").parse_args_and_config(
         ["--config", str(recipe), "--max_pairs", "3", "--drop_contained", "false"]
     )
-    assert args.rules == PairRules(max_pairs=3, chosen_threshold=15.0, margin_quantile=0.25, drop_contained=False)
+    expected = PairRules(max_pairs=3, chosen_threshold=15.0, margin_threshold=0.25, drop_contained=False)
+    assert pairs.read_rules(args) == expected
     assert (args.judge, args.weights, args.think_open) == ("e.f", {"a.b": 1.0, "c.d": 0.5}, True)
-    assert (args.num_samples, args.temperature, PairsArguments("p", "o", "m").max_pairs) == (32, 1.0, 15)
+    assert (
+        args.num_samples,
+        args.temperature,
+        PairsArguments(dataset_name="p", output_dir="o", model_name_or_path="m").max_pairs,
+    ) == (32, 1.0, 15)
     (args,) = filter_prompts.make_parser().parse_args_and_config(
         ["--dataset_name", "p", "--output_dir", "o", "--model_name_or_path", "m", "--reward_funcs", "a.b"]
     )

@@ -7,7 +7,8 @@ from datasets import Dataset, DatasetDict, Image, List, load_dataset
 from PIL import Image as PILImage
 
 from trl_r1v2.sampling import dataset_folder
-from trl_r1v2.sampling.dataset_folder import load_prompts, write_dataset_folder
+from trl_r1v2.sampling.dataset_folder import write_dataset_folder
+from trl_r1v2.scripts.loading import load_split
 
 
 def rows(*texts):
@@ -61,26 +62,25 @@ def test_large_data_is_split_and_old_shards_go(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "out" / "data").iterdir()] == ["train-00000-of-00001.parquet"]
 
 
-def test_prompts_load_from_every_kind_of_place(tmp_path):
+def test_rows_load_from_every_kind_of_place(tmp_path):
     dataset = rows("a", "b", "c")
     dataset.to_parquet(tmp_path / "file.parquet")
     dataset.to_json(tmp_path / "file.jsonl")
+    dataset.to_csv(tmp_path / "file.csv")
     dataset.save_to_disk(tmp_path / "disk")
     DatasetDict({"train": dataset, "test": rows("t")}).save_to_disk(tmp_path / "disk_dict")
     write_dataset_folder(dataset, tmp_path / "folder", "Title", "Text.")
-    for name in ("file.parquet", "file.jsonl", "disk", "disk_dict", "folder"):
-        assert load_prompts(str(tmp_path / name))["prompt"][:] == ["a", "b", "c"], name
-        assert load_prompts(str(tmp_path / name), max_rows=2)["prompt"][:] == ["a", "b"], name
-    assert load_prompts(str(tmp_path / "disk_dict"), split="test")["prompt"][:] == ["t"]
+    for name in ("file.parquet", "file.jsonl", "file.csv", "disk", "disk_dict", "folder"):
+        assert load_split(str(tmp_path / name), None, "train")["prompt"][:] == ["a", "b", "c"], name
+        assert load_split(str(tmp_path / name), None, "train", max_rows=2)["prompt"][:] == ["a", "b"], name
+        assert load_split(str(tmp_path / name), None, "train[1:]", max_rows=1)["prompt"][:] == ["b"], name
+    assert load_split(str(tmp_path / "disk_dict"), None, "test")["prompt"][:] == ["t"]
 
 
-def test_prompts_that_cannot_be_loaded_say_why(tmp_path):
+def test_what_cannot_be_loaded_says_why(tmp_path):
     DatasetDict({"train": rows("a")}).save_to_disk(tmp_path / "disk_dict")
-    with pytest.raises(ValueError, match="no split 'dev', only \\['train'\\]"):
-        load_prompts(str(tmp_path / "disk_dict"), split="dev")
-    rows("a").rename_column("prompt", "question").to_parquet(tmp_path / "question.parquet")
-    with pytest.raises(ValueError, match="no column `prompt`, only \\['question'\\]"):
-        load_prompts(str(tmp_path / "question.parquet"))
+    with pytest.raises(ValueError, match="no split 'dev', only 'train'. Correct `dataset_split`"):
+        load_split(str(tmp_path / "disk_dict"), None, "dev")
     (tmp_path / "prompts.txt").write_text("a")
-    with pytest.raises(ValueError, match="end in .parquet, .json or .jsonl"):
-        load_prompts(str(tmp_path / "prompts.txt"))
+    with pytest.raises(ValueError, match="data files end in .parquet, .jsonl, .json, .csv"):
+        load_split(str(tmp_path / "prompts.txt"), None, "train")

@@ -126,11 +126,6 @@ def test_several_stores_share_a_folder(tmp_path):
     assert len(merge_shards(tmp_path, "scores")) == 1 and scores.num_chunks == 1
 
 
-def test_rank_must_be_one_of_the_processes(tmp_path):
-    with pytest.raises(ValueError, match=r"rank 2 is outside 0..1"):
-        RolloutStore(tmp_path, SETTINGS, rank=2, world_size=2)
-
-
 def test_the_store_imports_without_torch():
     code = "import sys, trl_r1v2.sampling.rollouts; print('torch' in sys.modules, 'trl' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -22,14 +22,8 @@ _PROBE_BYTES = 4096
 
 def model_fingerprint(model: torch.nn.Module) -> str:
     """
-    Digest of the names, shapes and up to 64 evenly spaced values of every parameter.
-
-    Args:
-        model (`torch.nn.Module`):
-            Model that holds all of its weights.
-
-    Returns:
-        `str`: 16 hexadecimal digits; the same on every device, another one after an update of the weights.
+    Digest of the names, shapes and up to 64 evenly spaced values of every parameter of a model that holds all of its
+    weights: 16 hexadecimal digits, the same on every device, others after an update of the weights.
     """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
@@ -42,16 +36,8 @@ def model_fingerprint(model: torch.nn.Module) -> str:
 
 def dataset_fingerprint(dataset: Dataset, columns: Sequence[str] = ("prompt",)) -> str:
     """
-    Digest of some columns, and of the files of up to 64 evenly spaced rows' images.
-
-    Args:
-        dataset ([`~datasets.Dataset`]):
-            Dataset with images, if any, in column `images` or `image`.
-        columns (`Sequence[str]`, *optional*, defaults to `("prompt",)`):
-            Columns to read as a whole.
-
-    Returns:
-        `str`: 16 hexadecimal digits; the same for the same content, wherever it is loaded from.
+    Digest of whole `columns`, and of the files of up to 64 evenly spaced rows' images in `images` or `image`: 16
+    hexadecimal digits, the same for the same content, wherever it is loaded from.
     """
     digest = hashlib.sha256()
     # The arrow storage holds encoded images and paths: nothing is decoded.
@@ -68,21 +54,12 @@ def dataset_fingerprint(dataset: Dataset, columns: Sequence[str] = ("prompt",)) 
 
 
 def content_fingerprint(content) -> str:
-    """
-    Digest of anything JSON can express.
-
-    Args:
-        content (JSON-serialisable):
-            Lists, dictionaries, strings, numbers.
-
-    Returns:
-        `str`: 16 hexadecimal digits.
-    """
+    """Digest of anything JSON can express: 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def path_fingerprint(path: str) -> str:
-    """Digest of all files of a folder by 64 evenly spaced probes of 4 KiB each; what is no folder is its own."""
+    """Digest of all files of a folder by 64 evenly spaced probes of 4 KiB; what is no folder is its own digest."""
     if not Path(path).is_dir():
         return path
     digest = hashlib.sha256()
@@ -93,18 +70,9 @@ def path_fingerprint(path: str) -> str:
 
 def reward_fingerprint(name: str, reward_func: Callable) -> str:
     """
-    Digest of what a reward function is made of.
-
-    Args:
-        name (`str`):
-            Folder of a reward model, YAML file of a hybrid reward, or the dotted path of a function.
-        reward_func (`Callable`):
-            What the name stands for.
-
-    Returns:
-        `str`: 16 hexadecimal digits. Of a folder, all files count, by 64 evenly spaced probes of 4 KiB; otherwise the
-            YAML file, the source of the module that a dotted path names, and of those that define the function or its
-            class. What these import goes unnoticed.
+    Digest of what a reward function is made of: 16 hexadecimal digits. Of the folder of a reward model, all files
+    count, by 64 evenly spaced probes of 4 KiB; otherwise the YAML file of a hybrid reward, the source of the module
+    that a dotted path names, and of those that define the function or its class. What these import goes unnoticed.
     """
     if Path(name).is_dir():
         return path_fingerprint(name)

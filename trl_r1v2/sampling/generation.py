@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from .fingerprints import model_fingerprint
-from .prompts import encode_prompts, read_prompt
+from .prompts import encode_prompts, read_prompt, tokenizer_of
 from .rollouts import Rollout
 
 
@@ -96,16 +96,16 @@ def sample_chunks(
 
     Yields:
         `list[Rollout]`: The rollouts of each chunk as soon as they exist; prompts in the order of `rows`, the
-            responses of a prompt next to each other.
+        responses of a prompt next to each other.
 
     Raises:
         `ValueError`: Greedy decoding is asked for several responses, or a row cannot be rendered (broken or missing
-            image, placeholders that do not match the images); the message names the row.
+        image, placeholders that do not match the images); the message names the row.
     """
     if not do_sample and num_samples > 1:
         raise ValueError(f"num_samples is {num_samples}, but greedy decoding repeats one response: set num_samples=1")
     rows = list(range(len(dataset)) if rows is None else rows)
-    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
+    tokenizer = tokenizer_of(processing_class)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     config = generation_config(
@@ -143,18 +143,8 @@ def generation_config(
     top_p: float = 1.0,
     do_sample: bool = True,
 ) -> GenerationConfig:
-    """
-    Generation settings of `trl.GRPOTrainer`: every end-of-sequence id of model and tokenizer, no image tokens.
-
-    Args:
-        model, processing_class, max_new_tokens, temperature, top_p, do_sample:
-            As for [`sample_responses`].
-
-    Returns:
-        [`~transformers.GenerationConfig`]: With `eos_token_id` as a list.
-    """
-    is_vlm = isinstance(processing_class, ProcessorMixin)
-    tokenizer = processing_class.tokenizer if is_vlm else processing_class
+    """Generation settings of `trl.GRPOTrainer`: every end-of-sequence id of model and tokenizer, no image tokens."""
+    tokenizer = tokenizer_of(processing_class)
     # `top_k=0` is GRPOConfig's default; left unset, generate() would take the model's own (or 50).
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if do_sample else {}
     return GenerationConfig(
@@ -166,7 +156,7 @@ def generation_config(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=stop_ids(model.generation_config, processing_class),
         # A sampled image token would have no image features when the response is trained on.
-        suppress_tokens=[model.config.image_token_id] if is_vlm else None,
+        suppress_tokens=[model.config.image_token_id] if isinstance(processing_class, ProcessorMixin) else None,
         disable_compile=True,
     )
 
@@ -182,9 +172,9 @@ def image_token_bias(path: str) -> dict[int, float]:
 
 def stop_ids(config: GenerationConfig, processing_class) -> list[int]:
     """The end-of-sequence ids of a model and of its tokenizer."""
-    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
     ids = [config.eos_token_id] if isinstance(config.eos_token_id, int) else list(config.eos_token_id or [])
-    return ids if tokenizer.eos_token_id in ids else [tokenizer.eos_token_id, *ids]
+    own = tokenizer_of(processing_class).eos_token_id
+    return ids if own in ids else [own, *ids]
 
 
 def seed_of_chunk(seed: int, rows: Sequence[int]) -> int:
@@ -216,7 +206,7 @@ def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
 def _generate(model, inputs: dict[str, torch.Tensor], config: GenerationConfig) -> list[list[int]]:
     """Completion ids up to and including the first end-of-sequence token, the responses of a prompt in a row."""
     # transformers encodes the images before it repeats the rows, and repeats the features of a prompt as a whole, so
-    # `num_return_sequences` is right for tile-indexed pixel values too (tests/sampling compares repeated prompts).
+    # `num_return_sequences` is right for tile-indexed pixel values too (compared in tests/sampling).
     on_device = BatchFeature(inputs).to(model.device)
     # Weights are whole here, and processes have rows of their own: under ZeRO-3, transformers would have each wait for
     # all others after every token.
@@ -228,7 +218,7 @@ def _generate(model, inputs: dict[str, torch.Tensor], config: GenerationConfig) 
 
 
 def rollouts_of(row: int, responses: Sequence[dict[str, Any]], processing_class) -> list[Rollout]:
-    """Rollouts of a row from its responses: `ids`, whether they are `finished`, and the `logps` of an engine."""
+    """Rollouts of a row from its responses: `ids`, whether `finished`, and the `logps` that an engine gives."""
     texts = processing_class.batch_decode([response["ids"] for response in responses], skip_special_tokens=True)
     return [
         Rollout(
@@ -245,15 +235,7 @@ def rollouts_of(row: int, responses: Sequence[dict[str, Any]], processing_class)
 
 
 class TransformersEngine:
-    """
-    Generates in this process.
-
-    Args:
-        model ([`~transformers.PreTrainedModel`]), processing_class ([`~transformers.ProcessorMixin`] or tokenizer):
-            Policy, on its device.
-        batch_size (`int`, *optional*, defaults to `64`):
-            Responses generated at once.
-    """
+    """Generates in this process with a policy on its device, `batch_size` responses at once."""
 
     def __init__(self, model: PreTrainedModel, processing_class, batch_size: int = 64):
         self.model, self.processing_class, self.batch_size = model, processing_class, batch_size

@@ -71,50 +71,42 @@ class Response:
         return "wrong" if self.answer is not None else "no_answer"
 
 
-@dataclass(frozen=True)
+def _option(default, text: str):
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
 class PairRules:
     """
-    Which pairs to build.
-
-    Args:
-        max_pairs (`int`, *optional*, defaults to `15`):
-            Correctness pairs a prompt (MMPR: up to 15).
-        max_format_pairs (`int`, *optional*, defaults to `0`):
-            Pairs a prompt whose rejected response breaks the format; MMPR keeps these apart, and so does the pair's
-            kind. How many to mix in is ours.
-        drop_contained (`bool`, *optional*, defaults to `True`):
-            Drop pairs whose right answer is contained, as a string, in the wrong one (MMPR).
-        chosen_threshold (`float`, *optional*):
-            Smallest score of a chosen response (R1V2, section 4.4, which leaves open whether the score or the margin
-            is cut).
-        chosen_quantile (`float`, *optional*):
-            The same as a quantile, in [0, 1], of the scores of all right responses (ours).
-        margin_threshold (`float`, *optional*):
-            Smallest difference of the scores of chosen and rejected.
-        margin_quantile (`float`, *optional*):
-            The same as a quantile, in [0, 1], of the differences of all candidate correctness pairs (ours).
-        max_dropout_pairs (`int`, *optional*, defaults to `0`):
-            DropoutNTP pairs a prompt with images.
-        dropout_unjudged (`bool`, *optional*, defaults to `False`):
-            Whether responses that finished but could not be judged are good enough for DropoutNTP, as for MMPR's
-            prompts without a clear answer.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the choice among candidates; each prompt's choice depends on it and on the row alone.
+    Which pairs to build. How many format pairs to mix in is ours: MMPR keeps them apart, and so does the pair's kind.
 
     Raises:
         `ValueError`: A count is negative, a quantile is outside [0, 1], or a threshold is given in two ways.
     """
 
-    max_pairs: int = 15
-    max_format_pairs: int = 0
-    drop_contained: bool = True
-    chosen_threshold: float | None = None
-    chosen_quantile: float | None = None
-    margin_threshold: float | None = None
-    margin_quantile: float | None = None
-    max_dropout_pairs: int = 0
-    dropout_unjudged: bool = False
-    seed: int = 0
+    max_pairs: int = _option(15, "Correctness pairs for each prompt (MMPR: up to 15).")
+    max_format_pairs: int = _option(
+        0, "Pairs for each prompt whose rejected response breaks the format; needs `format_func`."
+    )
+    drop_contained: bool = _option(
+        True, "Drop pairs whose right answer is contained, as a string, in the wrong one (MMPR)."
+    )
+    chosen_threshold: float | None = _option(
+        None, "Smallest score of a chosen response (R1V2, section 4.4, uses 15, 10 and 7)."
+    )
+    chosen_quantile: float | None = _option(
+        None, "The same as a quantile, in [0, 1], of the scores of all right responses (ours)."
+    )
+    margin_threshold: float | None = _option(
+        None, "Smallest difference of the scores of chosen and rejected (R1V2 leaves open which of the two is cut)."
+    )
+    max_dropout_pairs: int = _option(
+        0, "DropoutNTP pairs for each prompt with images: the second half regenerated without them."
+    )
+    dropout_unjudged: bool = _option(
+        False, "Use finished responses that could not be judged for DropoutNTP too (MMPR's open prompts)."
+    )
+    seed: int = _option(0, "Seed of the choice among candidates; each prompt's depends on it and on the row alone.")
 
     def __post_init__(self):
         for name in ("max_pairs", "max_format_pairs", "max_dropout_pairs"):
@@ -122,16 +114,18 @@ class PairRules:
                 raise ValueError(f"`{name}` is {vars(self)[name]}, but must be at least 0")
         if self.max_pairs + self.max_format_pairs + self.max_dropout_pairs == 0:
             raise ValueError("`max_pairs`, `max_format_pairs` and `max_dropout_pairs` are 0: no pair could be built")
-        for name in ("chosen", "margin"):
-            threshold, quantile = vars(self)[f"{name}_threshold"], vars(self)[f"{name}_quantile"]
-            if threshold is not None and quantile is not None:
-                raise ValueError(
-                    f"`{name}_threshold` is {threshold} and `{name}_quantile` {quantile}: set one of the two"
-                )
+        for name in ("chosen_threshold", "margin_threshold"):
+            threshold = vars(self)[name]
             if threshold is not None and not math.isfinite(threshold):
-                raise ValueError(f"`{name}_threshold` is {threshold}, but must be finite; unset it for no threshold")
-            if quantile is not None and not 0 <= quantile <= 1:
-                raise ValueError(f"`{name}_quantile` is {quantile}, but must be in [0, 1]")
+                raise ValueError(f"`{name}` is {threshold}, but must be finite; unset it for no threshold")
+        if self.chosen_quantile is not None:
+            if self.chosen_threshold is not None:
+                raise ValueError(
+                    f"`chosen_threshold` is {self.chosen_threshold} and `chosen_quantile` {self.chosen_quantile}: set "
+                    "one of the two"
+                )
+            if not 0 <= self.chosen_quantile <= 1:
+                raise ValueError(f"`chosen_quantile` is {self.chosen_quantile}, but must be in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -203,18 +197,15 @@ def build_pairs(responses: Iterable[Response], rules: PairRules) -> PairSet:
     Of the candidates that pass the thresholds, a prompt's `max_pairs` are drawn one by one, those of the least used
     responses first and at random among them (MMPR draws at random; the order is ours).
 
-    Args:
-        responses (`Iterable[Response]`):
-            Responses to all prompts, in any order.
-        rules ([`PairRules`]):
-            Which pairs to build; the DropoutNTP fields are not read here.
-
     Returns:
         [`PairSet`]: Pairs and counts. `sum(candidates.values())` is the number of all pairs of a right and a negative
         (or ill-formed) response.
     """
     prompts = _pool(responses)
-    chosen_threshold, margin_threshold = _thresholds(prompts, rules)
+    chosen_threshold, margin_threshold = rules.chosen_threshold, rules.margin_threshold
+    if rules.chosen_quantile is not None:
+        scores = [response.score for pools in prompts for response in pools.of("right")]
+        chosen_threshold = quantile(scores, rules.chosen_quantile)
     roles, fates, drops = Counter(), Counter(), Counter()
     pairs = []
     for pools in prompts:
@@ -254,20 +245,8 @@ def dropout_sources(
     responses: Iterable[Response], rows_with_images: Iterable[int], rules: PairRules, chosen_threshold: float | None
 ) -> list[Response]:
     """
-    The good responses whose second half is to be regenerated without the image.
-
-    Args:
-        responses (`Iterable[Response]`):
-            Responses to all prompts.
-        rows_with_images (`Iterable[int]`):
-            Prompts that have an image to drop.
-        rules ([`PairRules`]):
-            `max_dropout_pairs`, `dropout_unjudged` and `seed` are read.
-        chosen_threshold (`float`, *optional*):
-            Smallest score of a judged response, from `PairSet.thresholds`.
-
-    Returns:
-        `list[Response]`: At most `max_dropout_pairs` a prompt, ordered by row and sample.
+    The good responses, at most `max_dropout_pairs` a prompt with images, whose second half is to be regenerated
+    without the image; `chosen_threshold` is the smallest score of a judged one, from `PairSet.thresholds`.
     """
     with_images = set(rows_with_images)
     sources = []
@@ -283,32 +262,19 @@ def dropout_sources(
 
 
 def pair_with_dropout(
-    sources: Sequence[Response], regenerated: Sequence[Response], drop_right: bool
+    sources: Sequence[Response], regenerated: Sequence[Response]
 ) -> tuple[list[Pair], dict[str, int]]:
     """
-    Pairs good responses with what became of them without the image.
+    Pairs good responses with what became of them without the image; one judged right all the same stays (MMPR).
 
-    Args:
-        sources (`Sequence[Response]`):
-            From [`dropout_sources`].
-        regenerated (`Sequence[Response]`):
-            For each source, its first half with a new second half.
-        drop_right (`bool`):
-            Whether to drop pairs whose regenerated response is judged right all the same (ours; MMPR keeps them).
-
-    Returns:
-        `tuple[list[Pair], dict[str, int]]`: Pairs, and the number of candidates kept and dropped for each reason.
+    Returns the pairs, and the number of candidates kept and dropped for the same text.
     """
-    pairs, drops = [], {"kept": 0, "same_text": 0, "still_right": 0}
-    for chosen, rejected in zip(sources, regenerated, strict=True):
-        if rejected.text == chosen.text:
-            drops["same_text"] += 1
-        elif drop_right and rejected.right:
-            drops["still_right"] += 1
-        else:
-            drops["kept"] += 1
-            pairs.append(Pair("dropout_ntp", chosen, rejected))
-    return pairs, drops
+    pairs = [
+        Pair("dropout_ntp", chosen, rejected)
+        for chosen, rejected in zip(sources, regenerated, strict=True)
+        if rejected.text != chosen.text
+    ]
+    return pairs, {"kept": len(pairs), "same_text": len(sources) - len(pairs)}
 
 
 def quantile(values: Sequence[float], q: float) -> float | None:
@@ -334,25 +300,6 @@ def _pool(responses: Iterable[Response]) -> list[_Pools]:
             by_role.setdefault(role, []).append(response)
         prompts.append(_Pools(row, by_role))
     return prompts
-
-
-def _thresholds(prompts: Sequence[_Pools], rules: PairRules) -> tuple[float | None, float | None]:
-    """Smallest score and smallest margin, from the values themselves where a quantile is asked for."""
-    chosen, margin = rules.chosen_threshold, rules.margin_threshold
-    if rules.chosen_quantile is not None:
-        chosen = quantile(
-            [response.score for pools in prompts for response in pools.of("right")], rules.chosen_quantile
-        )
-    if rules.margin_quantile is not None:
-        margins = [
-            right.score - wrong.score
-            for pools in prompts
-            for right in pools.of("right")
-            for wrong in pools.of(*NEGATIVES)
-            if not (rules.drop_contained and _is_contained(right, wrong))
-        ]
-        margin = quantile(margins, rules.margin_quantile)
-    return chosen, margin
 
 
 def _is_contained(chosen: Response, rejected: Response) -> bool:

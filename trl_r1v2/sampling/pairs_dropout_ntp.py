@@ -18,16 +18,8 @@ from .rollouts import Rollout
 
 def first_half(rollout: Rollout, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """
-    Token ids of the first half of a response, rounded down, its end-of-sequence token not counted.
-
-    Args:
-        rollout ([`~trl_r1v2.sampling.Rollout`]):
-            The response; without `completion_ids` its text is tokenized.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The policy's tokenizer.
-
-    Returns:
-        `list[int]`: Token ids; empty for a response of one token.
+    Token ids of the first half of a response, rounded down, its end-of-sequence token not counted; without
+    `completion_ids` its text is tokenized. Empty for a response of one token.
     """
     if rollout.completion_ids:
         content = rollout.completion_ids[:-1] if rollout.finished else rollout.completion_ids
@@ -48,18 +40,7 @@ def without_images(prompt: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def blind_prompts(dataset: Dataset, rows: Sequence[int]) -> Dataset:
-    """
-    The prompts of some rows without their images.
-
-    Args:
-        dataset ([`~datasets.Dataset`]):
-            Conversational prompts.
-        rows (`Sequence[int]`):
-            Rows to take, possibly several times.
-
-    Returns:
-        [`~datasets.Dataset`]: One row an entry of `rows`, with column `prompt`.
-    """
+    """The conversational prompts of `rows`, which may repeat, without their images: a dataset with column `prompt`."""
     prompts = dataset.select_columns("prompt").select(rows)
     return Dataset.from_list([{"prompt": without_images(example["prompt"])} for example in prompts])
 
@@ -71,20 +52,8 @@ def join_halves(
     processing_class: PreTrainedTokenizerBase | ProcessorMixin,
 ) -> list[Rollout]:
     """
-    Whole responses from first halves and their continuations.
-
-    Args:
-        sources (`Sequence[Rollout]`):
-            The responses whose first halves were continued.
-        prefixes (`Sequence[Sequence[int]]`):
-            Their first halves.
-        continuations (`Sequence[Rollout]`):
-            What was generated after each.
-        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
-            Decodes the joined tokens.
-
-    Returns:
-        `list[Rollout]`: With row and sample of their sources.
+    Whole responses, with row and sample of their `sources`, from the first halves of these (`prefixes`) and what was
+    generated after each.
     """
     joined = [[*prefix, *new.completion_ids] for prefix, new in zip(prefixes, continuations, strict=True)]
     texts = processing_class.batch_decode(joined, skip_special_tokens=True)

@@ -29,14 +29,8 @@ from .rollouts import Rollout
 
 def group_advantages(rewards: torch.Tensor) -> torch.Tensor:
     """
-    Group-normalised rewards as `GRPOTrainer` computes them with `scale_rewards="group"` (eq. 6).
-
-    Args:
-        rewards (`torch.Tensor` of shape `(num_groups, num_samples)`):
-            Total rewards; NaN where a response could not be scored.
-
-    Returns:
-        `torch.Tensor` of the same shape: Advantages, dimensionless; 0 where a response could not be scored.
+    Group-normalised rewards as `GRPOTrainer` computes them with `scale_rewards="group"` (eq. 6): dimensionless, of the
+    shape `(num_groups, num_samples)` of the rewards; 0 where these are NaN because a response could not be scored.
     """
     centred = rewards - rewards.nanmean(dim=1, keepdim=True)
     return (centred / (nanstd(rewards, dim=1, keepdim=True) + 1e-4)).nan_to_num(nan=0.0)
@@ -60,16 +54,11 @@ class EngineCorrection:
 
     def ratio(self, logps: torch.Tensor, sampling_logps: torch.Tensor) -> torch.Tensor:
         """
-        Importance ratio of one completion, as TRL forms it.
-
-        Args:
-            logps (`torch.Tensor` of shape `(C,)`), sampling_logps (`torch.Tensor` of shape `(C,)`):
-                Log-probabilities of its tokens under the model and in the engine, in nats; NaN where the engine has
-                none.
+        Importance ratio of one completion, as TRL forms it, from the log-probabilities (nats, NaN where the engine has
+        none) of its tokens under the model and in the engine, both of shape `(C,)`.
 
         Returns:
-            `torch.Tensor` of shape `(C,)`, or `(1,)` in the modes by sequence: Ratio, dimensionless; 0 where it is
-            masked.
+            `torch.Tensor` of shape `(C,)`, or `(1,)` in the modes by sequence: Dimensionless; 0 where it is masked.
         """
         difference = (logps - sampling_logps).nan_to_num(nan=0.0)
         ratio = (difference.sum(dim=0, keepdim=True) if self.mode.startswith("sequence") else difference).exp()
@@ -95,20 +84,14 @@ def completion_logps(
     which never holds the logits of a whole vocabulary.
 
     Args:
-        model ([`~transformers.PreTrainedModel`]):
+        model ([`~transformers.PreTrainedModel`]), processing_class ([`~transformers.ProcessorMixin`] or tokenizer):
             The model that sampled the rollouts, in evaluation mode. It keeps the fused head.
-        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
-            Its tokenizer or processor.
-        dataset ([`~datasets.Dataset`]):
-            Dataset that the rollouts' rows refer to.
-        rollouts (`Sequence[Rollout]`):
-            Rollouts with `completion_ids`.
+        dataset ([`~datasets.Dataset`]), rollouts (`Sequence[Rollout]`):
+            Rollouts with `completion_ids`, and the dataset that their rows refer to.
         temperature (`float`):
             What the logits are divided by, as in sampling.
         batch_size (`int`):
             Rollouts a forward pass.
-        progress (`bool`, *optional*, defaults to `True`):
-            Whether to show a progress bar.
 
     Yields:
         `tuple[Rollout, dict[str, torch.Tensor]]`: For each rollout, unpadded CPU tensors: `prompt_ids` of shape
@@ -165,36 +148,26 @@ def write_prefill(
     Args:
         folder (`str` or `Path`):
             Folder of the buffer files.
-        model, processing_class:
+        model, processing_class, batch_size:
             As for [`completion_logps`].
         dataset ([`~datasets.Dataset`]):
             The training set of the coming run, which the rollouts' rows refer to.
-        rollouts (`Sequence[Rollout]`):
-            Rollouts of this process.
-        advantages (`Sequence[float]`):
-            Their advantages; rollouts with advantage 0 are left out.
+        rollouts (`Sequence[Rollout]`), advantages (`Sequence[float]`):
+            Rollouts of this process and their advantages; those with advantage 0 are left out.
         vocab_size (`int`):
             Number of tokens of the tokenizer.
         temperature (`float`):
             Temperature of the sampling, which must be that of the coming run.
         capacity (`int`):
             Samples to keep, those of largest |advantage|.
-        batch_size (`int`):
-            Rollouts a forward pass.
         with_reference (`bool`, *optional*, defaults to `False`):
             Whether to store the log-probabilities as the reference's too, for a run with `beta > 0` whose reference is
             this model.
         correction ([`EngineCorrection`], *optional*):
             That of the coming run, if it generates with vLLM. Without log-probabilities of an engine, the model is
             taken for the engine. Samples whose ratio is 0 everywhere are left out, as the run would leave them out.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the stored generators.
-        rank (`int`, *optional*, defaults to `0`):
-            Number of this process.
-        world_size (`int`, *optional*, defaults to `1`):
-            Number of processes.
-        progress (`bool`, *optional*, defaults to `True`):
-            Whether to show a progress bar.
+        seed (`int`), rank (`int`), world_size (`int`), *optional*:
+            Seed of the stored generators; number of this process, and of all.
 
     Returns:
         `int`: Samples written by this process.

@@ -9,7 +9,7 @@ Pure: verdicts on responses in, kept rows and counts out. Sampling and scoring a
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 FATES = ("kept", "all_right", "all_wrong", "too_hard", "too_easy", "unscorable")
@@ -47,23 +47,18 @@ class PromptOutcome:
         return self.num_right / self.num_scored if self.num_scored else None
 
 
-@dataclass(frozen=True)
+@dataclass
 class PoolRules:
-    """
-    Which prompts to keep: those with right and wrong responses (R1V2), within bounds on the pass rate (ours).
+    """Which prompts to keep: those with right and wrong responses (R1V2), within bounds on the pass rate (ours)."""
 
-    Args:
-        min_pass_rate (`float`, *optional*, defaults to `0.0`):
-            Smallest pass rate, inclusive. A rate of 0 is never kept.
-        max_pass_rate (`float`, *optional*, defaults to `1.0`):
-            Largest pass rate, inclusive. A rate of 1 is never kept.
-
-    Raises:
-        `ValueError`: The bounds are not within [0, 1] and in order.
-    """
-
-    min_pass_rate: float = 0.0
-    max_pass_rate: float = 1.0
+    min_pass_rate: float = field(
+        default=0.0,
+        metadata={"help": "Smallest pass rate kept, inclusive (ours). Prompts without a right response never stay."},
+    )
+    max_pass_rate: float = field(
+        default=1.0,
+        metadata={"help": "Largest pass rate kept, inclusive (ours). Prompts without a wrong response never stay."},
+    )
 
     def __post_init__(self):
         if not 0 <= self.min_pass_rate <= self.max_pass_rate <= 1:
@@ -88,36 +83,16 @@ class PoolRules:
 
 
 def count_fates(outcomes: Sequence[PromptOutcome], rules: PoolRules) -> dict[str, int]:
-    """
-    How many prompts met which fate.
-
-    Args:
-        outcomes (`Sequence[PromptOutcome]`):
-            Outcomes of all prompts.
-        rules ([`PoolRules`]):
-            What to keep.
-
-    Returns:
-        `dict[str, int]`: A count for each of `FATES`; they sum to the number of prompts.
-    """
+    """How many prompts met each of `FATES`."""
     counts = Counter(rules.fate(outcome) for outcome in outcomes)
     return {fate: counts[fate] for fate in FATES}
 
 
 def pass_rate_histogram(outcomes: Sequence[PromptOutcome], num_bins: int) -> list[int]:
     """
-    Number of prompts in each of `num_bins` equal bins of the pass rate, the last one closed at 1.
-
-    With one bin more than responses a prompt, every possible rate of a fully scored prompt has a bin of its own.
-
-    Args:
-        outcomes (`Sequence[PromptOutcome]`):
-            Outcomes; those without a pass rate do not count.
-        num_bins (`int`):
-            Number of bins.
-
-    Returns:
-        `list[int]`: Counts, from rate 0 to rate 1.
+    Number of prompts in each of `num_bins` equal bins of the pass rate, from 0 to 1, the last one closed; prompts
+    without a rate do not count. With one bin more than responses a prompt, every possible rate of a fully scored
+    prompt has a bin of its own.
     """
     bins = [0] * num_bins
     for outcome in outcomes:

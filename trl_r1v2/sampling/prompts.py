@@ -21,6 +21,11 @@ from trl.trainer.utils import pad
 from ..images.rows import images_of, with_rgb_images
 
 
+def tokenizer_of(processing_class: PreTrainedTokenizerBase | ProcessorMixin) -> PreTrainedTokenizerBase:
+    """The tokenizer itself, or that of a processor."""
+    return processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
+
+
 def count_images(dataset: Dataset, row: int) -> int:
     """Number of images of a row's prompt, those of its `images` or `image` column without decoding them."""
     prompt = dataset.select_columns("prompt")[row]["prompt"]
@@ -57,12 +62,6 @@ def fill_images(example: dict[str, Any], row: int) -> list[dict[str, Any]]:
     """
     The messages of a conversational row with its images inside, as `GRPOTrainer` hands them on.
 
-    Args:
-        example (`dict[str, Any]`):
-            The row, with `prompt` and possibly `images` or `image`.
-        row (`int`):
-            Its number, for error messages.
-
     Returns:
         `list[dict[str, Any]]`: Messages whose contents are lists of typed parts.
 
@@ -85,18 +84,8 @@ def read_prompt(
     dataset: Dataset, row: int, processing_class: PreTrainedTokenizerBase | ProcessorMixin
 ) -> str | list[dict[str, Any]]:
     """
-    The prompt of a row as `GRPOTrainer` hands it to the chat template.
-
-    Args:
-        dataset ([`~datasets.Dataset`]):
-            Prompts in column `prompt`, images in `images` or `image`.
-        row (`int`):
-            Row to read.
-        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
-            What the prompt is for.
-
-    Returns:
-        `str` or `list[dict[str, Any]]`: Plain text, or messages; for a processor with the images inside.
+    The prompt of a row as `GRPOTrainer` hands it to the chat template: plain text, or messages; for a processor with
+    the images of column `images` or `image` inside.
 
     Raises:
         `ValueError`: The row cannot be read or does not fit the processing class; the message names the row.
@@ -137,8 +126,7 @@ def encode_prompts(
         `dict[str, torch.Tensor]`: `input_ids` and `attention_mask` of shape `(B, P)`, and the processor's image
         fields; `pixel_values` of tiling models has one row a tile.
     """
-    is_vlm = isinstance(processing_class, ProcessorMixin)
-    tokenizer = processing_class.tokenizer if is_vlm else processing_class
+    tokenizer = tokenizer_of(processing_class)
     if is_conversational({"prompt": prompts[0]}):
         encoded = processing_class.apply_chat_template(
             conversation=list(prompts),
@@ -173,19 +161,10 @@ def placeholder_prompt(
     processing_class: PreTrainedTokenizerBase | ProcessorMixin, prompt: str | list[dict[str, Any]]
 ) -> tuple[list[int], list[Image.Image]]:
     """
-    A prompt of [`read_prompt`] as inference engines take it, which expand images themselves.
-
-    Args:
-        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
-            Tokenizer or processor.
-        prompt (`str` or `list[dict[str, Any]]`):
-            Prompt.
-
-    Returns:
-        `tuple[list[int], list[Image]]`: Token ids with the chat template's one placeholder for each image; the images.
+    A prompt of [`read_prompt`] as inference engines take it, which expand images themselves: token ids with the chat
+    template's one placeholder for each image, and the images.
     """
-    is_vlm = isinstance(processing_class, ProcessorMixin)
-    tokenizer = processing_class.tokenizer if is_vlm else processing_class
+    tokenizer = tokenizer_of(processing_class)
     if isinstance(prompt, str):
         return tokenizer(prompt)["input_ids"], []
     text = processing_class.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)

@@ -96,8 +96,6 @@ class RolloutStore:
         world_size: int = 1,
         name: str = "rollouts",
     ) -> None:
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} is outside 0..{world_size - 1} (world_size {world_size})")
         self.folder, self.name = Path(folder), name
         self.path = shard_path(self.folder, name, rank, world_size)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -131,13 +129,7 @@ class RolloutStore:
             )
 
     def append(self, records: Sequence[dict[str, Any]]) -> None:
-        """
-        Writes one chunk and syncs it to disk.
-
-        Args:
-            records (`Sequence[dict[str, Any]]`):
-                JSON-serialisable records; an empty chunk is not written.
-        """
+        """Writes one chunk of JSON-serialisable records and syncs it to disk; an empty chunk is not written."""
         if not records:
             return
         marks = {"chunk": self.num_chunks, "of": len(records)}
@@ -162,20 +154,7 @@ class RolloutStore:
     @staticmethod
     def merge(folder: str | Path, rows: Iterable[int], num_samples: int, name: str = "rollouts") -> list[Rollout]:
         """
-        Reads the shards of all processes.
-
-        Args:
-            folder (`str` or `Path`):
-                Folder of the shards.
-            rows (`Iterable[int]`):
-                Dataset rows that must be there.
-            num_samples (`int`):
-                Responses that each row must have.
-            name (`str`, *optional*, defaults to `"rollouts"`):
-                Name of the shards.
-
-        Returns:
-            `list[Rollout]`: All rollouts, ordered by row and sample.
+        Reads the shards of all processes, ordered by row and sample; `num_samples` responses to each of `rows`.
 
         Raises:
             `ValueError`: A shard, a row or a sample is missing, or there are some that were not asked for.

@@ -78,16 +78,8 @@ def score_rollouts(
 
 def total_score(scores: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
     """
-    Weighted sum of the scores that are there, as `GRPOTrainer` forms it.
-
-    Args:
-        scores (`Mapping[str, float | None]`):
-            Scores by path; more than `weights` has are ignored.
-        weights (`Mapping[str, float]`):
-            Weights by path.
-
-    Returns:
-        `float` or `None`: `None` where no weighted function gave a score.
+    Weighted sum of the scores that are there, as `GRPOTrainer` forms it; `None` where no weighted function gave one.
+    Scores without a weight are ignored.
     """
     parts = [weight * scores[path] for path, weight in weights.items() if scores[path] is not None]
     return math.fsum(parts) if parts else None

@@ -135,8 +135,8 @@ class ChatServer:
             ) from error
         if not reply.choices or reply.usage is None:
             raise EngineError(
-                f"{self.url} replies without choices or without `usage.completion_tokens`: "
-                "use a server that counts tokens."
+                f"{self.url} replies without choices or without `usage.completion_tokens`: use a server that counts "
+                "tokens."
             )
         message, extra = reply.choices[0].message, reply.choices[0].message.model_extra
         text, reasoning = message.content or "", extra.get("reasoning_content") or extra.get("reasoning")
@@ -154,7 +154,7 @@ def _messages(dataset: Dataset, row: int) -> list[dict[str, Any]]:
     example = read_example(dataset, row)
     if not is_conversational(example):
         raise ValueError(
-            f"row {row}: the prompt is plain text, but a chat server takes messages: "
-            "write it as such, or use transformers"
+            f"row {row}: the prompt is plain text, but a chat server takes messages: write it as such, or use "
+            "transformers"
         )
     return encode_messages(fill_images(example, row))

@@ -44,8 +44,8 @@ def read_rollouts(path: str | Path, dataset: Dataset) -> list[Rollout]:
     if path.is_file() and path.suffix in (".jsonl", ".parquet"):
         return _read_table(path, dataset)
     raise ValueError(
-        f"{path} holds no rollouts: "
-        "name the output folder of `filter-prompts` or `pairs`, or a .jsonl or .parquet file"
+        f"{path} holds no rollouts: name the output folder of `filter-prompts` or `pairs`, or a .jsonl or .parquet "
+        "file"
     )
 
 

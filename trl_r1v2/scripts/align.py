@@ -10,7 +10,7 @@ choice of the trained components, the `vision_cache*` keys, and the check of the
 `trainer_state.json` (the log) to `output_dir`.
 """
 
-from .training import TrainingScriptArguments, choose_components, prepare, train_and_save
+from .training import choose_components, prepare, train_and_save, training_parser
 
 
 def main(script_args, training_args, model_args, dataset_args, trainable_args, cache_args):
@@ -24,7 +24,8 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, c
     class AlignTrainer(NativeCheckpointMixin, SFTTrainer):
         """
         [`~trl.SFTTrainer`] whose checkpoints of vision-language models can be resumed, that sees images as the other
-        trainers of this package do, and that trains on reasoning whatever the chat template makes of it. The rest is inherited.
+        trainers of this package do, and that trains on reasoning whatever the chat template makes of it. The rest is
+        inherited.
         """
 
         def __init__(self, *args, **kwargs):
@@ -45,14 +46,13 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, c
 
 
 def make_parser(prog: str | None = None):
-    from trl import DatasetMixtureConfig, ModelConfig, SFTConfig
+    from trl import SFTConfig
 
     from ..vlm.activation import TrainableArguments
     from ..vlm.vision_cache_callback import VisionCacheArguments
-    from .parser import RecipeParser
 
     own = (TrainableArguments, VisionCacheArguments)
-    return RecipeParser((TrainingScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig, *own), prog=prog)
+    return training_parser(prog, SFTConfig, *own)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 """
 `trl-r1v2 benchmark`: R1V2's ten public benchmarks, measured by the harnesses that are kept for them.
 
-    trl-r1v2 benchmark --model_name_or_path runs/grpo --server_url http://localhost:8000/v1 --output_dir runs/benchmarks
+    trl-r1v2 benchmark --model_name_or_path runs/grpo --server_url http://localhost:8000/v1 --output_dir runs/bench
 
-Prints the commands: an environment for each harness, and R1V2's protocol (section 4: 5 runs, up to 64K new tokens, a judge)
-against a served model. With `run: true` it carries them out. Does not cover serving, nor reading what the harnesses write.
+Prints the commands: an environment for each harness, and R1V2's protocol (section 4: 5 runs, up to 64K new tokens, a
+judge) against a served model. With `run: true` it carries them out. Does not cover serving, nor reading what the
+harnesses write.
 """
 
 import os
@@ -15,6 +16,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from transformers.hf_argparser import HfArg
+
 from .parser import RecipeParser
 from .recipe import RecipeError
 
@@ -23,7 +26,8 @@ from .recipe import RecipeError
 class Harness:
     """
     How a harness is installed (into `{venv}`) and run once for each of its benchmarks. Braces stand for the values of
-    [`run_commands`]; `results` are the files that a run leaves in `{output}`, since some harnesses end with 0 after an error.
+    [`run_commands`]; `results` are the files that a run leaves in `{output}`, since some harnesses end with 0 after an
+    error.
     """
 
     install: tuple[str, ...]
@@ -54,9 +58,10 @@ HARNESSES = {
             "olympiadbench": "olympiadbench_OE_MM_maths_en_COMP,olympiadbench_OE_MM_physics_en_COMP",
         },
         commands=(
-            "{venv}/bin/lmms-eval eval --model openai --tasks {task} --output_path {output} --log_samples --seed {seed} "
-            "--model_args model={model},base_url={server_url},api_key=EMPTY,timeout={server_timeout},num_concurrent={server_concurrency} "
-            "--gen_kwargs max_new_tokens={max_new_tokens},temperature={temperature},top_p={top_p},seed={seed},until=[] {extra}",
+            "{venv}/bin/lmms-eval eval --model openai --tasks {task} --output_path {output} --log_samples --seed "
+            "{seed} --model_args model={model},base_url={server_url},api_key=EMPTY,timeout={server_timeout},"
+            "num_concurrent={server_concurrency} --gen_kwargs "
+            "max_new_tokens={max_new_tokens},temperature={temperature},top_p={top_p},seed={seed},until=[] {extra}",
         ),
         results="*/*_results.json",
         env={"API_TYPE": "openai", "MODEL_VERSION": "{judge_model}", "OPENAI_API_URL": "{judge_url}"},
@@ -65,7 +70,8 @@ HARNESSES = {
         install=("{pip} lighteval[litellm]==0.13.0 litellm[caching]<1.81 huggingface-hub<1 transformers<5 xxhash<4",),
         tasks={"aime_2024": "aime24", "livecodebench": "lcb:codegeneration"},
         commands=(
-            "{venv}/bin/lighteval endpoint litellm {lighteval_model} {task} --output-dir {output} --save-details {extra}",
+            "{venv}/bin/lighteval endpoint litellm {lighteval_model} {task} --output-dir {output} --save-details "
+            "{extra}",
         ),
         results="results/**/results_*.json",
         env={"LITELLM_LOCAL_MODEL_COST_MAP": "True"},
@@ -76,9 +82,9 @@ HARNESSES = {
         commands=(
             "{venv}/bin/lm-eval run --model local-chat-completions --tasks {task} --apply_chat_template --seed {seed} "
             "--output_path {output} --log_samples --model_args model={model} base_url={server_url}/chat/completions "
-            "num_concurrent={server_concurrency} timeout={server_timeout} tokenized_requests=False tokenizer_backend=None "
-            "think_end_token=</think> --gen_kwargs max_gen_toks={max_new_tokens} temperature={temperature} top_p={top_p} "
-            "do_sample=true seed={seed} {extra}",
+            "num_concurrent={server_concurrency} timeout={server_timeout} tokenized_requests=False "
+            "tokenizer_backend=None think_end_token=</think> --gen_kwargs max_gen_toks={max_new_tokens} "
+            "temperature={temperature} top_p={top_p} do_sample=true seed={seed} {extra}",
         ),
         results="*/results_*.json",
         env={"OPENAI_API_KEY": "EMPTY"},
@@ -102,9 +108,9 @@ HARNESSES = {
         tasks={"livebench": "live_bench"},
         commands=(
             "env -C {venv}/src/livebench {venv}/bin/python run_livebench.py --venv {venv}/bin/activate --mode single "
-            "--model {model} --model-display-name {display}-{seed} --bench-name {task} --api-base {server_url} --api-key EMPTY "
-            "--livebench-release-option 2024-11-25 --max-tokens {max_new_tokens} --force-temperature {temperature} "
-            "--parallel-requests {server_concurrency} {extra}",
+            "--model {model} --model-display-name {display}-{seed} --bench-name {task} --api-base {server_url} "
+            "--api-key EMPTY --livebench-release-option 2024-11-25 --max-tokens {max_new_tokens} --force-temperature "
+            "{temperature} --parallel-requests {server_concurrency} {extra}",
             "cp -r {venv}/src/livebench/data/live_bench {output}",
         ),
         results="live_bench/**/ground_truth_judgment.jsonl",
@@ -117,26 +123,22 @@ BENCHMARKS = {benchmark: name for name, harness in HARNESSES.items() for benchma
 class BenchmarkArguments:
     """Arguments of `trl-r1v2 benchmark`."""
 
-    model_name_or_path: str = field(metadata={"help": "Name under which the server knows the model."})
-    server_url: str = field(metadata={"help": "Address of the server, with the version: `http://localhost:8000/v1`."})
-    output_dir: str = field(metadata={"help": "Folder for what the harnesses write: `<benchmark>/<run>`."})
-    benchmarks: list[str] = field(
-        default_factory=lambda: list(BENCHMARKS), metadata={"help": f"Some of {', '.join(BENCHMARKS)}."}
-    )
-    run: bool = field(default=False, metadata={"help": "Carry the commands out instead of printing them."})
-    environments: str = field(default="environments", metadata={"help": "Folder of the harnesses' environments."})
-    python: str = field(default=sys.executable, metadata={"help": "Interpreter that makes them (3.10 to 3.12)."})
-    num_runs: int = field(default=5, metadata={"help": "Runs with seeds of their own (R1V2, section 4: 5)."})
-    max_new_tokens: int = field(default=65536, metadata={"help": "Longest response (R1V2, section 4: up to 64K)."})
-    temperature: float = field(default=0.6, metadata={"help": "Temperature (QwQ-32B's own; R1V2 does not say)."})
-    top_p: float = field(default=0.95, metadata={"help": "Nucleus mass (QwQ-32B's own; R1V2 does not say)."})
-    server_concurrency: int = field(default=64, metadata={"help": "Requests under way at once."})
-    server_timeout: int = field(default=7200, metadata={"help": "Seconds to wait for one response."})
-    judge_model: str = field(
-        default="o4-mini", metadata={"help": "Judge of lmms-eval (R1V2: OpenAI-o4; its name: ours)."}
-    )
-    judge_url: str = field(default="https://api.openai.com/v1", metadata={"help": "Its address; key: OPENAI_API_KEY."})
-    extra_args: str = field(default="", metadata={"help": "Further arguments of every harness, e.g. `--limit 10`."})
+    model_name_or_path: str = HfArg(help="Name under which the server knows the model.")
+    server_url: str = HfArg(help="Address of the server, with the version: `http://localhost:8000/v1`.")
+    output_dir: str = HfArg(help="Folder for what the harnesses write: `<benchmark>/<run>`.")
+    benchmarks: list[str] = HfArg(default_factory=lambda: list(BENCHMARKS), help=f"Some of {', '.join(BENCHMARKS)}.")
+    run: bool = HfArg(default=False, help="Carry the commands out instead of printing them.")
+    environments: str = HfArg(default="environments", help="Folder of the harnesses' environments.")
+    python: str = HfArg(default=sys.executable, help="Interpreter that makes them (3.10 to 3.12).")
+    num_runs: int = HfArg(default=5, help="Runs with seeds of their own (R1V2, section 4: 5).")
+    max_new_tokens: int = HfArg(default=65536, help="Longest response (R1V2, section 4: up to 64K).")
+    temperature: float = HfArg(default=0.6, help="Temperature (QwQ-32B's own; R1V2 does not say).")
+    top_p: float = HfArg(default=0.95, help="Nucleus mass (QwQ-32B's own; R1V2 does not say).")
+    server_concurrency: int = HfArg(default=64, help="Requests under way at once.")
+    server_timeout: int = HfArg(default=7200, help="Seconds to wait for one response.")
+    judge_model: str = HfArg(default="o4-mini", help="Judge of lmms-eval (R1V2: OpenAI-o4; its name: ours).")
+    judge_url: str = HfArg(default="https://api.openai.com/v1", help="Its address; key: OPENAI_API_KEY.")
+    extra_args: str = HfArg(default="", help="Further arguments of every harness, e.g. `--limit 10`.")
 
     def __post_init__(self):
         for name in self.benchmarks:

@@ -16,6 +16,15 @@ from pathlib import Path
 
 from transformers.hf_argparser import HfArg
 
+from ..hallucination.threshold import calibrate_threshold
+from ..hallucination.threshold_files import write_atomically, write_threshold_file
+from ..sampling.histograms import check_plotting, new_figure
+from ..sampling.rollouts import merge_shards
+from ..sampling.scoring import total_score
+from .parser import RecipeParser
+from .recipe import RecipeError
+from .sample_and_score import ROLLOUT_FOLDER, markdown_table
+
 
 TABLE_FILE, JSON_FILE, PLOT_FILE = "thresholds.md", "thresholds.json", "thresholds.png"
 
@@ -31,12 +40,6 @@ class CalibrateArguments:
     )
     score_weights: list[float] | None = HfArg(
         default=None, help="Weight of each of `score_funcs`. Unset: 1, or that run's with its functions."
-    )
-    judge_func: str | None = HfArg(
-        default=None, help="Reward function that tells right from wrong. Unset: that run's."
-    )
-    judge_threshold: float | None = HfArg(
-        default=None, help="A response is right if the judge's score is at least this. Unset: that run's."
     )
     thresholds: list[float] | None = HfArg(default=None, help="Thresholds to try, in units of the score.")
     quantiles: list[float] | None = HfArg(
@@ -57,34 +60,20 @@ class CalibrateArguments:
                 raise ValueError(f"`{name}` is {vars(self)[name]}; give at least 1.")
         if self.score_weights is not None and len(self.score_weights) != len(self.score_funcs or ()):
             raise ValueError(
-                f"`score_weights` has {len(self.score_weights)} entries for {len(self.score_funcs or ())} `score_funcs`: "
-                "give one weight a function."
+                f"`score_weights` has {len(self.score_weights)} entries for {len(self.score_funcs or ())} "
+                "`score_funcs`: give one weight a function."
             )
 
 
-@dataclass(frozen=True)
-class ScoredResponses:
-    """Of each response its prompt, total score and verdict; the weights in the score, and the function that judged."""
-
-    prompts: list[int]
-    scores: list[float | None]
-    right: list[bool | None]
-    weights: dict[str, float]
-    judge: str
-
-
 def main(args: CalibrateArguments) -> None:
-    from ..hallucination.threshold import calibrate_threshold
-    from ..hallucination.threshold_files import write_atomically, write_threshold_file
-    from ..sampling.histograms import check_plotting
-
     if args.plots:
         check_plotting()
-    found = read_scored(args)
+    records, weights, judge, limit = read_scored(args)
+    verdicts = [record["scores"][judge] for record in records]
     calibration = calibrate_threshold(
-        found.scores,
-        found.right,
-        found.prompts,
+        [total_score(record["scores"], weights) for record in records],
+        [None if verdict is None else verdict >= limit for verdict in verdicts],
+        [record["row"] for record in records],
         thresholds=args.thresholds,
         quantiles=args.quantiles,
         min_precision=args.min_precision,
@@ -96,10 +85,10 @@ def main(args: CalibrateArguments) -> None:
         folder / JSON_FILE,
         calibration.suggested,
         source="calibrate",
-        score=found.weights,
+        score=weights,
         reason=calibration.reason,
-        judge=found.judge,
-        num_responses=len(found.scores),
+        judge=judge,
+        num_responses=len(records),
         settings=asdict(args),
         sweep=[asdict(point) for point in calibration.points],
     )
@@ -108,20 +97,15 @@ def main(args: CalibrateArguments) -> None:
     if args.plots:
         draw(folder / PLOT_FILE, calibration, args.min_precision)
     print(f"{table}\n\n{sentence(calibration)}\nSweep, table and plot are in {folder}.")
-    if found.weights.get(found.judge):
+    if weights.get(judge):
         print(
-            f"Warning: the judge, {found.judge}, is a part of the score, so the precision rises with the threshold by "
+            f"Warning: the judge, {judge}, is a part of the score, so the precision rises with the threshold by "
             "construction. Calibrate a score without it: name the others in `score_funcs`."
         )
 
 
-def read_scored(args: CalibrateArguments) -> ScoredResponses:
-    """Read the scores that an earlier command kept."""
-    from ..sampling.rollouts import merge_shards
-    from ..sampling.scoring import total_score
-    from .recipe import RecipeError
-    from .sample_and_score import ROLLOUT_FOLDER
-
+def read_scored(args: CalibrateArguments) -> tuple[list[dict], dict[str, float], str, float]:
+    """The records that an earlier command kept; the weights in the score, the function that judges, its limit."""
     summary = Path(args.scored_dir) / "summary.json"
     if not summary.is_file():
         raise RecipeError(
@@ -134,23 +118,15 @@ def read_scored(args: CalibrateArguments) -> ScoredResponses:
     functions = args.score_funcs or settings["reward_funcs"]
     given = args.score_weights if args.score_funcs is not None else settings["reward_weights"]
     weights = dict(zip(functions, given or [1.0] * len(functions), strict=True))
-    judge = args.judge_func or settings["judge_func"] or settings["reward_funcs"][0]
-    limit = settings["judge_threshold"] if args.judge_threshold is None else args.judge_threshold
+    judge = settings["judge_func"] or settings["reward_funcs"][0]
     called = list(records[0]["scores"]) if records else []
-    absent = [name for name in (*functions, judge) if name not in called]
+    absent = [name for name in functions if name not in called]
     if absent:
         raise RecipeError(
-            f"{absent[0]} was not called on these responses; there are scores of {', '.join(called) or 'nothing'}. Run "
-            "`trl-r1v2 pairs` with it among its `reward_funcs`."
+            f"{absent[0]} was not called on these responses; there are scores of {', '.join(called) or 'nothing'}. "
+            "Run `trl-r1v2 pairs` with it among its `reward_funcs`."
         )
-    verdicts = [record["scores"][judge] for record in records]
-    return ScoredResponses(
-        prompts=[record["row"] for record in records],
-        scores=[total_score(record["scores"], weights) for record in records],
-        right=[None if verdict is None else verdict >= limit for verdict in verdicts],
-        weights=weights,
-        judge=judge,
-    )
+    return records, weights, judge, settings["judge_threshold"]
 
 
 def sentence(calibration) -> str:
@@ -162,31 +138,22 @@ def sentence(calibration) -> str:
 
 def table_of(calibration) -> str:
     """The sweep as a Markdown table."""
-    lines = [
-        "| threshold | quantile | precision | 95 % interval | recall | responses | prompts | pairs |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    header = ("threshold", "quantile", "precision", "95 % interval", "recall", "responses", "prompts", "pairs")
+    rows = []
     for point in calibration.points:
         mark = " ←" if point.threshold == calibration.suggested else ""
         precision = "–" if point.precision is None else f"{point.precision:.3f}"
         interval = "–" if point.low is None else f"{point.low:.3f}–{point.high:.3f}"
-        lines.append(
-            f"| {point.threshold:g}{mark} | {point.quantile:.2f} | {precision} | {interval} | {point.recall:.3f} | "
-            f"{point.num_responses} | {point.num_prompts} | {point.num_pairs} |"
-        )
-    return "\n".join(lines)
+        shown = (f"{point.threshold:g}{mark}", f"{point.quantile:.2f}", precision, interval, f"{point.recall:.3f}")
+        rows.append((*shown, point.num_responses, point.num_prompts, point.num_pairs))
+    return markdown_table(header, rows)
 
 
 def draw(path: Path, calibration, min_precision: float) -> None:
     """Precision with its interval, recall, and pairs kept, against the threshold."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     points = [point for point in calibration.points if point.precision is not None]
     x = [point.threshold for point in points]
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = new_figure(2)
     left.fill_between(x, [p.low for p in points], [p.high for p in points], alpha=0.25, label="95 % interval")
     left.plot(x, [p.precision for p in points], marker=".", label="precision")
     left.plot(x, [p.recall for p in points], color="tab:orange", linestyle=":", label="recall")
@@ -201,13 +168,10 @@ def draw(path: Path, calibration, min_precision: float) -> None:
                 calibration.suggested, color="black", linestyle="--", label=f"suggested {calibration.suggested:g}"
             )
         axes.legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
 
-def make_parser(prog: str | None = None):
-    from .parser import RecipeParser
-
+def make_parser(prog: str | None = None) -> RecipeParser:
     return RecipeParser((CalibrateArguments,), prog=prog)
 
 

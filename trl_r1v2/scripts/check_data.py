@@ -8,28 +8,31 @@ Ends with exit code 2 at the first row that training cannot use, naming the row 
 accuracy reward cannot read, which training leaves unscored, are listed by row.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from transformers.hf_argparser import HfArg
+
+from ..checks.prompt_limits import PromptLimits
 from ..checks.rows import check_dataset, parse_check_images
+from ..rewards.answers import Answer, gold_text
+from ..rewards.comparison import Verdict, compare
+from .loading import load_split
+from .parser import RecipeParser
 
 
 @dataclass
 class CheckDataArguments:
-    """
-    Arguments of `trl-r1v2 check-data`.
-    """
+    """Arguments of `trl-r1v2 check-data`."""
 
-    dataset_name: str = field(metadata={"help": "Folder, file or Hub name of the data set."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
-    dataset_train_split: str = field(default="train", metadata={"help": "Split to check."})
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Model whose image tokens and positions the texts are held against."}
+    dataset_name: str = HfArg(help="Folder, file or Hub name of the data set.")
+    dataset_config: str | None = HfArg(default=None, help="Configuration of a Hub data set.")
+    dataset_train_split: str = HfArg(default="train", help="Split to check.")
+    model_name_or_path: str | None = HfArg(
+        default=None, help="Model whose image tokens and positions the texts are held against."
     )
-    solution_column: str = field(
-        default="solution", metadata={"help": "Column with the gold answers, if there is one."}
-    )
-    check_images: str = field(default="all", metadata={"help": "Rows to read: 'all', or a number of them."})
-    num_listed: int = field(default=20, metadata={"help": "Gold answers to list."})
+    solution_column: str = HfArg(default="solution", help="Column with the gold answers, if there is one.")
+    check_images: str = HfArg(default="all", help="Rows to read: 'all', or a number of them.")
+    num_listed: int = HfArg(default=20, help="Gold answers to list.")
 
     def __post_init__(self):
         parse_check_images(self.check_images)
@@ -37,9 +40,6 @@ class CheckDataArguments:
 
 def unread_golds(golds) -> list[tuple[int, str]]:
     """Row and text of each gold answer that the accuracy reward cannot score, whatever the answer is."""
-    from ..rewards.answers import Answer, gold_text
-    from ..rewards.comparison import Verdict, compare
-
     found = []
     for row, gold in enumerate(golds):
         texts = [gold_text(item) for item in (gold if isinstance(gold, (list, tuple)) else [gold])]
@@ -49,16 +49,9 @@ def unread_golds(golds) -> list[tuple[int, str]]:
 
 
 def main(args: CheckDataArguments):
-    from ..checks.prompt_limits import PromptLimits
-    from .loading import load_splits, take_split
-
-    dataset = take_split(
-        load_splits(args.dataset_name, args.dataset_config),
-        args.dataset_train_split,
-        entry="dataset_train_split",
-        source=args.dataset_name,
-    )
-    name = f"{args.dataset_name} [{args.dataset_train_split}]"
+    source, split = args.dataset_name, args.dataset_train_split
+    dataset = load_split(source, args.dataset_config, split, entry="dataset_train_split")
+    name = f"{source} [{split}]"
     limits = PromptLimits.from_pretrained(args.model_name_or_path) if args.model_name_or_path else None
     num_images = check_dataset(dataset, name=name, check_images=args.check_images, limits=limits)
     print(f"{name}: {len(dataset):,} rows, {num_images:,} images decoded, columns {', '.join(dataset.column_names)}.")
@@ -69,9 +62,7 @@ def main(args: CheckDataArguments):
             print(f"  row {row}: {text[:100]}")
 
 
-def make_parser(prog: str | None = None):
-    from .parser import RecipeParser
-
+def make_parser(prog: str | None = None) -> RecipeParser:
     return RecipeParser((CheckDataArguments,), prog=prog)
 
 

@@ -52,7 +52,6 @@ def main(args: ComposeArguments) -> None:
 
 
 def make_parser(prog: str | None = None) -> RecipeParser:
-    """The command's parser."""
     return RecipeParser((ComposeArguments,), prog=prog)
 
 

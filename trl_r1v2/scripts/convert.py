@@ -53,7 +53,6 @@ def main(args: ConvertArguments) -> None:
 
 
 def make_parser(prog: str | None = None) -> RecipeParser:
-    """The command's parser."""
     return RecipeParser((ConvertArguments,), prog=prog)
 
 

@@ -5,8 +5,8 @@ Measure a model: greedy accuracy, Pass@1 over k sampled runs, pass@k, majority, 
     trl-r1v2 evaluate --config recipes/digits/evaluate_grpo.yaml
 
 On a data set of one's own; public benchmarks go through their harnesses (`trl-r1v2 benchmark`). Writes `metrics.json`,
-`records.parquet` (every response with its score) and `rollouts/` to `output_dir`. A run that was interrupted goes on where
-it stopped. One process, one device.
+`records.parquet` (every response with its score) and `rollouts/` to `output_dir`. A run that was interrupted goes on
+where it stopped. One process, one device.
 """
 
 import json
@@ -14,10 +14,19 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from transformers.hf_argparser import HfArg
 
+from ..checks.rows import check_dataset, parse_check_images
+from ..evaluation.records import GREEDY, SAMPLED, Scorers, score_rollouts, summarize, write_records
 from ..evaluation.terminal import print_metrics
-from .generation import GenerationArguments
+from ..rewards import AccuracyReward, FormatReward
+from ..rewards.columns import reward_columns
+from ..sampling.fingerprints import dataset_fingerprint
+from ..sampling.rollouts import RolloutStore
+from .generation import GenerationArguments, open_engine
+from .loading import import_by_name, load_split
+from .parser import RecipeParser
 
 
 METRICS_FILE, RECORDS_FILE = "metrics.json", "records.parquet"
@@ -25,7 +34,7 @@ SCHEMA_VERSION = 1
 ACCURACY_REWARD, FORMAT_REWARD = "trl_r1v2.rewards.accuracy_reward", "trl_r1v2.rewards.format_reward"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EvaluateArguments(GenerationArguments):
     """Arguments of `trl-r1v2 evaluate`."""
 
@@ -33,19 +42,10 @@ class EvaluateArguments(GenerationArguments):
         help="Folder or Hub name of the model and its processor; a folder of PEFT adapters is merged into its base. "
         "With `generation: server`: the name under which the server knows the model."
     )
-    output_dir: str = HfArg(help="Folder for metrics, records and rollouts.")
-    dataset_name: str = HfArg(help="Folder or Hub name of the dataset, as `load_dataset` takes.")
+    model_revision: str | None = HfArg(default=None, help="Branch, tag or commit of the model.")
     label: str | None = HfArg(
         default=None, help="Name of this evaluation in the report. Unset: name of the output folder."
     )
-    model_revision: str | None = HfArg(default=None, help="Branch, tag or commit of the model.")
-    dtype: str = HfArg(
-        default="auto",
-        help="Number format of the weights.",
-        metadata={"choices": ["auto", "float32", "bfloat16", "float16"]},
-    )
-    attn_implementation: str | None = HfArg(default=None, help="Attention, as `from_pretrained` takes it.")
-    dataset_config: str | None = HfArg(default=None, help="Configuration of the dataset.")
     dataset_split: str = HfArg(default="test", help="Split to measure on.")
     max_rows: int | None = HfArg(default=None, help="Measure on the first rows only. Unset: all.")
     check_images: str = HfArg(
@@ -53,10 +53,6 @@ class EvaluateArguments(GenerationArguments):
     )
     num_samples: int = HfArg(default=5, help="Sampled runs, k of Pass@1 (R1V2, section 4: 5). 0: greedy only.")
     max_new_tokens: int = HfArg(default=4096, help="Longest response, in tokens.")
-    temperature: float = HfArg(default=1.0, help="Temperature of the sampled runs.")
-    top_p: float = HfArg(default=1.0, help="Nucleus mass of the sampled runs.")
-    batch_size: int = HfArg(default=64, help="Responses generated at once.")
-    seed: int = HfArg(default=0, help="Seed of the sampled runs.")
     think_open: bool | None = HfArg(
         default=None,
         help="Whether the chat template opens `<think>`, as QwQ's and R1V2's do: then a response without "
@@ -79,42 +75,24 @@ class EvaluateArguments(GenerationArguments):
     )
 
     def __post_init__(self):
-        from ..checks.rows import parse_check_images
-
         super().__post_init__()
         parse_check_images(self.check_images)
-        for name, least in (("num_samples", 0), ("max_new_tokens", 1), ("batch_size", 1), ("max_rows", 1)):
-            value = vars(self)[name]
-            if value is not None and value < least:
-                raise ValueError(f"`{name}` is {value}; give at least {least}.")
-        if self.temperature <= 0:
-            raise ValueError(
-                f"`temperature` is {self.temperature}; give more than 0 (greedy decoding is always measured)."
-            )
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"`top_p` is {self.top_p}; give more than 0 and at most 1.")
+        self.check_at_least(0, "num_samples")
+        self.check_at_least(1, "max_rows")
         if (self.hallucination_func is None) != (self.hallucination_column is None):
             raise ValueError("`hallucination_func` and `hallucination_column` belong together: set both or neither.")
         if self.generation != "transformers" and self.attn_implementation is not None:
             raise ValueError("`attn_implementation` has no effect but with `generation: transformers`: leave it out.")
-        if self.think_open is not None and (self.accuracy_reward, self.format_reward) != (
-            ACCURACY_REWARD,
-            FORMAT_REWARD,
-        ):
+        own_rules = (self.accuracy_reward, self.format_reward) == (ACCURACY_REWARD, FORMAT_REWARD)
+        if self.think_open is not None and not own_rules:
             raise ValueError(
-                "`think_open` sets up this package's own rules, but another function is named: set it up there, and leave "
-                "`think_open` out."
+                "`think_open` sets up this package's own rules, but another function is named: set it up there, and "
+                "leave `think_open` out."
             )
 
 
 def main(eval_args: EvaluateArguments) -> None:
     """Sample, score and write the files."""
-    import torch
-
-    from ..evaluation.records import GREEDY, SAMPLED, score_rollouts, summarize, write_records
-    from ..sampling import dataset_fingerprint
-    from .generation import open_engine
-
     scorers = make_scorers(eval_args)
     dataset = load_rows(eval_args, scorers)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
@@ -148,12 +126,8 @@ def main(eval_args: EvaluateArguments) -> None:
     print_metrics(metrics, folder)
 
 
-def make_scorers(eval_args: EvaluateArguments):
-    """Import or build what responses are scored by, a [`~trl_r1v2.evaluation.records.Scorers`]."""
-    from ..evaluation.records import Scorers
-    from ..rewards import AccuracyReward, FormatReward
-    from .loading import import_by_name
-
+def make_scorers(eval_args: EvaluateArguments) -> Scorers:
+    """Import or build what responses are scored by."""
     think_open = eval_args.think_open
     if think_open is None:
         accuracy = import_by_name(eval_args.accuracy_reward, entry="accuracy_reward")
@@ -170,14 +144,9 @@ def make_scorers(eval_args: EvaluateArguments):
     )
 
 
-def load_rows(eval_args: EvaluateArguments, scorers):
+def load_rows(eval_args: EvaluateArguments, scorers: Scorers):
     """Load and check the rows to measure on, which need the columns of the scorers."""
-    from ..checks.rows import check_dataset
-    from ..rewards.columns import reward_columns
-
     dataset = read_dataset(asdict(eval_args))
-    if eval_args.max_rows is not None:
-        dataset = dataset.select(range(min(eval_args.max_rows, len(dataset))))
     columns = ["prompt", *reward_columns([scorers.accuracy, scorers.format])]
     if scorers.unsupported_column is not None:
         columns.append(scorers.unsupported_column)
@@ -188,17 +157,12 @@ def load_rows(eval_args: EvaluateArguments, scorers):
 
 def read_dataset(settings: dict):
     """The rows that an evaluation with these settings, as in `metrics.json`, measures on."""
-    from .loading import load_splits, take_split
-
-    source, split = settings["dataset_name"], settings["dataset_split"]
-    return take_split(load_splits(source, settings["dataset_config"]), split, entry="dataset_split", source=source)
+    names = ("dataset_name", "dataset_config", "dataset_split")
+    return load_split(*(settings[name] for name in names), settings.get("max_rows"))
 
 
 def sample_mode(eval_args: EvaluateArguments, mode: str, engine, dataset, fingerprint: dict):
     """Sample the responses of one mode, or those that an interrupted run has left out."""
-    from ..evaluation.records import GREEDY
-    from ..sampling import RolloutStore
-
     settings = {
         "num_samples": 1 if mode == GREEDY else eval_args.num_samples,
         "max_new_tokens": eval_args.max_new_tokens,
@@ -223,9 +187,7 @@ def sample_mode(eval_args: EvaluateArguments, mode: str, engine, dataset, finger
     return RolloutStore.merge(folder, rows, settings["num_samples"]), seconds
 
 
-def make_parser(prog: str | None = None):
-    from .parser import RecipeParser
-
+def make_parser(prog: str | None = None) -> RecipeParser:
     return RecipeParser((EvaluateArguments,), prog=prog)
 
 

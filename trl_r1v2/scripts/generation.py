@@ -1,5 +1,5 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""What `evaluate`, `filter-prompts` and `pairs` generate with, opened from their arguments."""
+"""What `evaluate`, `filter-prompts` and `pairs` generate with, opened from the arguments that they share."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoProcessor
 from transformers.hf_argparser import HfArg
 
+from ..sampling.generation import TransformersEngine, image_token_bias
+from ..sampling.prompts import tokenizer_of
 from ..sampling.rollouts import EngineError
+from ..sampling.vllm_engine import VLLMEngine
+from .loading import load_model
 from .recipe import RecipeError
 
 
@@ -18,7 +23,31 @@ GENERATIONS = ("transformers", "vllm", "server")
 
 @dataclass(kw_only=True)
 class GenerationArguments:
-    """Arguments of commands that generate responses."""
+    """Arguments of commands that generate responses to the prompts of a dataset."""
+
+    dataset_name: str = HfArg(help="Prompts: folder, file or Hub name of a dataset, as `load_dataset` takes it.")
+    output_dir: str = HfArg(help="Folder for the result and the rollouts.")
+    model_name_or_path: str | None = HfArg(
+        default=None,
+        help="Model to sample from: a folder or a name on the Hub; a folder of PEFT adapters is merged into its base. "
+        "With `generation: server`: the name under which the server knows it.",
+    )
+    dtype: str = HfArg(
+        default="auto",
+        help="Number format of the weights; `auto` takes the checkpoint's.",
+        metadata={"choices": ["auto", "bfloat16", "float16", "float32"]},
+    )
+    attn_implementation: str | None = HfArg(
+        default=None, help="Attention of transformers, e.g. `sdpa` or `flash_attention_2`."
+    )
+    dataset_config: str | None = HfArg(default=None, help="Configuration of the dataset.")
+    dataset_split: str = HfArg(default="train", help="Split of the dataset.")
+    num_samples: int = HfArg(default=8, help="Responses to sample for each prompt.")
+    max_new_tokens: int = HfArg(default=1024, help="Longest response, in tokens.")
+    temperature: float = HfArg(default=1.0, help="Sampling temperature, above 0.")
+    top_p: float = HfArg(default=1.0, help="Nucleus mass of the sampling, in (0, 1].")
+    batch_size: int = HfArg(default=64, help="Responses that a process generates and scores at once.")
+    seed: int = HfArg(default=0, help="Seed of the sampling and of every later choice.")
 
     generation: str = HfArg(
         default="transformers",
@@ -47,43 +76,61 @@ class GenerationArguments:
     )
 
     def __post_init__(self):
+        self.check_at_least(1, "max_new_tokens", "batch_size", "server_concurrency", "vllm_batch_size")
+        if self.temperature <= 0:
+            raise ValueError(f"`temperature` is {self.temperature}, but must be above 0")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"`top_p` is {self.top_p}, but must be in (0, 1]")
         if self.generation not in GENERATIONS:
             raise ValueError(f"`generation` is {self.generation!r}; give one of {', '.join(GENERATIONS)}")
         if (self.generation == "server") != (self.server_url is not None):
             raise ValueError("`generation: server` and `server_url` belong together: set both or neither")
-        for name in ("server_concurrency", "vllm_batch_size"):
-            if vars(self)[name] < 1:
-                raise ValueError(f"`{name}` is {vars(self)[name]}, but must be at least 1")
+
+    def check_at_least(self, least: int, *names: str) -> None:
+        """Refuse smaller values of these arguments; an unset one passes."""
+        for name in names:
+            value = vars(self)[name]
+            if value is not None and value < least:
+                raise ValueError(f"`{name}` is {value}, but must be at least {least}")
 
 
 @contextlib.contextmanager
-def open_engine(args, device, revision: str | None = None, with_logps: bool = False) -> Iterator:
+def open_engine(
+    args: GenerationArguments, device, revision: str | None = None, with_logps: bool = False
+) -> Iterator[Any]:
     """
-    The engine that [`GenerationArguments`] of a command name; what it started ends with it.
+    The engine that the arguments of a command name; what it started ends with it.
 
-    An engine has `sample_chunks` as [`~trl_r1v2.sampling.generation.sample_chunks`] has it, a `fingerprint` that stored
-    rollouts share, and the `processing_class` of its prompts, if that is known here.
+    An engine has `sample_chunks` as [`~trl_r1v2.sampling.generation.sample_chunks`] has it, a `fingerprint` that
+    stored rollouts share, and the `processing_class` of its prompts, if that is known here.
     """
     path = args.model_name_or_path
     if path is None:
         raise RecipeError("sampling needs a policy: set `model_name_or_path`")
-    engine = {"server": _open_server, "vllm": _open_vllm, "transformers": _open_transformers}[args.generation]
-    try:
-        with engine(args, path, device, revision, with_logps) as opened:
-            yield opened
-    except EngineError as error:  # one line rather than a traceback: it names the remedy
-        raise RecipeError(str(error)) from error
+    with contextlib.ExitStack() as stack:
+        try:
+            if args.generation == "server":
+                engine = _chat_server(args, path)
+            elif args.generation == "vllm":
+                processing_class = AutoProcessor.from_pretrained(path, revision=revision)
+                kwargs = {"dtype": args.dtype, "revision": revision, **(args.vllm_kwargs or {})}
+                engine = VLLMEngine(path, processing_class, args.vllm_python, kwargs, args.vllm_batch_size, with_logps)
+                stack.callback(engine.close)
+            else:
+                kwargs = {"dtype": args.dtype, "attn_implementation": args.attn_implementation}
+                engine = TransformersEngine(*load_policy(path, device, revision, **kwargs), args.batch_size)
+            yield engine
+        except EngineError as error:  # one line rather than a traceback: it names the remedy
+            raise RecipeError(str(error)) from error
 
 
-@contextlib.contextmanager
-def _open_server(args, path, device, revision, with_logps) -> Iterator:
-    from ..sampling.generation import image_token_bias
-    from ..sampling.server import ChatServer
+def _chat_server(args: GenerationArguments, path: str):
+    from ..sampling.server import ChatServer  # needs openai
 
     extra = dict(args.server_extra_body or {})
     if Path(path).is_dir():  # the model's own folder, by whose name vLLM and transformers serve it
         extra |= {"logit_bias": {**image_token_bias(path), **extra.get("logit_bias", {})}}
-    yield ChatServer(
+    return ChatServer(
         args.server_url,
         path,
         api_key_env=args.server_api_key_env,
@@ -94,39 +141,14 @@ def _open_server(args, path, device, revision, with_logps) -> Iterator:
     )
 
 
-@contextlib.contextmanager
-def _open_vllm(args, path, device, revision, with_logps) -> Iterator:
-    from transformers import AutoProcessor
-
-    from ..sampling.vllm_engine import VLLMEngine
-
-    processing_class = AutoProcessor.from_pretrained(path, revision=revision)
-    kwargs = {"dtype": args.dtype, "revision": revision, **(args.vllm_kwargs or {})}
-    engine = VLLMEngine(path, processing_class, args.vllm_python, kwargs, args.vllm_batch_size, with_logps)
-    with contextlib.closing(engine):
-        yield engine
-
-
-@contextlib.contextmanager
-def _open_transformers(args, path, device, revision, with_logps) -> Iterator:
-    from ..sampling.generation import TransformersEngine
-
-    kwargs = {"dtype": args.dtype, "attn_implementation": args.attn_implementation}
-    yield TransformersEngine(*load_policy(path, device, revision, **kwargs), args.batch_size)
-
-
 def load_policy(path: str, device, revision: str | None = None, **kwargs: Any) -> tuple:
     """
     Loads a model to run it and its processor or tokenizer; a folder of PEFT adapters is merged into its base
     model. A tokenizer without a padding token pads with its end of sequence.
     """
-    from transformers import AutoProcessor, ProcessorMixin
-
-    from .loading import load_model
-
     model = load_model(path, device_map=None, **({} if revision is None else {"revision": revision}), **kwargs)
     processing_class = AutoProcessor.from_pretrained(path, revision=revision)
-    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
+    tokenizer = tokenizer_of(processing_class)
     if tokenizer.pad_token is None:  # as TRL's trainers pad then
         tokenizer.pad_token = tokenizer.eos_token
     return model.to(device), processing_class

@@ -5,8 +5,8 @@ GRPO with the Selective Sample Buffer.
     trl-r1v2 grpo --config recipes/digits/grpo.yaml
 
 Takes every key of `trl grpo`, the buffer's `ssb_*` keys, the `vision_cache*` keys, the `monitor_*` and `controller_*`
-keys of the hallucination monitor, and the check of the images. The dataset is checked before the first step. Writes model,
-processor and `trainer_state.json` (the log) to `output_dir`.
+keys of the hallucination monitor, and the check of the images. The dataset is checked before the first step. Writes
+model, processor and `trainer_state.json` (the log) to `output_dir`.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from trl.scripts.grpo import GRPOScriptArguments
 
 from .recipe import RecipeError, refusals_of
-from .training import TrainingScriptArguments, choose_components, prepare, train_and_save
+from .training import TrainingScriptArguments, choose_components, prepare, train_and_save, training_parser
 
 
 @dataclass
@@ -54,23 +54,20 @@ def check_batch(dataset, training_args) -> None:
     needed = training_args.generation_batch_size // training_args.num_generations
     if isinstance(dataset, Dataset) and len(dataset) < needed:
         raise RecipeError(
-            f"`dataset_name` has {len(dataset)} prompts, but a generation batch takes {needed} different ones, so no step "
-            "would be trained. Add prompts, or lower `generation_batch_size` (by default `per_device_train_batch_size` × "
-            "processes × `steps_per_generation`) or raise `num_generations`."
+            f"`dataset_name` has {len(dataset)} prompts, but a generation batch takes {needed} different ones, so no "
+            "step would be trained. Add prompts, or lower `generation_batch_size` (by default "
+            "`per_device_train_batch_size` × processes × `steps_per_generation`) or raise `num_generations`."
         )
 
 
 def make_parser(prog: str | None = None):
-    from trl import DatasetMixtureConfig, ModelConfig
-
     from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
     from ..ssb_grpo.ssb_grpo_config import SSBGRPOConfig
     from ..vlm.activation import TrainableArguments
     from ..vlm.vision_cache_callback import VisionCacheArguments
-    from .parser import RecipeParser
 
     own = (TrainableArguments, VisionCacheArguments, MonitorConfig, ControllerConfig)
-    return RecipeParser((SSBGRPOScriptArguments, SSBGRPOConfig, ModelConfig, DatasetMixtureConfig, *own), prog=prog)
+    return training_parser(prog, SSBGRPOConfig, *own, script_arguments=SSBGRPOScriptArguments)
 
 
 if __name__ == "__main__":

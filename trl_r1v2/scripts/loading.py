@@ -20,35 +20,29 @@ from .recipe import RecipeError, read_recipe, refusals_of
 
 
 def load_splits(path: str, name: str | None = None, *, streaming: bool = False):
-    """Load all splits of a dataset."""
-    from datasets import load_dataset, load_from_disk
+    """
+    All splits of a dataset: a folder of data files or of `save_to_disk`, a data file, or a name of the Hub. What has
+    no splits of its own is `train`.
+    """
+    from datasets import DatasetDict, load_dataset, load_from_disk
 
-    folder = Path(path)
+    folder, options = Path(path), {"path": path, "name": name}
     if not folder.exists() and (path.count("/") > 1 or path.startswith((".", "~", os.sep))):
         raise DatasetError(f"dataset {path}: no such folder. Build it first, or correct `dataset_name`.")
     if (folder / "state.json").is_file():
-        raise DatasetError(f"dataset {path}: a single split written by `save_to_disk`. Save a `DatasetDict` instead.")
+        return DatasetDict(train=load_from_disk(path))
     if (folder / "dataset_dict.json").is_file():
         return load_from_disk(path)
     if folder.is_file():
-        kind = {".jsonl": "json", ".json": "json", ".csv": "csv"}.get(folder.suffix, "parquet")
-        raise DatasetError(
-            f"dataset {path}: a file. Name its folder, or write `datasets: [{{path: {kind}, data_files: {path}}}]` in place "
-            "of `dataset_name`."
-        )
+        kinds = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+        if folder.suffix not in kinds:
+            raise DatasetError(f"dataset {path}: data files end in {', '.join(kinds)}.")
+        options = {"path": kinds[folder.suffix], "data_files": {"train": path}}
     try:
-        return load_dataset(path, name=name, streaming=streaming)
+        return load_dataset(**options, streaming=streaming)
     except (FileNotFoundError, ConnectionError, ValueError) as error:
         hint = "" if folder.exists() else f" There is no folder {path} in {os.getcwd()} either, if that was meant."
         raise DatasetError(f"dataset {path} cannot be loaded: {str(error).rstrip('.')}.{hint}") from error
-
-
-def check_model_path(path: str | None) -> None:
-    """Refuse a model that can only be a folder and is none, before anything is loaded."""
-    if not path:
-        raise RecipeError("`model_name_or_path` is not set: name a folder or a model of the Hub.")
-    if not Path(path).exists() and (path.count("/") > 1 or path.startswith((".", "~", os.sep))):
-        raise RecipeError(f"model {path}: no such folder. Build it first, or correct `model_name_or_path`.")
 
 
 def take_split(splits, split: str, *, entry: str, source: str):
@@ -60,8 +54,28 @@ def take_split(splits, split: str, *, entry: str, source: str):
     return splits[split]
 
 
+def load_split(path: str, name: str | None, split: str, max_rows: int | None = None, *, entry: str = "dataset_split"):
+    """The first `max_rows` rows of a split or a part of one (`train[:50%]`), which the recipe's `entry` names."""
+    from datasets import ReadInstruction
+
+    whole, bracket, _ = split.partition("[")
+    dataset = take_split(load_splits(path, name), whole, entry=entry, source=path)
+    if bracket:
+        (part,) = ReadInstruction.from_spec(split).to_absolute({whole: len(dataset)})
+        dataset = dataset.select(range(part.from_, part.to))
+    return dataset if max_rows is None else dataset.select(range(min(max_rows, len(dataset))))
+
+
+def check_model_path(path: str | None) -> None:
+    """Refuse a model that can only be a folder and is none, before anything is loaded."""
+    if not path:
+        raise RecipeError("`model_name_or_path` is not set: name a folder or a model of the Hub.")
+    if not Path(path).exists() and (path.count("/") > 1 or path.startswith((".", "~", os.sep))):
+        raise RecipeError(f"model {path}: no such folder. Build it first, or correct `model_name_or_path`.")
+
+
 def search_path() -> list[str]:
-    """Where modules that a recipe names are looked for: the working directory, and the clone this package runs from."""
+    """Where modules that a recipe names are looked for: the working directory, and the clone that runs."""
     return [os.getcwd(), str(Path(__file__).parents[2])]
 
 
@@ -93,19 +107,9 @@ def import_by_name(name: str, *, entry: str) -> Any:
 
 def load_reward_func(name: str, *, entry: str) -> Callable:
     """
-    Find a reward function that a recipe names.
-
-    Args:
-        name (`str`):
-            Name in TRL's registry (`accuracy_reward`, `reasoning_accuracy_reward`, `think_format_reward`,
-            `get_soft_overlong_punishment`), dotted path of a module-level function or instance, folder of a reward
-            model with a scalar head, as `trl-r1v2 reward` writes it, which sees the images, or YAML file with the
-            mapping that [`~trl_r1v2.rewards.HybridReward.from_config`] takes.
-        entry (`str`):
-            Recipe entry, for the message.
-
-    Returns:
-        `Callable`: With TRL's reward signature.
+    Find a reward function that the recipe's `entry` names: by its name in TRL's registry, by the dotted path of a
+    module-level function or instance, by the folder of a reward model with a scalar head, as `trl-r1v2 reward` writes
+    it, or by a YAML file with the mapping that [`~trl_r1v2.rewards.HybridReward.from_config`] takes.
 
     Raises:
         RecipeError: The name is unknown, cannot be imported, or is not callable.
@@ -115,7 +119,9 @@ def load_reward_func(name: str, *, entry: str) -> Callable:
     from ..rewards.value_head import is_reward_model
 
     if is_reward_model(name):
-        return _load_reward_model(name)
+        from ..rewards.reward_model import RewardModelReward
+
+        return RewardModelReward.from_pretrained(name, name=Path(name).name)
     if name.endswith((".yaml", ".yml")):
         from ..rewards.hybrid import HybridReward
 
@@ -149,26 +155,17 @@ def load_reward_funcs(names: list[str] | None, reward_model: str | None = None) 
     """Resolve the reward functions of a recipe."""
     from ..rewards.value_head import is_reward_model
 
-    reward_funcs = []
-    if reward_model:
-        reward_funcs.append(_load_reward_model(reward_model) if is_reward_model(reward_model) else reward_model)
-    reward_funcs += [load_reward_func(name, entry=f"reward_funcs[{i}]") for i, name in enumerate(names or [])]
+    reward_funcs = [load_reward_func(name, entry=f"reward_funcs[{i}]") for i, name in enumerate(names or [])]
+    if reward_model:  # a folder without our head is TRL's to load
+        of_model = load_reward_func(reward_model, entry="") if is_reward_model(reward_model) else reward_model
+        reward_funcs.insert(0, of_model)
     if not reward_funcs:
         raise RecipeError("there is no reward: set `reward_funcs` or `reward_model_name_or_path`.")
     return reward_funcs
 
 
-def _load_reward_model(folder: str):
-    from ..rewards.reward_model import RewardModelReward
-
-    return RewardModelReward.from_pretrained(folder, name=Path(folder).name)
-
-
 def load_model(path: str, **kwargs):
-    """
-    Load a model to run it: a whole checkpoint, or a folder of PEFT adapters, which are merged into their base
-    model.
-    """
+    """Load a model to run it: a whole checkpoint, or a folder of PEFT adapters, which are merged into their base."""
     from trl.trainer.utils import create_model_from_path
 
     from ..vlm.peft_folder import is_peft_folder, load_merged
@@ -180,17 +177,8 @@ def load_model(path: str, **kwargs):
 
 def resolve_checkpoint(value: str | bool | None, output_dir: str) -> str | None:
     """
-    Resolve `resume_from_checkpoint`.
-
-    Args:
-        value (`str` or `bool`, *optional*):
-            A checkpoint folder; `true`: the last one in `output_dir`; `auto`: the same, or a fresh start when there is
-            none; false or unset: a fresh start.
-        output_dir (`str`):
-            Output folder of the run.
-
-    Returns:
-        `str` or `None`: Folder to resume from.
+    The folder to resume from: a checkpoint by its path; `true`: the last one in `output_dir`; `auto`: the same, or
+    `None` for a fresh start when there is none; false or unset: `None`.
 
     Raises:
         RecipeError: There is no such checkpoint.
@@ -208,8 +196,8 @@ def resolve_checkpoint(value: str | bool | None, output_dir: str) -> str | None:
     if word == "auto":
         return None
     raise RecipeError(
-        f"`resume_from_checkpoint: true`, but {output_dir} holds no complete checkpoint. Remove the key to start anew, "
-        "or write `auto`: resume if there is one."
+        f"`resume_from_checkpoint: true`, but {output_dir} holds no complete checkpoint. Remove the key to start "
+        "anew, or write `auto`: resume if there is one."
     )
 
 

@@ -39,8 +39,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="trl-r1v2",
         usage="trl-r1v2 <command> --config recipe.yaml [--key value ...] [accelerate launch options]",
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=20),
-        description="Hybrid reinforcement learning of vision-language reasoning models, the Skywork R1V2 method, on TRL.\n"
-        "A recipe is a YAML file of the command's arguments; the command line overrides it.",
+        description="Hybrid reinforcement learning of vision-language reasoning models, the Skywork R1V2 method, on "
+        "TRL.\nA recipe is a YAML file of the command's arguments; the command line overrides it.",
         epilog="* In several processes on request: --accelerate_config zero2 --num_processes 4\n"
         "Arguments of a command: trl-r1v2 <command> --help. More in docs/cli.md.",
     )
@@ -57,7 +57,7 @@ def script_of(command: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line, `sys.argv[1:]` by default; return the exit code, or end the program where it is refused."""
+    """Run the command line, `sys.argv[1:]` by default; return the exit code, or end the program if it is refused."""
     argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
     commands = make_parser()
     command, args = commands.parse_args(argv[:1]).command, argv[1:]

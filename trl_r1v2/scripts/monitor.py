@@ -14,7 +14,7 @@ from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
 from ..hallucination.threshold import RewardThresholdController
 from ..hallucination.threshold_files import read_threshold_file
 from ..rewards.hybrid import HybridReward
-from .loading import import_by_name, load_splits, take_split
+from .loading import import_by_name, load_split
 from .recipe import RecipeError, refusals_of
 
 
@@ -29,9 +29,8 @@ def load_monitor_parts(
     from ..hallucination.probe import Probe, ProbeFunctions
 
     source, split = config.monitor_dataset, config.monitor_split
-    splits = load_splits(source, config.monitor_dataset_config)
-    dataset = take_split(splits, split, entry="monitor_split", source=source)
-    dataset = dataset.select(range(min(config.monitor_max_rows, len(dataset))))
+    limit = config.monitor_max_rows
+    dataset = load_split(source, config.monitor_dataset_config, split, limit, entry="monitor_split")
     check_dataset(dataset, name=f"{source} [{split}]", columns=["prompt"], check_images="all", progress=False)
     paths = {"claims": config.monitor_claims_func, "named": config.monitor_named_func}
     if "reward_disagreement" in config.signals:
@@ -71,17 +70,17 @@ def _build_controller(config: MonitorConfig, settings: ControllerConfig) -> Rewa
         content = read_threshold_file(settings.controller_file)
         if "controller" not in content:
             raise ValueError(
-                f"`controller_file` {settings.controller_file} was written by {content['source']} and holds no controller: "
-                "set `controller_initial` to its threshold instead."
+                f"`controller_file` {settings.controller_file} was written by {content['source']} and holds no "
+                "controller: set `controller_initial` to its threshold instead."
             )
         gated = settings.controller_component is not None
         if content.get("gated", gated) != gated:
             units = ("the gated component's score", "the score of `pairs`")
             theirs, ours = units if content["gated"] else units[::-1]
             raise ValueError(
-                f"`controller_file` {settings.controller_file} holds a threshold in units of {theirs}, but this run moves one in "
-                f"units of {ours}: {'unset' if gated else 'set'} `controller_component`, or set `controller_initial` instead of "
-                "the file."
+                f"`controller_file` {settings.controller_file} holds a threshold in units of {theirs}, but this run "
+                f"moves one in units of {ours}: {'unset' if gated else 'set'} `controller_component`, or set "
+                "`controller_initial` instead of the file."
             )
         controller.load_state_dict(content["controller"])
     return controller
@@ -93,7 +92,7 @@ def _gate(component: str, reward_funcs: Sequence) -> Callable[[float], None]:
     if len(found) != 1:
         names = sorted({name for func in reward_funcs if isinstance(func, HybridReward) for name in func.components})
         raise RecipeError(
-            f"`controller_component: {component}` is in {len(found)} of the run's HybridRewards, but must be in one; their "
-            f"components are {', '.join(names) or 'none'}. For a threshold file alone, leave it unset."
+            f"`controller_component: {component}` is in {len(found)} of the run's HybridRewards, but must be in one; "
+            f"their components are {', '.join(names) or 'none'}. For a threshold file alone, leave it unset."
         )
     return functools.partial(found[0].set_min_score, component)

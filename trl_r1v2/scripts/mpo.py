@@ -4,13 +4,13 @@ Mixed Preference Optimization.
 
     trl-r1v2 mpo --config recipe.yaml
 
-Takes every key of `trl dpo`, MPO's own keys, the choice of the trained components, the `vision_cache*` keys, the `monitor_*` and
-`controller_*` keys of the hallucination monitor, and the check of the images. The dataset has `prompt`, `chosen` and `rejected`, and
-`images` where there are any, as `trl-r1v2 pairs` writes it; text-only rows may be mixed in. Writes model, processor and
-`trainer_state.json` (the log) to `output_dir`.
+Takes every key of `trl dpo`, MPO's own keys, the choice of the trained components, the `vision_cache*` keys, the
+`monitor_*` and `controller_*` keys of the hallucination monitor, and the check of the images. The dataset has `prompt`,
+`chosen` and `rejected`, and `images` where there are any, as `trl-r1v2 pairs` writes it; text-only rows may be mixed
+in. Writes model, processor and `trainer_state.json` (the log) to `output_dir`.
 """
 
-from .training import TrainingScriptArguments, choose_components, prepare, train_and_save
+from .training import choose_components, prepare, train_and_save, training_parser
 
 
 def main(
@@ -30,16 +30,13 @@ def main(
 
 
 def make_parser(prog: str | None = None):
-    from trl import DatasetMixtureConfig, ModelConfig
-
     from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
     from ..mpo.mpo_config import MPOConfig
     from ..vlm.activation import TrainableArguments
     from ..vlm.vision_cache_callback import VisionCacheArguments
-    from .parser import RecipeParser
 
     own = (TrainableArguments, VisionCacheArguments, MonitorConfig, ControllerConfig)
-    return RecipeParser((TrainingScriptArguments, MPOConfig, ModelConfig, DatasetMixtureConfig, *own), prog=prog)
+    return training_parser(prog, MPOConfig, *own)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-`RecipeParser`: TRL's `TrlParser`, which refuses what TRL's scripts let pass, and starts the command, in several processes
-through `accelerate launch` as `trl` does. The launcher's options are accelerate's own; `accelerate_config` is TRL's.
+`RecipeParser`: TRL's `TrlParser`, which refuses what TRL's scripts let pass, and starts the command, in several
+processes through `accelerate launch` as `trl` does. The launcher's options are accelerate's own; `accelerate_config`
+is TRL's.
 """
 
 import argparse
@@ -36,11 +37,11 @@ class RecipeParser(TrlParser):
     """
     Parser of a command's recipe and command line into dataclasses.
 
-    As for [`trl.TrlParser`], a recipe's keys are the defaults, the command line overrides them, and `env` sets environment
-    variables. What differs: an unknown key, a key given twice, a value of the wrong kind, a missing file and broken YAML
-    end the program with exit code 2 and a message that names file, key and close matches, as does a dataclass that refuses
-    its values. Keys of `accelerate launch` are accepted in every recipe: the launcher takes them. Arguments cannot be
-    abbreviated.
+    As for [`trl.TrlParser`], a recipe's keys are the defaults, the command line overrides them, and `env` sets
+    environment variables. What differs: an unknown key, a key given twice, a value of the wrong kind, a missing file
+    and broken YAML end the program with exit code 2 and a message that names file, key and close matches, as does a
+    dataclass that refuses its values. Keys of `accelerate launch` are accepted in every recipe: the launcher takes
+    them. Arguments cannot be abbreviated.
     """
 
     def __init__(self, dataclass_types=None, **kwargs):
@@ -50,8 +51,8 @@ class RecipeParser(TrlParser):
 
     def parse_args_and_config(self, args=None, return_remaining_strings=False, **kwargs) -> tuple[Any, ...]:
         """
-        Parse recipe and command line. With `return_remaining_strings` the options of `accelerate launch` come last, those
-        of the recipe and those of the command line; otherwise the former are ignored and the latter refused.
+        Parse recipe and command line. With `return_remaining_strings` the options of `accelerate launch` come last,
+        those of the recipe and those of the command line; otherwise the former are ignored and the latter refused.
         """
         try:
             recipe, self.recipe_path, args = config_of(list(sys.argv[1:] if args is None else args))
@@ -63,7 +64,7 @@ class RecipeParser(TrlParser):
         return (*outputs, of_recipe, of_command) if return_remaining_strings else tuple(outputs)
 
     def parse_recipe(self, recipe: dict[str, Any], place: str) -> tuple[Any, ...]:
-        """Parse a recipe at hand, which messages call `place`, without its `env`; raise a [`RecipeError`] if it fails."""
+        """Parse a recipe at hand, which messages call `place`, without its `env`; a [`RecipeError`] if it fails."""
         return tuple(self._parse(recipe, place, [])[:-2])
 
     def run(self, main: Callable, args: list[str] | None = None, module: str | None = None) -> int:

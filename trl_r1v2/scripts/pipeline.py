@@ -32,8 +32,8 @@ class Stage:
         config (`str`, *optional*):
             Recipe of the command, relative to the pipeline recipe.
         args (`dict[str, Any]`, *optional*):
-            Keys that override the recipe's. A program with `config` or `args` is called with `--config FILE` behind its
-            arguments. `${output_dir}` stands for the pipeline's output folder, here and in `command`.
+            Keys that override the recipe's. A program with `config` or `args` is called with `--config FILE` behind
+            its arguments. `${output_dir}` stands for the pipeline's output folder, here and in `command`.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -94,9 +94,9 @@ class Stage:
 
     def read_marker(self) -> dict[str, Any] | None:
         """
-        What is on disk about the stage, `None` if it has never run: `command` and `recipe`, `run_id`, which changes each
-        time, `follows`, the `run_id` of the stage before it, whose output it read, `status` (`"running"`, `"finished"`,
-        `"failed"` or `"interrupted"`), `started` (UTC), `seconds` and `output_dir`.
+        What is on disk about the stage, `None` if it has never run: `command` and `recipe`, `run_id`, which changes
+        each time, `follows`, the `run_id` of the stage before it, whose output it read, `status` (`"running"`,
+        `"finished"`, `"failed"` or `"interrupted"`), `started` (UTC), `seconds` and `output_dir`.
         """
         return json.loads(self.marker_path.read_text(encoding="utf-8")) if self.marker_path.is_file() else None
 
@@ -133,11 +133,12 @@ class Stage:
 
 def plan(stages: list[Stage], only: list[str] | None = None) -> None:
     """
-    Decide what is done about each stage: whether it `runs`, the `reason`, and whether it `resumes`, because it was stopped.
+    Decide what is done about each stage: whether it `runs`, the `reason`, and whether it `resumes`, because it was
+    stopped.
 
-    The first stage that is not finished runs, and all after it; or those in `only`, finished or not. A stage is finished
-    when its marker says so for the same command and recipe, for the same run of the stage before it, and its output folder
-    still exists.
+    The first stage that is not finished runs, and all after it; or those in `only`, finished or not. A stage is
+    finished when its marker says so for the same command and recipe, for the same run of the stage before it, and its
+    output folder still exists.
     """
     previous_id, changed = None, False
     for stage in stages:

@@ -32,7 +32,7 @@ def refusals_of(entry: str | None = None) -> Iterator[None]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key given twice, and reads `1e-4` as a number and `no` as text, as YAML 1.2."""
+    """YAML's safe loader, which refuses a key given twice; `1e-4` is a number and `no` text to it, as in YAML 1.2."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]

@@ -13,6 +13,12 @@ from pathlib import Path
 
 from transformers.hf_argparser import HfArg
 
+from ..evaluation.plots import draw_plots
+from ..evaluation.report import render_report
+from ..evaluation.summary import build_summary, read_evaluation, read_stages, read_training
+from ..sampling.histograms import check_plotting
+from .evaluate import read_dataset
+from .parser import RecipeParser
 from .recipe import refusals_of
 
 
@@ -47,10 +53,6 @@ class ReportArguments:
 
 
 def main(report_args: ReportArguments):
-    from ..evaluation.plots import draw_plots
-    from ..evaluation.report import render_report
-    from ..sampling.histograms import check_plotting
-
     check_plotting()
     with refusals_of():
         summary = collect(report_args)
@@ -67,8 +69,6 @@ def main(report_args: ReportArguments):
 
 def collect(report_args: ReportArguments) -> dict:
     """Gather the figures of the run from its folders."""
-    from ..evaluation.summary import build_summary, read_evaluation, read_stages, read_training
-
     stages = read_stages(Path(report_args.run_dir)) if report_args.run_dir is not None else []
     evaluations = report_args.evaluations
     if evaluations is None:
@@ -93,17 +93,13 @@ def collect(report_args: ReportArguments) -> dict:
 
 def load_example_rows(summary: dict) -> dict[int, dict]:
     """Load the dataset rows of the examples, as the last evaluation read them."""
-    from .evaluate import read_dataset
-
     if not summary["examples"]:
         return {}
     dataset = read_dataset(summary["evaluations"][-1]["settings"])
     return {example["row"]: dataset[example["row"]] for example in summary["examples"]}
 
 
-def make_parser(prog: str | None = None):
-    from .parser import RecipeParser
-
+def make_parser(prog: str | None = None) -> RecipeParser:
     return RecipeParser((ReportArguments,), prog=prog)
 
 

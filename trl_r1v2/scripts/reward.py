@@ -5,12 +5,12 @@ Train a scalar reward model that sees the image, from preference pairs.
     trl-r1v2 reward --config recipes/digits/reward.yaml
 
 Takes every key of `trl reward`, those of `VisionRewardConfig`, and the check of the images. The dataset has `prompt`,
-`chosen` and `rejected`, and `images` where there are any, as `trl-r1v2 pairs` writes it; text-only rows may be mixed in.
-Writes model, head, processor and `trainer_state.json` (the log) to `output_dir`, a folder that the hybrid reward and
-`trl-r1v2 serve-reward` load. Not covered: text-only reward models (`trl reward`).
+`chosen` and `rejected`, and `images` where there are any, as `trl-r1v2 pairs` writes it; text-only rows may be mixed
+in. Writes model, head, processor and `trainer_state.json` (the log) to `output_dir`, a folder that the hybrid reward
+and `trl-r1v2 serve-reward` load. Not covered: text-only reward models (`trl reward`).
 """
 
-from .training import TrainingScriptArguments, prepare, train_and_save
+from .training import prepare, train_and_save, training_parser
 
 
 def main(script_args, training_args, model_args, dataset_args):
@@ -25,12 +25,9 @@ def main(script_args, training_args, model_args, dataset_args):
 
 
 def make_parser(prog: str | None = None):
-    from trl import DatasetMixtureConfig, ModelConfig
-
     from ..rewards.reward_trainer_config import VisionRewardConfig
-    from .parser import RecipeParser
 
-    return RecipeParser((TrainingScriptArguments, VisionRewardConfig, ModelConfig, DatasetMixtureConfig), prog=prog)
+    return training_parser(prog, VisionRewardConfig)
 
 
 if __name__ == "__main__":

@@ -73,8 +73,9 @@ def main(run_args: RunArguments):
     owner = json.loads(owner_path.read_text(encoding="utf-8")) if owner_path.is_file() else {"name": run_args.name}
     if owner["name"] != run_args.name:
         raise RecipeError(
-            f"{folder} belongs to the pipeline {owner['name']!r} ({owner['recipe']}), not to {run_args.name!r}. Choose "
-            f"another `--output_dir`, delete the folder, or set `name: {owner['name']}` if it is the same pipeline."
+            f"{folder} belongs to the pipeline {owner['name']!r} ({owner['recipe']}), not to {run_args.name!r}. "
+            f"Choose another `--output_dir`, delete the folder, or set `name: {owner['name']}` if it is the same "
+            "pipeline."
         )
     plan(stages, run_args.only)
     # in a process that ends afterwards: parsers import what training does, which a run need not hold

@@ -1,6 +1,6 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-What `filter-prompts` and `pairs` share: their common arguments, and sampling and scoring over all processes.
+What `filter-prompts` and `pairs` share: arguments, sampling and scoring over all processes, and the files of a result.
 
 Every process holds the whole model and answers its own rows; the processes meet at files. What an engine outside this
 process samples is scored while it samples on. Nothing here decides what becomes of the scored responses.
@@ -10,8 +10,8 @@ import itertools
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,16 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers.hf_argparser import HfArg
 
-from ..sampling.dataset_folder import load_prompts
+from ..checks.rows import check_columns
+from ..sampling.dataset_folder import write_dataset_folder
 from ..sampling.fingerprints import content_fingerprint, dataset_fingerprint, reward_fingerprint
 from ..sampling.generation import TransformersEngine
+from ..sampling.histograms import check_plotting, draw_histograms
 from ..sampling.prompts import encode_prompts, read_prompt
 from ..sampling.rollouts import Rollout, RolloutStore, merge_shards
 from ..sampling.scoring import score_rollouts, total_score
 from .generation import GenerationArguments
-from .loading import load_reward_func
+from .loading import load_reward_func, load_split
 
 
 ROLLOUT_FOLDER = "rollouts"
@@ -35,35 +37,12 @@ ROLLOUT_FOLDER = "rollouts"
 WAIT_LIMIT = timedelta(days=7)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SamplingArguments(GenerationArguments):
     """Arguments of commands that sample responses and score them."""
 
-    dataset_name: str = HfArg(help="Prompts: a folder or file that `datasets` can load, or a name on the Hub.")
-    output_dir: str = HfArg(help="Folder for the result, the rollouts and the scores.")
-    model_name_or_path: str | None = HfArg(
-        default=None,
-        help="Policy to sample from: a `save_pretrained` folder or a name on the Hub. With `generation: server`: the "
-        "name under which the server knows it.",
-    )
-    dataset_config: str | None = HfArg(default=None, help="Configuration of the dataset.")
-    dataset_split: str = HfArg(default="train", help="Split of the dataset.")
     max_prompts: int | None = HfArg(default=None, help="Use this many prompts from the start.")
-    dtype: str = HfArg(
-        default="auto",
-        help="Type of the weights; `auto` takes the checkpoint's.",
-        metadata={"choices": ["auto", "bfloat16", "float16", "float32"]},
-    )
-    attn_implementation: str | None = HfArg(
-        default=None, help="Attention of transformers, e.g. `sdpa` or `flash_attention_2`."
-    )
     use_cpu: bool = HfArg(default=False, help="Stay on the CPU where there is an accelerator.")
-    num_samples: int = HfArg(default=8, help="Responses to sample for each prompt.")
-    max_new_tokens: int = HfArg(default=1024, help="Longest response, in tokens.")
-    temperature: float = HfArg(default=1.0, help="Sampling temperature.")
-    top_p: float = HfArg(default=1.0, help="Nucleus mass of the sampling, in (0, 1].")
-    batch_size: int = HfArg(default=64, help="Responses that a process generates and scores at once.")
-    seed: int = HfArg(default=0, help="Seed of the sampling and of every later choice.")
     reward_funcs: list[str] = HfArg(
         default_factory=lambda: ["trl_r1v2.rewards.accuracy_reward"],
         help="Dotted paths of the reward functions, or folders of reward models that `reward` wrote.",
@@ -83,14 +62,7 @@ class SamplingArguments(GenerationArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("num_samples", "max_new_tokens", "batch_size", "max_prompts"):
-            value = vars(self)[name]
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` is {value}, but must be at least 1")
-        if self.temperature <= 0:
-            raise ValueError(f"`temperature` is {self.temperature}, but must be above 0")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"`top_p` is {self.top_p}, but must be in (0, 1]")
+        self.check_at_least(1, "num_samples", "max_prompts")
         if not self.reward_funcs:
             raise ValueError("`reward_funcs` is empty: name at least one reward function")
         if self.reward_weights is not None and len(self.reward_weights) != len(self.reward_funcs):
@@ -113,7 +85,8 @@ class SamplingArguments(GenerationArguments):
 @dataclass(frozen=True)
 class ScoredRollout:
     """
-    A rollout with its score by reward function (`None` where one gave none), their weighted sum, and the judge's verdict.
+    A rollout with its score by reward function (`None` where one gave none), their weighted sum, and the judge's
+    verdict.
     """
 
     rollout: Rollout
@@ -122,72 +95,138 @@ class ScoredRollout:
     right: bool | None
 
 
-def start_processes(args: SamplingArguments) -> PartialState:
-    """This process's place among all; processes wait for each other up to a week."""
-    state = PartialState(cpu=args.use_cpu, timeout=WAIT_LIMIT)
-    if args.generation != "transformers" and state.num_processes > 1:
-        raise ValueError(
-            f"`generation: {args.generation}` uses several accelerators by itself, but {state.num_processes} processes were "
-            "started: start one"
-        )
-    return state
+class SamplingRun:
+    """
+    One command's processes, prompts, reward functions and output folder. What can be wrong without a model is found
+    here, before one is loaded.
 
+    Args:
+        args ([`SamplingArguments`]):
+            The command's arguments.
+        command (`str`):
+            Its name; a folder with the result of another command is refused.
+        extra_func (`str`, *optional*):
+            Reward function to call besides those of the score and the judge.
+    """
 
-def check_output_dir(args: SamplingArguments, command: str) -> None:
-    """Keeps one command from overwriting the result of another."""
-    summary = Path(args.output_dir) / "summary.json"
-    if summary.is_file():
-        written_by = json.loads(summary.read_text(encoding="utf-8"))["command"]
+    def __init__(self, args: SamplingArguments, command: str, extra_func: str | None = None):
+        self.args, self.command, self.folder = args, command, Path(args.output_dir)
+        self.rollout_folder = self.folder / ROLLOUT_FOLDER
+        self.state = PartialState(cpu=args.use_cpu, timeout=WAIT_LIMIT)
+        if args.generation != "transformers" and self.state.num_processes > 1:
+            raise ValueError(
+                f"`generation: {args.generation}` uses several accelerators by itself, but {self.state.num_processes} "
+                "processes were started: start one"
+            )
+        summary = self.folder / "summary.json"
+        written_by = json.loads(summary.read_text(encoding="utf-8"))["command"] if summary.is_file() else command
         if written_by != command:
             raise ValueError(
                 f"`output_dir` {args.output_dir} holds the result of `{written_by}`: choose another folder"
             )
+        if args.plots:
+            check_plotting()
+        names = dict.fromkeys([*args.reward_funcs, args.judge, *([] if extra_func is None else [extra_func])])
+        self.functions = {name: load_reward_func(name, entry="reward function") for name in names}
+        self.dataset = load_split(args.dataset_name, args.dataset_config, args.dataset_split, args.max_prompts)
+        check_columns(self.dataset, name=f"{args.dataset_name} [{args.dataset_split}]", columns=["prompt"])
 
+    def store(self, fingerprint: dict[str, Any], name: str) -> RolloutStore:
+        """This process's shard `<output_dir>/rollouts/<name>-*`."""
+        return RolloutStore(self.rollout_folder, fingerprint, self.state.process_index, self.state.num_processes, name)
 
-def load_dataset_of(args: SamplingArguments) -> Dataset:
-    """The prompts that the arguments name."""
-    return load_prompts(args.dataset_name, args.dataset_config, args.dataset_split, args.max_prompts)
+    def sample(
+        self,
+        dataset: Dataset,
+        engine,
+        name: str = "rollouts",
+        extra_fingerprint: dict[str, Any] | None = None,
+        **settings,
+    ) -> Iterator[list[Rollout]]:
+        """Samples what is not yet in the shards called `name`, each process its own rows."""
+        names = ("num_samples", "max_new_tokens", "temperature", "top_p", "seed")
+        of_args = {name: vars(self.args)[name] for name in names}
+        fingerprint = {
+            **engine.fingerprint,
+            "dataset": dataset_fingerprint(dataset),
+            "num_rows": len(dataset),
+            **of_args,
+            "num_samples": settings.get("num_samples", self.args.num_samples),
+            **(extra_fingerprint or {}),
+        }
+        if engine.processing_class is not None:
+            first = encode_prompts(engine.processing_class, [read_prompt(dataset, 0, engine.processing_class)])
+            fingerprint["first_prompt"] = content_fingerprint(first["input_ids"].tolist())
+        store = self.store(fingerprint, name)
+        rows = range(self.state.process_index, len(dataset), self.state.num_processes)
 
+        def sample() -> Iterator[list[Rollout]]:
+            chosen = {**of_args, **settings, "progress": self.state.is_local_main_process}
+            for chunk in engine.sample_chunks(dataset, rows=store.remaining(rows), **chosen):
+                store.append_rollouts(chunk)
+                yield chunk
 
-def sampling_settings(args: SamplingArguments) -> dict[str, Any]:
-    """The arguments of an engine's `sample_chunks` among the arguments."""
-    names = ("num_samples", "max_new_tokens", "temperature", "top_p", "seed")
-    return {name: vars(args)[name] for name in names}
+        done = [Rollout(**record) for record in store.records]
+        return itertools.chain([done], sample() if isinstance(engine, TransformersEngine) else _ahead(sample()))
 
+    def sample_and_score(self, engine) -> list[ScoredRollout]:
+        """Responses to all prompts with the scores of all processes, ordered by row and sample."""
+        self._score(self.sample(self.dataset, engine), "scores")
+        rows = range(len(self.dataset))
+        return self._collect(RolloutStore.merge(self.rollout_folder, rows, self.args.num_samples), "scores")
 
-def sample_over_processes(
-    args: SamplingArguments,
-    dataset: Dataset,
-    engine,
-    state: PartialState,
-    name: str = "rollouts",
-    extra: dict[str, Any] | None = None,
-    **settings,
-) -> Iterator[list[Rollout]]:
-    """Samples what is not yet in `<output_dir>/rollouts/<name>-*`, each process its own rows."""
-    fingerprint = {
-        **engine.fingerprint,
-        "dataset": dataset_fingerprint(dataset),
-        "num_rows": len(dataset),
-        **sampling_settings(args),
-        "num_samples": settings.get("num_samples", args.num_samples),
-        **(extra or {}),
-    }
-    if engine.processing_class is not None:
-        first = encode_prompts(engine.processing_class, [read_prompt(dataset, 0, engine.processing_class)])
-        fingerprint["first_prompt"] = content_fingerprint(first["input_ids"].tolist())
-    folder = Path(args.output_dir) / ROLLOUT_FOLDER
-    store = RolloutStore(folder, fingerprint, state.process_index, state.num_processes, name)
-    rows = range(state.process_index, len(dataset), state.num_processes)
+    def score(self, rollouts: Sequence[Rollout], name: str = "scores") -> list[ScoredRollout]:
+        """Scores rollouts at hand over all processes; their order is kept."""
+        processes = self.state.num_processes
+        self._score([[r for r in rollouts if r.row % processes == self.state.process_index]], name)
+        return self._collect(rollouts, name)
 
-    def sample() -> Iterator[list[Rollout]]:
-        chosen = {**sampling_settings(args), **settings, "progress": state.is_local_main_process}
-        for chunk in engine.sample_chunks(dataset, rows=store.remaining(rows), **chosen):
-            store.append_rollouts(chunk)
-            yield chunk
+    def _score(self, chunks: Iterable[Sequence[Rollout]], name: str) -> None:
+        """Scores this process's rollouts as they come, if they are not in the shards yet; waits for the others."""
+        # A reward function may read any column.
+        columns = [column for column in self.dataset.column_names if column not in ("images", "image")]
+        fingerprint = {
+            "dataset": dataset_fingerprint(self.dataset, columns),
+            "reward_funcs": {path: reward_fingerprint(path, function) for path, function in self.functions.items()},
+        }
+        store = self.store(fingerprint, name)
+        for chunk in chunks:
+            remaining = set(store.remaining(rollout.row for rollout in chunk))
+            todo = [rollout for rollout in chunk if rollout.row in remaining]
+            for records in score_rollouts(todo, self.dataset, self.functions, batch_size=self.args.batch_size):
+                store.append(records)
+        self.state.wait_for_everyone()
 
-    done = [Rollout(**record) for record in store.records]
-    return itertools.chain([done], sample() if isinstance(engine, TransformersEngine) else _ahead(sample()))
+    def _collect(self, rollouts: Sequence[Rollout], name: str) -> list[ScoredRollout]:
+        """Reads the scores that all processes have given to `rollouts`."""
+        found = {(record["row"], record["sample"]): record for record in merge_shards(self.rollout_folder, name)}
+        scored = []
+        for rollout in rollouts:
+            record = found.get((rollout.row, rollout.sample))
+            if record is None or record["response"] != content_fingerprint(rollout.text):
+                raise ValueError(
+                    f"{self.rollout_folder} holds {name} of other responses than these (row {rollout.row}): delete "
+                    f"{self.rollout_folder / name}* to score again"
+                )
+            scores = record["scores"]
+            verdict = scores[self.args.judge]
+            right = None if verdict is None else verdict >= self.args.judge_threshold
+            scored.append(ScoredRollout(rollout, scores, total_score(scores, self.args.weights), right))
+        return scored
+
+    def write_summary(
+        self, result: dict[str, Any], scored: Sequence[ScoredRollout], plot: str, panels: Sequence[dict[str, Any]]
+    ) -> None:
+        """Writes `summary.json`, with counts and means of rollouts and reward functions, and the file `plot`."""
+        summary = {"command": self.command, **result, **_statistics(scored), "settings": asdict(self.args)}
+        (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        if self.args.plots:
+            draw_histograms(self.folder / plot, panels)
+
+    def write_dataset(self, table: Dataset, title: str, text: str, counts: str, plot: str) -> None:
+        """Writes the rows that came of it, with a page of a text, a table of counts and the plot."""
+        image = f"\n\n![{title}]({plot})" if self.args.plots else ""
+        write_dataset_folder(table, self.folder, title, f"{text}\n\n{counts}{image}")
 
 
 def _ahead(chunks: Iterator[list[Rollout]]) -> Iterator[list[Rollout]]:
@@ -216,84 +255,25 @@ def _ahead(chunks: Iterator[list[Rollout]]) -> Iterator[list[Rollout]]:
             return
 
 
-def sample_and_score(
-    args: SamplingArguments, dataset: Dataset, engine, state: PartialState, extra_funcs: Sequence[str] = ()
-) -> list[ScoredRollout]:
-    """[`sample_over_processes`], then the scores of all processes, ordered by row and sample."""
-    score_over_processes(args, dataset, sample_over_processes(args, dataset, engine, state), state, extra_funcs)
-    folder = Path(args.output_dir) / ROLLOUT_FOLDER
-    return collect_scores(args, RolloutStore.merge(folder, range(len(dataset)), args.num_samples))
-
-
-def score_over_processes(
-    args: SamplingArguments,
-    dataset: Dataset,
-    chunks: Iterable[Sequence[Rollout]],
-    state: PartialState,
-    extra_funcs: Sequence[str] = (),
-    name: str = "scores",
-) -> None:
-    """
-    Scores the rollouts of this process as they come, if they are not yet in `<output_dir>/rollouts/<name>-*`, and
-    waits for the other processes.
-    """
-    functions = reward_functions_of(args, extra_funcs)
-    # A reward function may read any column.
-    columns = [column for column in dataset.column_names if column not in ("images", "image")]
-    fingerprint = {
-        "dataset": dataset_fingerprint(dataset, columns),
-        "reward_funcs": {path: reward_fingerprint(path, function) for path, function in functions.items()},
-    }
-    folder = Path(args.output_dir) / ROLLOUT_FOLDER
-    store = RolloutStore(folder, fingerprint, state.process_index, state.num_processes, name)
-    for chunk in chunks:
-        remaining = set(store.remaining(rollout.row for rollout in chunk))
-        todo = [rollout for rollout in chunk if rollout.row in remaining]
-        for records in score_rollouts(todo, dataset, functions, batch_size=args.batch_size):
-            store.append(records)
-    state.wait_for_everyone()
-
-
-def collect_scores(args: SamplingArguments, rollouts: Sequence[Rollout], name: str = "scores") -> list[ScoredRollout]:
-    """Reads the scores that all processes have given to `rollouts`, whose order it keeps."""
-    folder = Path(args.output_dir) / ROLLOUT_FOLDER
-    found = {(record["row"], record["sample"]): record for record in merge_shards(folder, name)}
-    scored = []
-    for rollout in rollouts:
-        record = found.get((rollout.row, rollout.sample))
-        if record is None or record["response"] != content_fingerprint(rollout.text):
-            raise ValueError(
-                f"{folder} holds {name} of other responses than these (row {rollout.row}): delete {folder / name}* to score "
-                "again"
-            )
-        scores = record["scores"]
-        verdict = scores[args.judge]
-        right = None if verdict is None else verdict >= args.judge_threshold
-        scored.append(ScoredRollout(rollout, scores, total_score(scores, args.weights), right))
-    return scored
-
-
-def reward_functions_of(args: SamplingArguments, extra_funcs: Sequence[str] = ()) -> dict[str, Callable]:
-    """All functions to call, by name: those of the score, the judge, and `extra_funcs`."""
-    names = dict.fromkeys([*args.reward_funcs, args.judge, *extra_funcs])
-    return {name: load_reward_func(name, entry="reward function") for name in names}
-
-
-def score_statistics(scored: Sequence[ScoredRollout]) -> dict[str, Any]:
-    """Counts and means of rollouts and of each reward function, for a JSON summary."""
-    statistics = {
+def _statistics(scored: Sequence[ScoredRollout]) -> dict[str, Any]:
+    reward_funcs = {}
+    for path in scored[0].scores if scored else ():
+        values = [item.scores[path] for item in scored if item.scores[path] is not None]
+        reward_funcs[path] = {
+            "mean": sum(values) / len(values) if values else None,
+            "num_scored": len(values),
+            "num_unscored": len(scored) - len(values),
+        }
+    return {
         "num_responses": len(scored),
         "num_finished": sum(item.rollout.finished for item in scored),
         "num_right": sum(item.right is True for item in scored),
         "num_unjudged": sum(item.right is None for item in scored),
         "mean_tokens": sum(item.rollout.num_tokens for item in scored) / max(len(scored), 1),
-        "reward_funcs": {},
+        "reward_funcs": reward_funcs,
     }
-    for path in scored[0].scores if scored else ():
-        values = [item.scores[path] for item in scored if item.scores[path] is not None]
-        statistics["reward_funcs"][path] = {
-            "mean": sum(values) / len(values) if values else None,
-            "num_scored": len(values),
-            "num_unscored": len(scored) - len(values),
-        }
-    return statistics
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (header, ["---"] * len(header), *rows))

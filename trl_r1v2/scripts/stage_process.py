@@ -57,8 +57,8 @@ def folder_lock(folder: Path) -> Iterator[int]:
 
 def run_stage(argv: list[str], log_path: Path, lock: int, tick: Callable[[], None]) -> int:
     """
-    Run a stage to its end, or to a [`Stopped`]; return its exit code, negative when a signal ended it. Its output goes to
-    the log, it inherits the lock, and `tick` is called several times a second.
+    Run a stage to its end, or to a [`Stopped`]; return its exit code, negative when a signal ended it. Its output goes
+    to the log, it inherits the lock, and `tick` is called several times a second.
     """
     path = os.pathsep.join([*search_path(), *filter(None, [os.environ.get("PYTHONPATH")])])
     settings = {"env": {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}, "stdin": subprocess.DEVNULL}

@@ -1,6 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-What the training commands (`align`, `reward`, `mpo`, `grpo`) share: checks before a model is loaded, the trainer, the run.
+What the training commands (`align`, `reward`, `mpo`, `grpo`) share: checks before a model is loaded, the trainer, the
+run.
 
 Does not cover the trainers and what is special to one command.
 """
@@ -8,9 +9,19 @@ Does not cover the trainers and what is special to one command.
 from dataclasses import dataclass
 
 from transformers.hf_argparser import HfArg
-from trl import ScriptArguments
+from trl import (
+    DatasetMixtureConfig,
+    ModelConfig,
+    ScriptArguments,
+    get_dataset,
+    get_peft_config,
+    get_quantization_config,
+)
 
-from ..checks.rows import parse_check_images
+from ..checks.prompt_limits import PromptLimits
+from ..checks.rows import check_dataset, parse_check_images
+from .loading import check_model_path, load_splits, resolve_checkpoint, take_split
+from .parser import RecipeParser
 from .recipe import RecipeError, refusals_of
 
 
@@ -27,32 +38,24 @@ class TrainingScriptArguments(ScriptArguments):
         parse_check_images(self.check_images)
 
 
+def training_parser(prog: str | None, config, *own, script_arguments=TrainingScriptArguments) -> RecipeParser:
+    """The parser of a command that trains: the script's arguments, the trainer's `config`, TRL's, and its `own`."""
+    return RecipeParser((script_arguments, config, ModelConfig, DatasetMixtureConfig, *own), prog=prog)
+
+
 def prepare(
     script_args, training_args, model_args, dataset_args, columns, limits=True, completion_length=None
 ) -> dict:
     """
     Check what can be checked without the model's weights, and gather what the trainer's constructor takes.
 
-    Args:
-        script_args ([`TrainingScriptArguments`]), training_args ([`~transformers.TrainingArguments`]), model_args
-            ([`~trl.ModelConfig`]), dataset_args ([`~trl.DatasetMixtureConfig`]):
-            The recipe. `resume_from_checkpoint` and `model_init_kwargs` are filled in.
-        columns (`Sequence[str]`):
-            Columns that the datasets must have.
-        limits (`bool`, *optional*, defaults to `True`):
-            Whether texts are held against what the model allows.
-        completion_length (`int`, *optional*):
-            Tokens that have to fit behind a prompt.
+    The datasets must have `columns`; `limits` says whether texts are held against what the model allows, where
+    `completion_length` tokens have to fit behind a prompt. Fills in `resume_from_checkpoint` and `model_init_kwargs`.
 
     Raises:
         RecipeError: There is no such model or checkpoint, no dataset, or two.
         DatasetError: A dataset cannot be used.
     """
-    from trl import get_peft_config, get_quantization_config
-
-    from ..checks.prompt_limits import PromptLimits
-    from .loading import check_model_path, resolve_checkpoint
-
     path, options = model_args.model_name_or_path, {"trust_remote_code": training_args.trust_remote_code}
     options["revision"] = model_args.model_revision
     check_model_path(path)
@@ -78,11 +81,6 @@ def prepare(
 
 def load_datasets(script_args, training_args, dataset_args, columns, limits) -> list:
     """The training and the evaluation data (`None` without an evaluation), checked."""
-    from trl import get_dataset
-
-    from ..checks.rows import check_dataset
-    from .loading import load_splits, take_split
-
     if bool(dataset_args.datasets) == bool(script_args.dataset_name):
         raise RecipeError("set either `dataset_name` or `datasets`, not both and not neither.")
     if dataset_args.datasets:
@@ -111,8 +109,8 @@ def load_datasets(script_args, training_args, dataset_args, columns, limits) -> 
 
 def choose_components(trainer, trainable: str | None, **options) -> None:
     """
-    Make the chosen components of a trainer's model trainable and print the table; without a choice, nothing. `options` are
-    those of [`~trl_r1v2.vlm.activation.set_trainable`].
+    Make the chosen components of a trainer's model trainable and print the table; without a choice, nothing. `options`
+    are those of [`~trl_r1v2.vlm.activation.set_trainable`].
     """
     from ..vlm.activation import set_trainable
 
@@ -143,24 +141,17 @@ def precision_warning(trainer) -> str | None:
         return None
     dtype = trained[0].dtype
     return (
-        f"Warning: {len(trained):,} weight tensors train in {str(dtype).removeprefix('torch.')} without a float32 copy: a "
-        f"step below about {torch.finfo(dtype).eps / 4:.2%} of a weight is rounded away, which at small learning rates is "
-        "nearly every step. Set `dtype: float32` (with `bf16: true` the forward stays in bfloat16), or train with DeepSpeed "
-        "or FSDP, which keep a float32 copy."
+        f"Warning: {len(trained):,} weight tensors train in {str(dtype).removeprefix('torch.')} without a float32 "
+        f"copy: a step below about {torch.finfo(dtype).eps / 4:.2%} of a weight is rounded away, which at small "
+        "learning rates is nearly every step. Set `dtype: float32` (with `bf16: true` the forward stays in bfloat16), "
+        "or train with DeepSpeed or FSDP, which keep a float32 copy."
     )
 
 
 def train_and_save(trainer, dataset_name: str | None, result: str = "Model, processor") -> None:
     """
-    Train from `args.resume_from_checkpoint`, if it is set, and save what was trained with the log.
-
-    Args:
-        trainer ([`~transformers.Trainer`]):
-            The trainer.
-        dataset_name (`str`, *optional*):
-            For the model card, where the model is pushed to the Hub.
-        result (`str`, *optional*, defaults to `"Model, processor"`):
-            What the last message says is saved, beside the log.
+    Train from `args.resume_from_checkpoint`, if it is set, and save what was trained with the log. `dataset_name` is
+    for the card of a model that is pushed to the Hub; the last message calls what is saved `result`.
 
     Raises:
         RecipeError: The checkpoint is not one of this run, or the data are too few for a single step.
@@ -179,8 +170,8 @@ def train_and_save(trainer, dataset_name: str | None, result: str = "Model, proc
         raise RecipeError(f"cannot resume: {error}") from error
     if trainer.state.global_step == 0:
         raise RecipeError(
-            f"no step was trained: the {len(trainer.train_dataset):,} rows of `dataset_name` are fewer than one batch takes. "
-            "Add rows, or lower `per_device_train_batch_size` or the number of processes."
+            f"no step was trained: the {len(trainer.train_dataset):,} rows of `dataset_name` are fewer than one batch "
+            "takes. Add rows, or lower `per_device_train_batch_size` or the number of processes."
         )
     trainer.save_state()
     trainer.save_model(trainer.args.output_dir)
