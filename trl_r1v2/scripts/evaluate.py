@@ -38,10 +38,6 @@ ACCURACY_REWARD, FORMAT_REWARD = "trl_r1v2.rewards.accuracy_reward", "trl_r1v2.r
 class EvaluateArguments(GenerationArguments):
     """Arguments of `trl-r1v2 evaluate`."""
 
-    model_name_or_path: str = HfArg(
-        help="Folder or Hub name of the model and its processor; a folder of PEFT adapters is merged into its base. "
-        "With `generation: server`: the name under which the server knows the model."
-    )
     model_revision: str | None = HfArg(default=None, help="Branch, tag or commit of the model.")
     label: str | None = HfArg(
         default=None, help="Name of this evaluation in the report. Unset: name of the output folder."

@@ -2,6 +2,7 @@
 """What `evaluate`, `filter-prompts` and `pairs` generate with, opened from the arguments that they share."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 from transformers import AutoProcessor
 from transformers.hf_argparser import HfArg
+from trl.trainer.utils import create_model_from_path
 
 from ..sampling.generation import TransformersEngine, image_token_bias
 from ..sampling.prompts import tokenizer_of
 from ..sampling.rollouts import EngineError
 from ..sampling.vllm_engine import VLLMEngine
-from .loading import load_model
+from ..vlm.peft_folder import is_peft_folder, load_merged
 from .recipe import RecipeError
 
 
@@ -106,7 +108,7 @@ def open_engine(
     """
     path = args.model_name_or_path
     if path is None:
-        raise RecipeError("sampling needs a policy: set `model_name_or_path`")
+        raise RecipeError("sampling needs a model: set `model_name_or_path`")
     with contextlib.ExitStack() as stack:
         try:
             if args.generation == "server":
@@ -146,7 +148,9 @@ def load_policy(path: str, device, revision: str | None = None, **kwargs: Any) -
     Loads a model to run it and its processor or tokenizer; a folder of PEFT adapters is merged into its base
     model. A tokenizer without a padding token pads with its end of sequence.
     """
-    model = load_model(path, device_map=None, **({} if revision is None else {"revision": revision}), **kwargs)
+    revision_of = {} if revision is None else {"revision": revision}
+    create = functools.partial(create_model_from_path, device_map=None, **revision_of, **kwargs)
+    model = load_merged(path, create) if is_peft_folder(path) else create(path)
     processing_class = AutoProcessor.from_pretrained(path, revision=revision)
     tokenizer = tokenizer_of(processing_class)
     if tokenizer.pad_token is None:  # as TRL's trainers pad then

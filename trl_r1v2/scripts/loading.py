@@ -6,7 +6,6 @@ Does not cover the models of trainers, which load them themselves. Imports `data
 """
 
 import difflib
-import functools
 import importlib
 import json
 import os
@@ -162,17 +161,6 @@ def load_reward_funcs(names: list[str] | None, reward_model: str | None = None) 
     if not reward_funcs:
         raise RecipeError("there is no reward: set `reward_funcs` or `reward_model_name_or_path`.")
     return reward_funcs
-
-
-def load_model(path: str, **kwargs):
-    """Load a model to run it: a whole checkpoint, or a folder of PEFT adapters, which are merged into their base."""
-    from trl.trainer.utils import create_model_from_path
-
-    from ..vlm.peft_folder import is_peft_folder, load_merged
-
-    if is_peft_folder(path):
-        return load_merged(path, functools.partial(create_model_from_path, **kwargs))
-    return create_model_from_path(path, **kwargs)
 
 
 def resolve_checkpoint(value: str | bool | None, output_dir: str) -> str | None:
