@@ -346,7 +346,8 @@ def test_recipe_is_read(tmp_path):
     recipe = tmp_path / "pairs.yaml"
     recipe.write_text(
         "dataset_name: prompts\noutput_dir: out\nmodel_name_or_path: model\nchosen_threshold: 15\n"
-        "margin_threshold: 0.25\nthink_open: true\nreward_funcs: [a.b, c.d]\nreward_weights: [1, 0.5]\njudge_func: e.f\n"
+        "margin_threshold: 0.25\nthink_open: true\nreward_funcs: [a.b, c.d]\nreward_weights: [1, 0.5]\n"
+        "judge_func: e.f\n"
     )
     (args,) = pairs.make_parser(prog="trl-r1v2 pairs").parse_args_and_config(
         ["--config", str(recipe), "--max_pairs", "3", "--drop_contained", "false"]

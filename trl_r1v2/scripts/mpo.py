@@ -5,9 +5,9 @@ Mixed Preference Optimization.
     trl-r1v2 mpo --config recipe.yaml
 
 Takes every key of `trl dpo`, MPO's own keys, the choice of the trained components, the `vision_cache*` keys, the
-`monitor_*` and `controller_*` keys of the hallucination monitor, and the check of the images. The dataset has `prompt`,
-`chosen` and `rejected`, and `images` where there are any, as `trl-r1v2 pairs` writes it; text-only rows may be mixed
-in. Writes model, processor and `trainer_state.json` (the log) to `output_dir`.
+`monitor_*` and `controller_*` keys of the hallucination monitor, and the check of the images. The dataset has
+`prompt`, `chosen` and `rejected`, and `images` where there are any, as `trl-r1v2 pairs` writes it; text-only rows may
+be mixed in. Writes model, processor and `trainer_state.json` (the log) to `output_dir`.
 """
 
 from .training import choose_components, prepare, train_and_save, training_parser
