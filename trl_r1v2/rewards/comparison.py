@@ -61,7 +61,8 @@ _REASONED_RE = re.compile(
 )
 _CALLED_RE = re.compile(
     r"(?:[A-Za-z]+,?\s+)?(?:[Tt]he\s+)?(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?"
-    r"\(?([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right)(?:\s+(?:option|choice|answer|one))?\W*(?:(?:because|since)\b.*)?",
+    r"\(?([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right)"
+    r"(?:\s+(?:option|choice|answer|one))?\W*(?:(?:because|since)\b.*)?",
     re.DOTALL,
 )
 _NAMED_RE = re.compile(
