@@ -83,3 +83,14 @@ def test_what_lifts_into_trl_imports_little(folder):
 
 def test_only_scripts_and_users_import_scripts():
     assert all("scripts" not in targets for targets in ARROWS.values())
+
+
+def test_no_line_is_longer_than_119_characters():
+    """Not even one without white space, such as a pattern's or an address's, which ruff's E501 passes over."""
+    too_long = [
+        f"{path.relative_to(PACKAGE)}:{number}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 119
+    ]
+    assert not too_long
