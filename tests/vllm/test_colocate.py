@@ -44,8 +44,8 @@ def expected_ratio(mode, difference, bounds):
     return torch.where(is_kept, ratio, 0.0)
 
 
-def assert_correction(trainer, probe):
-    """Ratios of all rows trained on, from the probe's forwards when they were sampled, to 1e-5 a log-probability."""
+def assert_correction(trainer, probe, tolerance=1e-5):
+    """Ratios of all rows trained on, from the probe's forwards when they were sampled; `tolerance` a log-probability."""
     args, num_rows = trainer.args, 0
     bounds = args.vllm_importance_sampling_clip_min, args.vllm_importance_sampling_clip_max
     for rows, used in zip(probe.rows, probe.used, strict=True):
@@ -55,7 +55,7 @@ def assert_correction(trainer, probe):
             expected = expected_ratio(args.vllm_importance_sampling_mode, row.behaviour - engine, bounds)
             actual = used["importance_sampling_ratio"][index, : len(expected)]
             num_summed = length if args.vllm_importance_sampling_mode.startswith("sequence") else 1
-            torch.testing.assert_close(actual, expected, atol=1e-5 * num_summed, rtol=0)
+            torch.testing.assert_close(actual, expected, atol=tolerance * num_summed, rtol=0)
             num_rows += 1
     assert num_rows == 8 * len(probe.rows)
 

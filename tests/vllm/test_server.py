@@ -67,7 +67,7 @@ def test_generation(command, kind, model_paths, tmp_path, monkeypatch):
         )
         trainer.train()
     assert probe.num_replayed == [0, 4, 8]
-    assert_correction(trainer, probe)
+    assert_correction(trainer, probe, tolerance=5e-5)  # it draws other rows each time, some less smooth than others
     assert_losses(trainer, probe)
     probe.assert_gradients(3)
     probe.assert_buffer()
