@@ -5,9 +5,9 @@ GRPO on the digits with completions by a colocated vLLM, and by transformers: ac
     make demo test_vllm
     .venv-vllm/bin/python -m benchmarks.vllm.digits --folder runs/digits
 
-Runs `recipes/digits/grpo_vllm.yaml` twice from the demo's base, as it is and with `use_vllm: false`, everything else equal,
-and evaluates both like `recipes/digits/evaluate_grpo.yaml`. vLLM runs on the CPU in float32, kept able to take new weights
-(`tests/support/cpu_engine.py`).
+Runs `recipes/digits/grpo_vllm.yaml` twice from the demo's base, as it is and with `use_vllm: false`, everything else
+equal, and evaluates both like `recipes/digits/evaluate_grpo.yaml`. vLLM runs on the CPU in float32, kept able to take
+new weights (`tests/support/cpu_engine.py`).
 """
 
 import argparse
@@ -24,7 +24,7 @@ from trl_r1v2.scripts.main import main as trl_r1v2
 
 
 def run(name: str, use_vllm: bool, args: argparse.Namespace) -> dict:
-    """One training run and its evaluation: the metrics that `evaluate` wrote, and mean metrics of the last 50 steps."""
+    """One training run and its evaluation: what `evaluate` wrote, and mean metrics of the last 50 steps."""
     trained, evaluated = f"{args.output}/{name}", f"{args.output}/evaluate_{name}"
     data = ["--dataset_name", f"{args.folder}/data"]
     model = ["--model_name_or_path", f"{args.folder}/base"]

@@ -45,7 +45,7 @@ def expected_ratio(mode, difference, bounds):
 
 
 def assert_correction(trainer, probe, tolerance=1e-5):
-    """Ratios of all rows trained on, from the probe's forwards when they were sampled; `tolerance` a log-probability."""
+    """Ratios of all rows trained on, by the probe's forwards when they were sampled; `tolerance` a log-probability."""
     args, num_rows = trainer.args, 0
     bounds = args.vllm_importance_sampling_clip_min, args.vllm_importance_sampling_clip_max
     for rows, used in zip(probe.rows, probe.used, strict=True):
