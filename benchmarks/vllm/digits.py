@@ -39,7 +39,8 @@ def run(name: str, use_vllm: bool, args: argparse.Namespace) -> dict:
         "ssb/effective_before",
     )
     metrics = {key: sum(row[key] for row in history) / len(history) for key in names if key in history[0]}
-    return {"evaluation": json.loads(Path(evaluated, "metrics.json").read_text()), "last_50_steps": metrics}
+    evaluation = json.loads(Path(evaluated, "metrics.json").read_text())
+    return {"num_rows": evaluation["num_rows"], "tasks": evaluation["tasks"], "last_50_steps": metrics}
 
 
 def main() -> None:
