@@ -31,7 +31,7 @@ SETTINGS = {
     "num_iterations": {"num_iterations": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
     "dapo": {"loss_type": "dapo", "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
     "truncated completions": {"mask_truncated_completions": True, "loss_type": "dr_grpo"},
-    "activation checkpointing": {"activation_checkpointing": True, "gradient_checkpointing": None},
+    "activation checkpointing": {"gradient_checkpointing": True},
     "lora": {"peft_config": LoraConfig(target_modules=["q_proj", "down_proj"], r=2), "beta": 0.0},
     "lora with its base as the reference": {"peft_config": LoraConfig(target_modules=["q_proj", "v_proj"], r=2)},
 }

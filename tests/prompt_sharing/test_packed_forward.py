@@ -67,7 +67,7 @@ def test_models_with_images_return_the_same(kind, attention, images):
 @pytest.mark.parametrize("kind", ["qwen2", "internvl", "qwen2_5_vl"])
 def test_activation_checkpointing_recomputes_the_same(kind, use_reentrant):
     model = make_model(kind)
-    model.activation_checkpointing_enable({"use_reentrant": use_reentrant})
+    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
     model.enable_input_require_grads()
     assert_same_with_sharing(model, make_rows(kind, GROUPS, [1, 2, 0] if kind in IMAGE_MODELS else None))
 
