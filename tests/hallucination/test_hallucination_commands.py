@@ -277,7 +277,7 @@ def test_min_score_can_be_changed_between_calls():
     reward = HybridReward({"accuracy": letters, "reward_model": Component(letters)})
     assert reward(completions=["abc"]) == [6.0]
     reward.set_min_score("reward_model", 3.5)
-    assert reward(completions=["abc"]) == [3.0]
+    assert reward(completions=["abc"]) == [6.5], "a score below the threshold is paid the threshold"
     reward.set_min_score("reward_model", None)
     assert reward(completions=["abc"]) == [6.0]
     with pytest.raises(ValueError, match="no component 'theta', only accuracy, reward_model"):

@@ -175,5 +175,6 @@ def test_the_same_reward_inside_and_beside_the_hybrid_reward(run, tmp_path):
     hybrid = HybridReward({"accuracy": accuracy_reward, "length": CosineLengthReward(max_length=6)})
     run([accuracy_reward, hybrid], max_steps=1, save_strategy="no")
     rows = table(tmp_path, 1)
-    assert list(rows["accuracy_reward/answer"]) == list(rows["hybrid/accuracy/answer"])
-    assert list(rows["hybrid/accuracy"]) == list(rows["accuracy_reward"])
+    # `equals` takes two rows without a verdict as equal.
+    assert rows["accuracy_reward/answer"].equals(rows["hybrid/accuracy/answer"])
+    assert rows["hybrid/accuracy"].equals(rows["accuracy_reward"])

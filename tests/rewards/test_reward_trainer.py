@@ -191,13 +191,6 @@ def test_gradient_checkpointing_changes_nothing(reward_path, tmp_path):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-9)
 
 
-def test_a_model_that_cannot_share_images_is_refused(reward_path, tmp_path, monkeypatch):
-    model = load_trainable(reward_path)
-    monkeypatch.setattr(model.model, "forward", lambda input_ids, pixel_values=None, **kwargs: None)
-    with pytest.raises(ValueError, match="takes no features that were encoded before"):
-        VisionRewardTrainer(model, VisionRewardConfig(**settings(tmp_path)), train_dataset=pairs(MIXED))
-
-
 @pytest.mark.parametrize(
     ("trainable", "segments"),
     [

@@ -125,12 +125,17 @@ class HTTPRewardModel:
     def _ask(self, path: str, message: dict | None, read, row: int = 0, stop: threading.Event | None = None):
         """What `read` makes of the reply; `None` where the server says that the conversation is too long."""
         stop = threading.Event() if stop is None else stop
+
+        def pause(seconds: float) -> None:  # tenacity decides before a pause whether another attempt follows it
+            if stop.wait(seconds):
+                raise BadReply("another request has failed")
+
         late = tenacity.stop_all(tenacity.stop_after_delay(self.patience), tenacity.stop_after_attempt(2))
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_FAILURES),
             wait=_PAUSES,
-            stop=tenacity.stop_any(late, tenacity.stop_when_event_set(stop)),
-            sleep=tenacity.sleep_using_event(stop),
+            stop=late,
+            sleep=pause,
             reraise=True,
         )
         urls = itertools.islice(itertools.cycle(self.urls), row % len(self.urls), None)
