@@ -2,10 +2,10 @@
 """
 TRL's own tests of `GRPOTrainer`, once with TRL's class and once with ours in its place.
 
-    python tools/run_trl_tests.py --trl PATH_OF_A_TRL_CHECKOUT --output benchmarks/sharding/trl_tests.json [-k EXPRESSION]
+    python tools/run_trl_tests.py --trl CHECKOUT_OF_TRL --output benchmarks/sharding/trl_tests.json [-k EXPRESSION]
 
-The tests ask a hub for tiny models and data. Offline, those of `MODELS` and the data sets are made here, in a cache of the
-hub's layout; tests of other models fail with either class alike, and so do tests that the installed TRL has outgrown.
+The tests ask a hub for tiny models and data. Those of `MODELS` and the data are made here, in a cache of the hub's
+layout; tests of other models fail with either class alike, and so do tests that the installed TRL has outgrown.
 Exits with 1 if a test that passes with TRL's class does not pass with ours.
 """
 

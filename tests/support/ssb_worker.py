@@ -4,7 +4,7 @@
 import hashlib
 
 from tests import conftest  # noqa: F401  (environment variables before torch)
-from tests.support.launch import work
+from tests.support.launch import whole_parameters, work
 from tests.support.ssb_probes import copied, fated, logged
 from tests.support.ssb_reference import BeforeStep
 from tests.support.ssb_runs import SSBGRPOTrainer, image_dataset, losses, make_trainer, mixed_dataset, text_dataset
@@ -31,14 +31,11 @@ def trainer_for(folder, models, modality="text", fates=FATES, num_rows=15, cls=S
     return make_trainer(cls, model, folder, DATA[modality](num_rows), fated(fates), **(defaults | settings))
 
 
-def digest(trainer) -> str | None:
-    """Of all parameters; `None` on the processes to which DeepSpeed's stage 3 does not gather them."""
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if state is None:
-        return None
+def digest(trainer) -> str:
+    """Of all parameters, whatever shards them."""
     total = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        total.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
+    for name, value in sorted(whole_parameters(trainer).items()):
+        total.update(name.encode() + value.float().cpu().numpy().tobytes())
     return total.hexdigest()
 
 

@@ -55,29 +55,39 @@ class _BlankImage:
         for module in {model, base}:
             module.register_forward_pre_hook(self.before_forward, with_kwargs=True)
         backbone = base.base_model
-        encode = backbone.get_image_features
+        encode, generate = backbone.get_image_features, base.generate
 
         @functools.wraps(encode)
         def get_image_features(*args, **kwargs):
+            is_blank, self.is_passing = self.is_passing, False
             features = encode(*args, **kwargs)
-            return _without_rows(features) if self.is_passing else features
+            return _without_rows(features) if is_blank else features
 
-        backbone.get_image_features = get_image_features
+        @functools.wraps(generate)
+        def generate_in_step(*args, **kwargs):  # which encodes images before its first forward
+            return generate(*args, **self.with_blank(base, kwargs))
+
+        backbone.get_image_features, base.generate = get_image_features, generate_in_step
 
     def before_forward(self, module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]):
-        pixels = kwargs.get("pixel_values")
-        if pixels is not None and pixels is self.inputs.get("pixel_values"):
-            return None  # put there by the hook of the PEFT model around this one
-        self.is_passing = False
-        if (pixels is not None and len(pixels) > 0) or kwargs.get("mm_encoder_outputs") is not None:
-            return None
-        kwargs = {name: value for name, value in kwargs.items() if name not in VISUAL_FIELDS}
         cache = kwargs.get("past_key_values")
         is_decoding = cache is not None and cache.get_seq_length() > 0
-        if (self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled) and not is_decoding:
+        if is_decoding or kwargs.get("mm_encoder_outputs") is not None:
+            return None
+        return args, self.with_blank(module, kwargs)
+
+    def with_blank(self, module: torch.nn.Module, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs of a model, without those of zero images, and under sharding with a blank one instead."""
+        pixels = kwargs.get("pixel_values")
+        if pixels is not None and pixels is self.inputs.get("pixel_values"):
+            return kwargs  # put there by the hook of the PEFT model around this one
+        if pixels is not None and len(pixels) > 0:
+            return kwargs
+        kwargs = {name: value for name, value in kwargs.items() if name not in VISUAL_FIELDS}
+        if self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled:
             self.is_passing = True
             kwargs |= self.blank_inputs(module)
-        return args, kwargs
+        return kwargs
 
     def blank_inputs(self, module: torch.nn.Module) -> dict[str, torch.Tensor]:
         """The visual inputs of two small images: where the halves of a batch share images, half of them is one."""
