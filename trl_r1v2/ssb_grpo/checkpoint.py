@@ -158,8 +158,7 @@ def run_fingerprint(
 ) -> dict[str, Any]:
     """
     What a stored sample silently depends on: the form of the file, the size of the vocabulary, the rows that samples
-    refer to, whether the loss reads reference log-probabilities, and how it corrects for an inference engine, if it
-    does.
+    refer to, whether the loss reads reference log-probabilities, and how it corrects for an engine.
     """
 
     def describe(value: Any) -> Any:  # of an image in a prompt, `repr` is a memory address

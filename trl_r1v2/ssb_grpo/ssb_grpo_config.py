@@ -21,8 +21,7 @@ class SSBGRPOConfig(GRPOConfig):
             Whether to replay buffered samples. `False` trains bit for bit like [`~trl.GRPOTrainer`].
         ssb_judge (`str`, *optional*, defaults to `"reward"`):
             What tells a dead group (all right, or all wrong) from a live one: `"reward"`, the weighted total; the name
-            of a reward function; or a column that one logs with `log_extra`. A continuous total is never flat: name
-            its rule.
+            of a reward function; or a column that one logs with `log_extra`. A continuous total is never flat.
         ssb_judge_tolerance (`float`, *optional*, defaults to `1e-6`):
             A group is dead when its largest and smallest judged reward differ by at most this (ours).
         ssb_capacity (`int`, *optional*, defaults to `1024`):

@@ -73,8 +73,7 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
         if args.ssb_replay_share and (num_rows % group_size or args.ssb_replay_share * num_rows < group_size):
             raise ValueError(
                 f"`ssb_replay_share` ({args.ssb_replay_share}) leaves out whole groups: a process's {num_rows} rows "
-                f"of a generation must be divisible by `num_generations` ({group_size}), and the share of them at "
-                "least a group."
+                f"of a generation must be divisible by `num_generations` ({group_size}), the share at least one group."
             )
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
         weight, limits = (args.ssb_priority_exponent, args.ssb_age_decay), (args.ssb_max_age, args.ssb_max_uses)
