@@ -2,8 +2,8 @@
 """
 Preference pairs for a reward model that sees images: which rows can be used, and how they become a batch.
 
-Covers rows as `trl-r1v2 pairs` writes them. Does not cover which pairs are worth training on (`mpo/pairs.py`), nor
-pairs whose two responses have images of their own.
+Covers rows as `trl-r1v2 pairs` writes them. Does not cover which pairs are worth training on (`sampling/pairs.py`),
+nor pairs whose two responses have images of their own.
 """
 
 import math

@@ -3,7 +3,7 @@
 Training a reward model that sees the image: the wiring.
 
 The model is `trainable_model.py`, the data `reward_collator.py`, scoring with the result `reward_model.py`. Does not
-cover where the pairs come from (`mpo/pairs.py`).
+cover where the pairs come from (`sampling/pairs.py`).
 """
 
 import copy
