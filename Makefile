@@ -43,7 +43,7 @@ ablations_kept: $(VENV)/installed-demo  ## Compute the ablation tables again fro
 	$(BIN)/python -m benchmarks.ablations --kept
 
 test: $(VENV)/installed-demo $(VENV)/installed-test  ## Unit, invariant and end-to-end tests on tiny models
-	CI=1 $(BIN)/python -m pytest -m "not slow and not vllm and not gpu" $(PYTEST_ARGS)
+	CI=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not vllm and not gpu" $(PYTEST_ARGS)
 
 test_slow: $(VENV)/installed-demo $(VENV)/installed-test $(VENV)/installed-deepspeed  ## Two processes, kill and resume, deep property tests
 	CI=1 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

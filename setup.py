@@ -15,6 +15,8 @@ extras = {
     "test": [
         "pytest>=8.3",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
+        "ruff==0.17.6",
         "hypothesis>=6.110",
         "openai>=2",
         "httpx>=0.27",

@@ -204,7 +204,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=str)
+@pytest.mark.parametrize("wrong", WRONG)
 def test_tests_of_another_form_are_refused_with_their_row(wrong):
     with pytest.raises(ValueError, match=r"^row 3 (is .*; it must be .*`inputs` and `outputs`|holds a object; .*)"):
         row_tests(wrong, None, "row 3")
