@@ -39,8 +39,7 @@ def conversion(columns: Sequence[str]) -> str | None:
     Two lines of Python that give a data set the column `prompt`.
 
     Args:
-        columns (`Sequence[str]`):
-            Columns of the data set `dataset`.
+        columns (`Sequence[str]`): Columns of the data set `dataset`.
 
     Returns:
         `str` or `None`: `None` where the layout is not known.

@@ -31,14 +31,10 @@ class PromptLimits:
     What text must not hold and how long it may be.
 
     Args:
-        processing_class ([`~transformers.ProcessorMixin`] or [`~transformers.PreTrainedTokenizerBase`]):
-            The model's.
-        visual_tokens (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Tokens that stand for an image or a video.
-        max_tokens (`int`, *optional*):
-            Most tokens of a prompt with its images.
-        reason (`str`, *optional*, defaults to `""`):
-            Where `max_tokens` comes from, for the message.
+        processing_class ([`~transformers.ProcessorMixin`] or [`~transformers.PreTrainedTokenizerBase`]): The model's.
+        visual_tokens (`tuple[str, ...]`, *optional*, defaults to `()`): Tokens that stand for an image or a video.
+        max_tokens (`int`, *optional*): Most tokens of a prompt with its images.
+        reason (`str`, *optional*, defaults to `""`): Where `max_tokens` comes from, for the message.
     """
 
     processing_class: ProcessorMixin | PreTrainedTokenizerBase
@@ -60,16 +56,12 @@ class PromptLimits:
         Limits of a model.
 
         Args:
-            path (`str`):
-                Folder or Hub name of a model, or folder of PEFT adapters, whose base model is read.
-            completion_length (`int`, *optional*, defaults to 0):
-                Tokens that have to fit behind the prompt.
-            check_length (`bool`, *optional*, defaults to `True`):
-                Whether prompts that exceed the model's positions are refused.
-            revision (`str`, *optional*):
-                Revision of the Hub repository.
-            trust_remote_code (`bool`, *optional*, defaults to `False`):
-                As for `from_pretrained`.
+            path (`str`): Folder or Hub name of a model, or folder of PEFT adapters, whose base model is read.
+            completion_length (`int`, *optional*, defaults to 0): Tokens that have to fit behind the prompt.
+            check_length (`bool`, *optional*, defaults to `True`): Whether prompts that exceed the model's positions
+                are refused.
+            revision (`str`, *optional*): Revision of the Hub repository.
+            trust_remote_code (`bool`, *optional*, defaults to `False`): As for `from_pretrained`.
         """
         adapter = Path(path) / "adapter_config.json"
         if adapter.is_file():
@@ -97,12 +89,9 @@ class PromptLimits:
         Check the text of a row.
 
         Args:
-            row (`dict[str, Any]`):
-                Row with `prompt` and possibly `chosen`, `rejected` and `completion`.
-            sizes (`list[tuple[int, int]]`):
-                Width and height of each image.
-            place (`str`):
-                How messages call the row.
+            row (`dict[str, Any]`): Row with `prompt` and possibly `chosen`, `rejected` and `completion`.
+            sizes (`list[tuple[int, int]]`): Width and height of each image.
+            place (`str`): How messages call the row.
 
         Raises:
             DatasetError: A text holds a token that stands for an image, or the prompt is too long.

@@ -41,8 +41,7 @@ def parse_check_images(value: str | int) -> str | int:
     Read the setting `check_images`.
 
     Args:
-        value (`str` or `int`):
-            `"all"`, `"none"`, or a number of rows (as text or integer).
+        value (`str` or `int`): `"all"`, `"none"`, or a number of rows (as text or integer).
 
     Returns:
         `str` or `int`: `"all"`, `"none"` or the number of rows.
@@ -74,23 +73,20 @@ def check_dataset(
     Of a streaming dataset the first rows are read: `check_images` of them, or 100 for `"all"`.
 
     Args:
-        dataset (`Dataset` or `IterableDataset`):
-            Rows with `prompt` (text or messages) and, for vision data, `image` or `images`.
-        name (`str`):
-            How messages call the dataset, for example its path and split.
-        columns (`Sequence[str]`, *optional*, defaults to `("prompt",)`):
-            Columns that have to exist.
-        check_images (`str` or `int`, *optional*, defaults to `"all"`):
-            Rows to read and whose images to decode: `"all"`, a number of rows spread evenly over the dataset, or
-            `"none"`: no row is read, only the columns are checked.
-        shard (`tuple[int, int]`, *optional*, defaults to `(0, 1)`):
-            Index of this process and number of processes: each reads its part of the rows.
-        progress (`bool`, *optional*, defaults to `True`):
-            Whether to show a progress bar.
-        limits ([`~trl_r1v2.checks.prompt_limits.PromptLimits`], *optional*):
-            What the model allows in the text of the rows that are read.
-        responses (`bool`, *optional*, defaults to `True`):
-            Whether responses must have the form of their prompt; the reward model's trainer reads either.
+        dataset (`Dataset` or `IterableDataset`): Rows with `prompt` (text or messages) and, for vision data, `image`
+            or `images`.
+        name (`str`): How messages call the dataset, for example its path and split.
+        columns (`Sequence[str]`, *optional*, defaults to `("prompt",)`): Columns that have to exist.
+        check_images (`str` or `int`, *optional*, defaults to `"all"`): Rows to read and whose images to decode:
+            `"all"`, a number of rows spread evenly over the dataset, or `"none"`: no row is read, only the columns are
+            checked.
+        shard (`tuple[int, int]`, *optional*, defaults to `(0, 1)`): Index of this process and number of processes:
+            each reads its part of the rows.
+        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
+        limits ([`~trl_r1v2.checks.prompt_limits.PromptLimits`], *optional*): What the model allows in the text of the
+            rows that are read.
+        responses (`bool`, *optional*, defaults to `True`): Whether responses must have the form of their prompt; the
+            reward model's trainer reads either.
 
     Returns:
         `int`: Number of images decoded by this process.
@@ -111,12 +107,9 @@ def check_columns(dataset: "Dataset | IterableDataset", *, name: str, columns: S
     Check that columns exist. A streaming dataset whose columns are not known in advance passes.
 
     Args:
-        dataset (`Dataset` or `IterableDataset`):
-            Dataset to check.
-        name (`str`):
-            How the message calls it.
-        columns (`Sequence[str]`):
-            Columns that have to exist.
+        dataset (`Dataset` or `IterableDataset`): Dataset to check.
+        name (`str`): How the message calls it.
+        columns (`Sequence[str]`): Columns that have to exist.
 
     Raises:
         DatasetError: Columns are missing, or there are no rows.
@@ -149,10 +142,8 @@ def check_row(row: dict[str, Any], *, place: str) -> list[tuple[str, Any]]:
     Check prompt and number of images of one row, without decoding the images.
 
     Args:
-        row (`dict[str, Any]`):
-            Row with `prompt` and, where there are images, `image` or `images`.
-        place (`str`):
-            How messages call the row.
+        row (`dict[str, Any]`): Row with `prompt` and, where there are images, `image` or `images`.
+        place (`str`): How messages call the row.
 
     Returns:
         `list[tuple[str, Any]]`: A name for messages and the undecoded value of each image.
@@ -265,10 +256,8 @@ def decode_image(image: Any, *, place: str) -> tuple[int, int] | None:
     Decode one image completely, as training does, so that a truncated file is found. Its size is looked at first.
 
     Args:
-        image (`Any`):
-            PIL image, path, or `datasets`' undecoded `{"bytes", "path"}`.
-        place (`str`):
-            How the message calls the image.
+        image (`Any`): PIL image, path, or `datasets`' undecoded `{"bytes", "path"}`.
+        place (`str`): How the message calls the image.
 
     Returns:
         `tuple[int, int]` or `None`: Width and height, the right way up; `None` for remote addresses, which are not

@@ -25,16 +25,11 @@ class Estimate:
     A rate and how well it is known.
 
     Args:
-        value (`float`):
-            Mean over rows and samples, in [0, 1].
-        standard_error (`float` or `None`):
-            Standard error of the mean with rows as units; `None` for a single row.
-        low (`float`):
-            Lower end of the 95 % interval.
-        high (`float`):
-            Upper end of the 95 % interval.
-        num_rows (`int`):
-            Rows.
+        value (`float`): Mean over rows and samples, in [0, 1].
+        standard_error (`float` or `None`): Standard error of the mean with rows as units; `None` for a single row.
+        low (`float`): Lower end of the 95 % interval.
+        high (`float`): Upper end of the 95 % interval.
+        num_rows (`int`): Rows.
     """
 
     value: float
@@ -53,11 +48,9 @@ def estimate_rate(values: np.ndarray | Sequence, draws: float | None = None) -> 
     `n`; where every sample agrees, the samples of a row count once. Source: ours.
 
     Args:
-        values (`np.ndarray` of shape `(n, k)`):
-            Scores in [0, 1], dimensionless.
-        draws (`float`, *optional*):
-            Independent draws behind a row's values, the most that a row can count for. Defaults to `k`; pass@k from
-            `n` samples has `n / k` in its one value a row.
+        values (`np.ndarray` of shape `(n, k)`): Scores in [0, 1], dimensionless.
+        draws (`float`, *optional*): Independent draws behind a row's values, the most that a row can count for.
+            Defaults to `k`; pass@k from `n` samples has `n / k` in its one value a row.
 
     Returns:
         [`Estimate`]: Mean over all `n * k` values.
@@ -102,15 +95,11 @@ class Difference:
     Change of a rate between two evaluations of the same rows.
 
     Args:
-        value (`float`):
-            Mean change, in [-1, 1].
-        low (`float` or `None`):
-            Lower end of the 95 % interval (Student's t over rows); `None` where all rows changed by the same amount,
-            which says nothing about its spread.
-        high (`float` or `None`):
-            Upper end.
-        num_rows (`int`):
-            Rows that both evaluations judged.
+        value (`float`): Mean change, in [-1, 1].
+        low (`float` or `None`): Lower end of the 95 % interval (Student's t over rows); `None` where all rows changed
+            by the same amount, which says nothing about its spread.
+        high (`float` or `None`): Upper end.
+        num_rows (`int`): Rows that both evaluations judged.
     """
 
     value: float
@@ -124,10 +113,8 @@ def paired_difference(before: np.ndarray | Sequence, after: np.ndarray | Sequenc
     Estimate the change of a rate, row by row.
 
     Args:
-        before (`np.ndarray` of shape `(n,)`):
-            Mean score of each row before.
-        after (`np.ndarray` of shape `(n,)`):
-            Mean score of the same rows after.
+        before (`np.ndarray` of shape `(n,)`): Mean score of each row before.
+        after (`np.ndarray` of shape `(n,)`): Mean score of the same rows after.
 
     Returns:
         [`Difference`]: After minus before.
@@ -154,10 +141,8 @@ def pass_at_k(values: np.ndarray | Sequence, k: int) -> np.ndarray:
     the `n` samples. Source: Chen et al., arXiv 2107.03374, eq. 1.
 
     Args:
-        values (`np.ndarray` of shape `(rows, n)`):
-            Scores; a sample is right if its score is 1.
-        k (`int`):
-            Samples that are drawn, at most `n`.
+        values (`np.ndarray` of shape `(rows, n)`): Scores; a sample is right if its score is 1.
+        k (`int`): Samples that are drawn, at most `n`.
 
     Returns:
         `np.ndarray` of shape `(rows,)`: Values in [0, 1].
@@ -183,10 +168,8 @@ def majority_score(answers: Sequence[str | None], scores: Sequence[float]) -> fl
     score, as a judge may make them, count with their mean.
 
     Args:
-        answers (`Sequence[str | None]` of length `n`):
-            Answer of each sample, written alike where it is the same.
-        scores (`Sequence[float]` of length `n`):
-            Score of each sample.
+        answers (`Sequence[str | None]` of length `n`): Answer of each sample, written alike where it is the same.
+        scores (`Sequence[float]` of length `n`): Score of each sample.
 
     Returns:
         `float`: In [0, 1]; 0 where no sample has an answer.

@@ -37,28 +37,18 @@ class Record:
     One scored response.
 
     Args:
-        row (`int`):
-            Row of the dataset.
-        mode (`str`):
-            `"greedy"` or `"sampled"`.
-        sample (`int`):
-            Number of the response among those of its row and mode.
-        task (`str` or `None`):
-            Task of the row, if the dataset has that column.
-        text (`str`):
-            Response.
-        accuracy (`float` or `None`):
-            Score of the answer in [0, 1]; `None` when no rule could judge it.
-        format (`float`):
-            Score of the form in [0, 1].
-        hallucinated (`bool` or `None`):
-            Whether the response claims something that the image does not hold; `None` where that is not measured.
-        num_tokens (`int`):
-            Generated tokens.
-        finished (`bool`):
-            Whether the response ended by itself.
-        answer (`str`, *optional*):
-            Final answer, written alike where it is the same; `None` where there is none.
+        row (`int`): Row of the dataset.
+        mode (`str`): `"greedy"` or `"sampled"`.
+        sample (`int`): Number of the response among those of its row and mode.
+        task (`str` or `None`): Task of the row, if the dataset has that column.
+        text (`str`): Response.
+        accuracy (`float` or `None`): Score of the answer in [0, 1]; `None` when no rule could judge it.
+        format (`float`): Score of the form in [0, 1].
+        hallucinated (`bool` or `None`): Whether the response claims something that the image does not hold; `None`
+            where that is not measured.
+        num_tokens (`int`): Generated tokens.
+        finished (`bool`): Whether the response ended by itself.
+        answer (`str`, *optional*): Final answer, written alike where it is the same; `None` where there is none.
     """
 
     row: int
@@ -80,16 +70,12 @@ class Scorers:
     What responses are scored by.
 
     Args:
-        accuracy (`Callable`):
-            TRL reward function of the answer; values in [0, 1] or `None`.
-        format (`Callable`):
-            TRL reward function of the form; values in [0, 1].
-        unsupported (`Callable`, *optional*):
-            Maps a response and the row's `unsupported_column` to what the response claims without support.
-        unsupported_column (`str`, *optional*):
-            Column with what the images hold.
-        think_open (`bool`, *optional*):
-            Whether prompts open `<think>`; `None` looks at them.
+        accuracy (`Callable`): TRL reward function of the answer; values in [0, 1] or `None`.
+        format (`Callable`): TRL reward function of the form; values in [0, 1].
+        unsupported (`Callable`, *optional*): Maps a response and the row's `unsupported_column` to what the response
+            claims without support.
+        unsupported_column (`str`, *optional*): Column with what the images hold.
+        think_open (`bool`, *optional*): Whether prompts open `<think>`; `None` looks at them.
     """
 
     accuracy: Callable
@@ -106,16 +92,11 @@ def score_rollouts(
     Score responses.
 
     Args:
-        rollouts (`Sequence[Rollout]`):
-            Responses to rows of `dataset`.
-        dataset (`Dataset`):
-            Prompts and the columns that the reward functions ask for; images are not passed to them.
-        scorers ([`Scorers`]):
-            Reward functions.
-        mode (`str`):
-            `"greedy"` or `"sampled"`.
-        progress (`bool`, *optional*, defaults to `True`):
-            Whether to show a progress bar.
+        rollouts (`Sequence[Rollout]`): Responses to rows of `dataset`.
+        dataset (`Dataset`): Prompts and the columns that the reward functions ask for; images are not passed to them.
+        scorers ([`Scorers`]): Reward functions.
+        mode (`str`): `"greedy"` or `"sampled"`.
+        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
 
     Returns:
         `list[Record]`: One for each response, in the same order.
@@ -225,10 +206,8 @@ def row_scores(records: Sequence[Record], field: str) -> dict[int, list[float]]:
     0. For `hallucinated`, rows where it is not measured are left out.
 
     Args:
-        records (`Sequence[Record]`):
-            Records of one mode.
-        field (`str`):
-            `"accuracy"`, `"format"`, `"hallucinated"` or `"finished"`.
+        records (`Sequence[Record]`): Records of one mode.
+        field (`str`): `"accuracy"`, `"format"`, `"hallucinated"` or `"finished"`.
 
     Returns:
         `dict[int, list[float]]`: Row → scores.
@@ -248,8 +227,7 @@ def summarize(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     Return all figures of an evaluation, overall and for each task.
 
     Args:
-        records (`Sequence[Record]`):
-            Records of both modes.
+        records (`Sequence[Record]`): Records of both modes.
 
     Returns:
         `dict`: task (`"all"` first) → mode → `accuracy`, `format_rate`, `hallucination_rate`, `finished_rate` (each an

@@ -191,16 +191,13 @@ def build_summary(
     Gather every figure that the report shows, the content of `summary.json`.
 
     Args:
-        title (`str`), notes (`Sequence[str]`):
-            Heading of the report, and sentences for the reader.
-        stages (`Sequence[dict]`), training (`Sequence[dict]`):
-            What [`read_stages`] and [`read_training`] returned; may be empty.
-        evaluations (`Sequence[dict]`):
-            What [`read_evaluation`] returned, in order; the first is the base, the last the trained model.
-        num_examples (`int`, *optional*, defaults to `3`):
-            Examples for each outcome.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of their choice.
+        title (`str`), notes (`Sequence[str]`): Heading of the report, and sentences for the reader.
+        stages (`Sequence[dict]`), training (`Sequence[dict]`): What [`read_stages`] and [`read_training`] returned;
+            may be empty.
+        evaluations (`Sequence[dict]`): What [`read_evaluation`] returned, in order; the first is the base, the last
+            the trained model.
+        num_examples (`int`, *optional*, defaults to `3`): Examples for each outcome.
+        seed (`int`, *optional*, defaults to `0`): Seed of their choice.
 
     Raises:
         ReportError: There is no evaluation, or two have the same label.

@@ -46,8 +46,7 @@ def write_threshold_file(
         source (`str`): What found it: `"calibrate"` or `"controller"`.
         score (`Mapping[str, float]`, *optional*): Weight of each reward function in the score that the threshold is
             for; `None` if that is not known here.
-        **details:
-            Whatever else a reader may want to know; JSON-able.
+        **details: Whatever else a reader may want to know; JSON-able.
     """
     content = {
         "schema_version": SCHEMA_VERSION,

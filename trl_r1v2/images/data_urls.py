@@ -22,8 +22,8 @@ def encode_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     Write messages as the API takes them.
 
     Args:
-        messages (`list[dict]`):
-            Messages whose content is text, or parts of type `text` and `image` with PIL images inside.
+        messages (`list[dict]`): Messages whose content is text, or parts of type `text` and `image` with PIL images
+            inside.
 
     Returns:
         `list[dict]`: Messages; a content of text alone is a plain string.

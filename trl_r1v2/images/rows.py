@@ -28,10 +28,8 @@ def rgb_image(image: Any, place: str) -> Any:
     An image in RGB, read from its file if need be.
 
     Args:
-        image (`Any`):
-            What [`load_image`] takes. Anything else, and remote addresses, are returned as they are.
-        place (`str`):
-            How the message calls it.
+        image (`Any`): What [`load_image`] takes. Anything else, and remote addresses, are returned as they are.
+        place (`str`): How the message calls it.
 
     Raises:
         `ValueError`: If it cannot be read, with `place`.
@@ -76,10 +74,8 @@ def place_images(prompt: Any, num_images: int) -> Any:
     all images already.
 
     Args:
-        prompt (`str` or `list[dict]`):
-            Text, which is left as it is, or messages as TRL takes them.
-        num_images (`int`):
-            Images of the row. Without any, the text is left as it is.
+        prompt (`str` or `list[dict]`): Text, which is left as it is, or messages as TRL takes them.
+        num_images (`int`): Images of the row. Without any, the text is left as it is.
 
     Raises:
         `ValueError`: If there are markers and no parts, and not one marker for each image.
@@ -138,8 +134,7 @@ def with_image_list(example: dict[str, Any]) -> dict[str, Any]:
     A row with its images as a list of RGB images under `images`, and no `image`.
 
     Args:
-        example (`dict[str, Any]`):
-            Row with `prompt` and, where there are images, `image` or `images`.
+        example (`dict[str, Any]`): Row with `prompt` and, where there are images, `image` or `images`.
 
     Raises:
         `ValueError`: As [`with_rgb_images`].

@@ -21,10 +21,8 @@ class EpochRepeatSampler(RepeatSampler):
     run without interruption that is the same order.
 
     Args:
-        sampler ([`~trl.trainer.utils.RepeatSampler`]):
-            The sampler to take the place of.
-        epoch (`Callable[[], int]`):
-            Epochs finished so far.
+        sampler ([`~trl.trainer.utils.RepeatSampler`]): The sampler to take the place of.
+        epoch (`Callable[[], int]`): Epochs finished so far.
     """
 
     def __init__(self, sampler: RepeatSampler, epoch: Callable[[], int]):

@@ -21,8 +21,8 @@ def gather_head_with_forward(model: torch.nn.Module) -> None:
     processes.
 
     Args:
-        model (`torch.nn.Module`):
-            Model with `get_output_embeddings`, before or after `fully_shard`. Does nothing while it is not sharded.
+        model (`torch.nn.Module`): Model with `get_output_embeddings`, before or after `fully_shard`. Does nothing
+            while it is not sharded.
     """
 
     def gather(module: torch.nn.Module, args: tuple) -> None:

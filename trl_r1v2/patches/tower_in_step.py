@@ -31,10 +31,10 @@ def keep_tower_in_step(trainer: Trainer, *models: torch.nn.Module | None) -> Non
     Settle the forwards of a trainer's models that have no images.
 
     Args:
-        trainer ([`~transformers.Trainer`]):
-            The trainer, with the model's processor as `processing_class` by the time it trains.
-        models (`torch.nn.Module`):
-            Models before they are wrapped, with or without PEFT; `None` and models of text are passed over.
+        trainer ([`~transformers.Trainer`]): The trainer, with the model's processor as `processing_class` by the time
+            it trains.
+        models (`torch.nn.Module`): Models before they are wrapped, with or without PEFT; `None` and models of text are
+            passed over.
     """
     for model in models:
         if model is not None and "image" in model.input_modalities:

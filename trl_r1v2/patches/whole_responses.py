@@ -25,10 +25,10 @@ def with_whole_responses(processing_class: PreTrainedTokenizerBase | ProcessorMi
     reasoning.
 
     Args:
-        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
-            What renders the conversations. It is left as it is, for what is saved.
-        dataset (`Dataset`, *optional*):
-            Rows with responses. If none of them reasons, any template will do; others than a `Dataset` may reason.
+        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]): What renders
+            the conversations. It is left as it is, for what is saved.
+        dataset (`Dataset`, *optional*): Rows with responses. If none of them reasons, any template will do; others
+            than a `Dataset` may reason.
 
     Raises:
         `ValueError`: If the template drops reasoning and TRL has none in its place, or a response repeats its prompt.

@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 Responses sampled outside a trainer, the resumable store they are written to, their scores, and what is made of them:
 pools of prompts, preference pairs, a buffer to start from. Knows no command line. Importing it imports neither torch

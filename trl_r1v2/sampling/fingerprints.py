@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 Cheap digests that tell one model, dataset or reward from another, so that a resumed run does not mix two of them.
 

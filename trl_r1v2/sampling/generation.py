@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 Sampling responses from a policy, prompted exactly as `GRPOTrainer` prompts it.
 
@@ -63,36 +62,27 @@ def sample_chunks(
     global random state and the train/eval mode of every module are left as they were.
 
     Args:
-        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
-            Policy to sample from, on its device.
-        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
-            Tokenizer of a text model or processor of a vision-language model. A missing pad token is set to the
-            end-of-sequence token, as TRL does.
-        dataset ([`~datasets.Dataset`]):
-            Prompts in column `prompt` (conversational, or plain text for a tokenizer); images in column `images` (a
-            list, which may be empty or `None`) or `image`.
-        num_samples (`int`):
-            Responses a prompt.
-        max_new_tokens (`int`):
-            Longest response, in tokens.
-        temperature (`float`, *optional*, defaults to `1.0`):
-            Sampling temperature.
-        top_p (`float`, *optional*, defaults to `1.0`):
-            Nucleus mass.
-        do_sample (`bool`, *optional*, defaults to `True`):
-            Whether to sample; `False` decodes greedily and needs `num_samples=1`.
-        batch_size (`int`, *optional*, defaults to `64`):
-            Responses generated at once. A chunk is `max(1, batch_size // num_samples)` prompts.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the sampling.
-        rows (`Sequence[int]`, *optional*):
-            Dataset rows to answer, in this order. All rows by default.
-        progress (`bool`, *optional*, defaults to `True`):
-            Whether to show a progress bar.
-        prefix_ids (`Mapping[int, Sequence[int]]`, *optional*):
-            For each row, token ids that the response continues; they are not part of the rollout.
-        chat_template_kwargs (`dict[str, Any]`, *optional*):
-            Passed to the chat template, as `GRPOConfig.chat_template_kwargs`.
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): Policy to sample from, on its device.
+        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]): Tokenizer of
+            a text model or processor of a vision-language model. A missing pad token is set to the end-of-sequence
+            token, as TRL does.
+        dataset ([`~datasets.Dataset`]): Prompts in column `prompt` (conversational, or plain text for a tokenizer);
+            images in column `images` (a list, which may be empty or `None`) or `image`.
+        num_samples (`int`): Responses a prompt.
+        max_new_tokens (`int`): Longest response, in tokens.
+        temperature (`float`, *optional*, defaults to `1.0`): Sampling temperature.
+        top_p (`float`, *optional*, defaults to `1.0`): Nucleus mass.
+        do_sample (`bool`, *optional*, defaults to `True`): Whether to sample; `False` decodes greedily and needs
+            `num_samples=1`.
+        batch_size (`int`, *optional*, defaults to `64`): Responses generated at once. A chunk is `max(1, batch_size //
+            num_samples)` prompts.
+        seed (`int`, *optional*, defaults to `0`): Seed of the sampling.
+        rows (`Sequence[int]`, *optional*): Dataset rows to answer, in this order. All rows by default.
+        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
+        prefix_ids (`Mapping[int, Sequence[int]]`, *optional*): For each row, token ids that the response continues;
+            they are not part of the rollout.
+        chat_template_kwargs (`dict[str, Any]`, *optional*): Passed to the chat template, as
+            `GRPOConfig.chat_template_kwargs`.
 
     Yields:
         `list[Rollout]`: The rollouts of each chunk as soon as they exist; prompts in the order of `rows`, the

@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 Scored responses to preference pairs: by correctness as in MMPR (arXiv 2411.10442), above a reward threshold (R1V2,
 section 4.4), and by dropping the image (DropoutNTP).
@@ -27,22 +26,14 @@ class Response:
     A scored response.
 
     Args:
-        row (`int`):
-            Index of the prompt in the dataset.
-        sample (`int`):
-            Number of the response among those of its prompt.
-        text (`str`):
-            The response.
-        score (`float` or `None`):
-            Total reward, in the units of the reward functions; `None` where there is none.
-        right (`bool` or `None`):
-            Whether the answer is right; `None` where it could not be judged.
-        answer (`str`, *optional*):
-            The final answer; `None` where the response gives none.
-        finished (`bool`, *optional*, defaults to `True`):
-            Whether the response ended by itself.
-        well_formed (`bool`, *optional*, defaults to `True`):
-            Whether it keeps the required format.
+        row (`int`): Index of the prompt in the dataset.
+        sample (`int`): Number of the response among those of its prompt.
+        text (`str`): The response.
+        score (`float` or `None`): Total reward, in the units of the reward functions; `None` where there is none.
+        right (`bool` or `None`): Whether the answer is right; `None` where it could not be judged.
+        answer (`str`, *optional*): The final answer; `None` where the response gives none.
+        finished (`bool`, *optional*, defaults to `True`): Whether the response ended by itself.
+        well_formed (`bool`, *optional*, defaults to `True`): Whether it keeps the required format.
     """
 
     row: int
@@ -134,12 +125,9 @@ class Pair:
     A preference pair.
 
     Args:
-        kind (`str`):
-            `correctness`, `format` or `dropout_ntp`.
-        chosen ([`Response`]):
-            The better response.
-        rejected ([`Response`]):
-            The worse one, to the same prompt.
+        kind (`str`): `correctness`, `format` or `dropout_ntp`.
+        chosen ([`Response`]): The better response.
+        rejected ([`Response`]): The worse one, to the same prompt.
     """
 
     kind: str
@@ -160,16 +148,11 @@ class PairSet:
     Pairs, and what became of everything else.
 
     Args:
-        pairs (`list[Pair]`):
-            Ordered by row.
-        responses (`dict[str, int]`):
-            Number of responses in each of `ROLES`.
-        prompts (`dict[str, int]`):
-            Number of prompts with pairs, and of those without for each reason.
-        candidates (`dict[str, int]`):
-            Number of candidate pairs kept, and of those dropped for each reason.
-        thresholds (`dict[str, float | None]`):
-            The score and the margin actually required.
+        pairs (`list[Pair]`): Ordered by row.
+        responses (`dict[str, int]`): Number of responses in each of `ROLES`.
+        prompts (`dict[str, int]`): Number of prompts with pairs, and of those without for each reason.
+        candidates (`dict[str, int]`): Number of candidate pairs kept, and of those dropped for each reason.
+        thresholds (`dict[str, float | None]`): The score and the margin actually required.
     """
 
     pairs: list[Pair] = field(default_factory=list)

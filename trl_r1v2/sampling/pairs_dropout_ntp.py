@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 DropoutNTP (MMPR, arXiv 2411.10442): the first half of a good response, continued without the image.
 

@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 A buffer file made from rollouts that were sampled before training, for `SSBGRPOConfig.ssb_prefill`.
 
@@ -42,10 +41,8 @@ class EngineCorrection:
     How a run with vLLM corrects for the engine: `vllm_importance_sampling_*` of [`~trl.GRPOConfig`].
 
     Args:
-        mode (`str`):
-            `"token_truncate"`, `"token_mask"`, `"sequence_truncate"` or `"sequence_mask"`.
-        clip_max (`float`, *optional*), clip_min (`float`, *optional*):
-            Bounds of the ratio.
+        mode (`str`): `"token_truncate"`, `"token_mask"`, `"sequence_truncate"` or `"sequence_mask"`.
+        clip_max (`float`, *optional*), clip_min (`float`, *optional*): Bounds of the ratio.
     """
 
     mode: str
@@ -86,12 +83,10 @@ def completion_logps(
     Args:
         model ([`~transformers.PreTrainedModel`]), processing_class ([`~transformers.ProcessorMixin`] or tokenizer):
             The model that sampled the rollouts, in evaluation mode. It keeps the fused head.
-        dataset ([`~datasets.Dataset`]), rollouts (`Sequence[Rollout]`):
-            Rollouts with `completion_ids`, and the dataset that their rows refer to.
-        temperature (`float`):
-            What the logits are divided by, as in sampling.
-        batch_size (`int`):
-            Rollouts a forward pass.
+        dataset ([`~datasets.Dataset`]), rollouts (`Sequence[Rollout]`): Rollouts with `completion_ids`, and the
+            dataset that their rows refer to.
+        temperature (`float`): What the logits are divided by, as in sampling.
+        batch_size (`int`): Rollouts a forward pass.
 
     Yields:
         `tuple[Rollout, dict[str, torch.Tensor]]`: For each rollout, unpadded CPU tensors: `prompt_ids` of shape
@@ -146,28 +141,21 @@ def write_prefill(
     Writes this process's share of a buffer that `ssb_prefill` reads.
 
     Args:
-        folder (`str` or `Path`):
-            Folder of the buffer files.
-        model, processing_class, batch_size:
-            As for [`completion_logps`].
-        dataset ([`~datasets.Dataset`]):
-            The training set of the coming run, which the rollouts' rows refer to.
-        rollouts (`Sequence[Rollout]`), advantages (`Sequence[float]`):
-            Rollouts of this process and their advantages; those with advantage 0 are left out.
-        vocab_size (`int`):
-            Number of tokens of the tokenizer.
-        temperature (`float`):
-            Temperature of the sampling, which must be that of the coming run.
-        capacity (`int`):
-            Samples to keep, those of largest |advantage|.
-        with_reference (`bool`, *optional*, defaults to `False`):
-            Whether to store the log-probabilities as the reference's too, for a run with `beta > 0` whose reference is
-            this model.
-        correction ([`EngineCorrection`], *optional*):
-            That of the coming run, if it generates with vLLM. Without log-probabilities of an engine, the model is
-            taken for the engine. Samples whose ratio is 0 everywhere are left out, as the run would leave them out.
-        seed (`int`), rank (`int`), world_size (`int`), *optional*:
-            Seed of the stored generators; number of this process, and of all.
+        folder (`str` or `Path`): Folder of the buffer files.
+        model, processing_class, batch_size: As for [`completion_logps`].
+        dataset ([`~datasets.Dataset`]): The training set of the coming run, which the rollouts' rows refer to.
+        rollouts (`Sequence[Rollout]`), advantages (`Sequence[float]`): Rollouts of this process and their advantages;
+            those with advantage 0 are left out.
+        vocab_size (`int`): Number of tokens of the tokenizer.
+        temperature (`float`): Temperature of the sampling, which must be that of the coming run.
+        capacity (`int`): Samples to keep, those of largest |advantage|.
+        with_reference (`bool`, *optional*, defaults to `False`): Whether to store the log-probabilities as the
+            reference's too, for a run with `beta > 0` whose reference is this model.
+        correction ([`EngineCorrection`], *optional*): That of the coming run, if it generates with vLLM. Without
+            log-probabilities of an engine, the model is taken for the engine. Samples whose ratio is 0 everywhere are
+            left out, as the run would leave them out.
+        seed (`int`), rank (`int`), world_size (`int`), *optional*: Seed of the stored generators; number of this
+            process, and of all.
 
     Returns:
         `int`: Samples written by this process.

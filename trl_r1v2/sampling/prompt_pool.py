@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 The offline phase of the Selective Sample Buffer: which prompts have mixed outcomes (R1V2, section on SSB).
 
@@ -21,14 +20,10 @@ class PromptOutcome:
     How the sampled responses to one prompt turned out.
 
     Args:
-        row (`int`):
-            Index of the prompt in the dataset.
-        num_samples (`int`):
-            Responses sampled.
-        num_scored (`int`):
-            Responses that could be judged.
-        num_right (`int`):
-            Responses judged right.
+        row (`int`): Index of the prompt in the dataset.
+        num_samples (`int`): Responses sampled.
+        num_scored (`int`): Responses that could be judged.
+        num_right (`int`): Responses judged right.
     """
 
     row: int

@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 Prompts as `GRPOTrainer` hands them to a model: messages with their images, chat template, left padding.
 
@@ -113,14 +112,12 @@ def encode_prompts(
     Left-padded model inputs for a batch of prompts of [`read_prompt`].
 
     Args:
-        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
-            Tokenizer or processor, with a pad token.
-        prompts (`Sequence[str | list[dict[str, Any]]]` of length `B`):
-            Prompts, with and without images.
-        prefix_ids (`Sequence[Sequence[int]]` of length `B`, *optional*):
-            Token ids to append to each prompt, the beginning of its response.
-        chat_template_kwargs (`dict[str, Any]`, *optional*):
-            Passed to the chat template.
+        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]): Tokenizer or
+            processor, with a pad token.
+        prompts (`Sequence[str | list[dict[str, Any]]]` of length `B`): Prompts, with and without images.
+        prefix_ids (`Sequence[Sequence[int]]` of length `B`, *optional*): Token ids to append to each prompt, the
+            beginning of its response.
+        chat_template_kwargs (`dict[str, Any]`, *optional*): Passed to the chat template.
 
     Returns:
         `dict[str, torch.Tensor]`: `input_ids` and `attention_mask` of shape `(B, P)`, and the processor's image

@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 One sampled response, and append-only JSONL shards that survive an interruption at any byte.
 
@@ -30,21 +29,14 @@ class Rollout:
     One response to one prompt.
 
     Args:
-        row (`int`):
-            Index of the prompt in the dataset.
-        sample (`int`):
-            Number of the response among those of its prompt, from 0.
-        text (`str`):
-            Decoded response without special tokens, as TRL decodes completions.
-        completion_ids (`list[int]`):
-            Generated token ids, up to and including the first end-of-sequence token.
-        num_tokens (`int`):
-            Length of `completion_ids`.
-        finished (`bool`):
-            Whether the response ended with an end-of-sequence token rather than at the length limit.
-        logps (`list[float]`, *optional*):
-            Log-probability of each token in the distribution that an inference engine sampled from, in nats, where it
-            was asked for them.
+        row (`int`): Index of the prompt in the dataset.
+        sample (`int`): Number of the response among those of its prompt, from 0.
+        text (`str`): Decoded response without special tokens, as TRL decodes completions.
+        completion_ids (`list[int]`): Generated token ids, up to and including the first end-of-sequence token.
+        num_tokens (`int`): Length of `completion_ids`.
+        finished (`bool`): Whether the response ended with an end-of-sequence token rather than at the length limit.
+        logps (`list[float]`, *optional*): Log-probability of each token in the distribution that an inference engine
+            sampled from, in nats, where it was asked for them.
     """
 
     row: int
@@ -65,16 +57,12 @@ class RolloutStore:
     written for other settings. Source: ours.
 
     Args:
-        folder (`str` or `Path`):
-            Folder of the shards; created if needed.
-        fingerprint (`dict[str, Any]`):
-            JSON-serialisable settings that the records depend on, see `fingerprints`.
-        rank (`int`, *optional*, defaults to `0`):
-            Number of this process.
-        world_size (`int`, *optional*, defaults to `1`):
-            Number of processes that write shards; part of the fingerprint.
-        name (`str`, *optional*, defaults to `"rollouts"`):
-            What the records are, where a folder holds several kinds.
+        folder (`str` or `Path`): Folder of the shards; created if needed.
+        fingerprint (`dict[str, Any]`): JSON-serialisable settings that the records depend on, see `fingerprints`.
+        rank (`int`, *optional*, defaults to `0`): Number of this process.
+        world_size (`int`, *optional*, defaults to `1`): Number of processes that write shards; part of the
+            fingerprint.
+        name (`str`, *optional*, defaults to `"rollouts"`): What the records are, where a folder holds several kinds.
 
     Raises:
         `ValueError`: The folder holds records made with other settings, or a shard is damaged before its end.

@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 Scoring rollouts with TRL reward functions outside a trainer.
 
@@ -40,14 +39,11 @@ def score_rollouts(
     `log_metric`, whose input is not kept.
 
     Args:
-        rollouts (`Sequence[Rollout]`):
-            Rollouts, those of a prompt next to each other.
-        dataset ([`~datasets.Dataset`]):
-            Dataset that the rollouts' rows refer to.
-        functions (`Mapping[str, Callable]`):
-            Reward functions by name, which the scores are kept under.
-        batch_size (`int`, *optional*, defaults to `64`):
-            Rollouts scored at once; the rollouts of a prompt are never split.
+        rollouts (`Sequence[Rollout]`): Rollouts, those of a prompt next to each other.
+        dataset ([`~datasets.Dataset`]): Dataset that the rollouts' rows refer to.
+        functions (`Mapping[str, Callable]`): Reward functions by name, which the scores are kept under.
+        batch_size (`int`, *optional*, defaults to `64`): Rollouts scored at once; the rollouts of a prompt are never
+            split.
 
     Yields:
         `list[dict[str, Any]]`: For each batch, records with `row`, `sample`, a digest of the `response`, and `scores`

@@ -33,18 +33,13 @@ class ChatServer:
     A served model to sample from.
 
     Args:
-        url (`str`):
-            Address up to and with the version, for example `"http://localhost:8000/v1"`.
-        model (`str`):
-            Name under which the server knows the model.
-        api_key_env (`str`, *optional*):
-            Environment variable that holds the key; without it `"none"` is sent.
-        concurrency (`int`, *optional*, defaults to `16`):
-            Requests under way at once.
-        timeout (`float`, *optional*, defaults to `3600.0`), max_retries (`int`, *optional*, defaults to `10`):
-            Seconds to wait for one response, and times that a failed request is sent again, after at most 8 seconds.
-        extra_body (`dict`, *optional*):
-            Further fields of every request.
+        url (`str`): Address up to and with the version, for example `"http://localhost:8000/v1"`.
+        model (`str`): Name under which the server knows the model.
+        api_key_env (`str`, *optional*): Environment variable that holds the key; without it `"none"` is sent.
+        concurrency (`int`, *optional*, defaults to `16`): Requests under way at once.
+        timeout (`float`, *optional*, defaults to `3600.0`), max_retries (`int`, *optional*, defaults to `10`): Seconds
+            to wait for one response, and times that a failed request is sent again, after at most 8 seconds.
+        extra_body (`dict`, *optional*): Further fields of every request.
 
     Raises:
         EngineError: The address is none, or the variable is not set.

@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 Reading rollouts that exist already: the store of an earlier command, or a table from elsewhere.
 """
@@ -22,12 +21,10 @@ def read_rollouts(path: str | Path, dataset: Dataset) -> list[Rollout]:
     Reads rollouts from a folder of `filter-prompts` or `pairs`, or from a `.jsonl` or `.parquet` file.
 
     Args:
-        path (`str` or `Path`):
-            The output folder of a command, its `rollouts` folder, or a table with columns `row` (index into the
-            dataset) and `text`, and optionally `sample` (numbered if absent), `finished` (`True` if absent),
-            `completion_ids` and `num_tokens`.
-        dataset ([`~datasets.Dataset`]):
-            The prompts that the rows refer to.
+        path (`str` or `Path`): The output folder of a command, its `rollouts` folder, or a table with columns `row`
+            (index into the dataset) and `text`, and optionally `sample` (numbered if absent), `finished` (`True` if
+            absent), `completion_ids` and `num_tokens`.
+        dataset ([`~datasets.Dataset`]): The prompts that the rows refer to.
 
     Returns:
         `list[Rollout]`: Ordered by row and sample.

@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 Sampling with vLLM's offline engine, in a process of its own that ends with its memory when the engine is closed.
 
@@ -31,18 +30,16 @@ class VLLMEngine:
     Generates with vLLM, started when the first response is asked for.
 
     Args:
-        path (`str`):
-            Folder or Hub name of a whole model.
-        processing_class ([`~transformers.ProcessorMixin`] or [`~transformers.PreTrainedTokenizerBase`]):
-            Its processor or tokenizer.
-        python (`str`, *optional*):
-            Interpreter of an environment with vLLM; by default this one.
-        kwargs (`dict[str, Any]`, *optional*):
-            Arguments of `vllm.LLM`, for example `{"tensor_parallel_size": 4, "max_model_len": 65536}`.
-        batch_size (`int`, *optional*, defaults to `1024`):
-            Responses handed to vLLM at once, which batches them by itself.
-        with_logps (`bool`, *optional*, defaults to `False`):
-            Whether rollouts hold the log-probabilities that vLLM sampled by.
+        path (`str`): Folder or Hub name of a whole model.
+        processing_class ([`~transformers.ProcessorMixin`] or [`~transformers.PreTrainedTokenizerBase`]): Its processor
+            or tokenizer.
+        python (`str`, *optional*): Interpreter of an environment with vLLM; by default this one.
+        kwargs (`dict[str, Any]`, *optional*): Arguments of `vllm.LLM`, for example `{"tensor_parallel_size": 4,
+            "max_model_len": 65536}`.
+        batch_size (`int`, *optional*, defaults to `1024`): Responses handed to vLLM at once, which batches them by
+            itself.
+        with_logps (`bool`, *optional*, defaults to `False`): Whether rollouts hold the log-probabilities that vLLM
+            sampled by.
 
     Raises:
         EngineError: The folder holds adapters alone.

@@ -1,5 +1,4 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-
 """
 vLLM's offline engine in a process of its own: batches as lines of JSON on standard input, responses on standard
 output.

@@ -25,15 +25,13 @@ class Stage:
     One stage of a pipeline recipe.
 
     Args:
-        name (`str`):
-            Name of the stage; its log, recipe and marker carry it.
-        command (`str` or `list[str]`):
-            A command of `trl-r1v2`, or a program with its arguments; `python` is the running interpreter.
-        config (`str`, *optional*):
-            Recipe of the command, relative to the pipeline recipe.
-        args (`dict[str, Any]`, *optional*):
-            Keys that override the recipe's. A program with `config` or `args` is called with `--config FILE` behind
-            its arguments. `${output_dir}` stands for the pipeline's output folder, here and in `command`.
+        name (`str`): Name of the stage; its log, recipe and marker carry it.
+        command (`str` or `list[str]`): A command of `trl-r1v2`, or a program with its arguments; `python` is the
+            running interpreter.
+        config (`str`, *optional*): Recipe of the command, relative to the pipeline recipe.
+        args (`dict[str, Any]`, *optional*): Keys that override the recipe's. A program with `config` or `args` is
+            called with `--config FILE` behind its arguments. `${output_dir}` stands for the pipeline's output folder,
+            here and in `command`.
     """
 
     __pydantic_config__ = {"extra": "forbid"}

@@ -101,12 +101,9 @@ class SamplingRun:
     here, before one is loaded.
 
     Args:
-        args ([`SamplingArguments`]):
-            The command's arguments.
-        command (`str`):
-            Its name; a folder with the result of another command is refused.
-        extra_func (`str`, *optional*):
-            Reward function to call besides those of the score and the judge.
+        args ([`SamplingArguments`]): The command's arguments.
+        command (`str`): Its name; a folder with the result of another command is refused.
+        extra_func (`str`, *optional*): Reward function to call besides those of the score and the judge.
     """
 
     def __init__(self, args: SamplingArguments, command: str, extra_func: str | None = None):
