@@ -14,8 +14,8 @@ extras = {
     "real": ["gguf>=0.17,<1", "onnx>=1.17", "onnxruntime>=1.20"],
     "test": [
         "pytest>=8.3",
-        "pytest-timeout>=2.3",
-        "pytest-xdist>=3.6",
+        "pytest-timeout>=2.3.1",
+        "pytest-xdist>=3.6.1",
         "ruff==0.17.6",
         "hypothesis>=6.110",
         "openai>=2",

@@ -3,27 +3,32 @@
 Run the default tests with the oldest and the newest versions of what the package stands on, and see what pip would
 change beside a vLLM that is already there.
 
-    python tools/versions.py [--corners lowest vllm newest] [--beside 0.31.0 0.30.0]
+    python tools/versions.py [--corners lowest vllm newest] [--tests mpo ssb_grpo] [--fresh] [--beside 0.31.0 0.30.0]
 
 Each corner is an environment of its own under `.venv-versions/`, a few GB, and takes as long as `make test`. `lowest`
 has every requirement at the version that `setup.py` states as its least, `vllm` the torch and transformers that vLLM
-0.31 asks for, `newest` whatever pip finds. The last result of each is kept in `tools/versions.json`. For `--beside`
-nothing is installed: an empty environment is given the metadata of that vLLM and of its torch and transformers, and
-pip is asked what `pip install '.[vllm]'` would do there.
+0.31 asks for, `newest` whatever pip finds. The tests run one folder after the other, and the last result of each is
+kept in `tools/versions.json`: a run goes on where the last one stopped, with folders that failed or have not run in a
+corner yet, unless it is asked to start afresh. For `--beside` nothing is installed: an empty environment is given the
+metadata of that vLLM and of its torch and transformers, and pip is asked what `pip install '.[vllm]'` would do there.
 """
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_suffix(".json")
+ENVIRONMENTS = ROOT / ".venv-versions"
+OTHER_TIERS = ("gpu", "vllm")  # environments or machines of their own
 VLLM_TORCH = {"torch": "2.13.0", "torchvision": "0.28.0"}
 VLLM_TRANSFORMERS = {"0.31.0": "5.17.0", "0.30.0": "5.23.0"}
 KEPT = ("torch", "torchvision", "transformers", "vllm")
@@ -46,24 +51,59 @@ def least_versions() -> dict[str, str]:
     return dict(re.findall(r'"([a-z][a-z0-9_-]*)>=([\d.]+)', (ROOT / "setup.py").read_text(encoding="utf-8")))
 
 
-def run_corner(name: str) -> dict:
-    """Install a corner and run the default tests there; the versions that ran and how the tests ended."""
+def corner_python(name: str, afresh: bool) -> Path:
+    """The Python of a corner's environment, which is made where it is not there or its pins have changed."""
     pins = {"lowest": least_versions(), "vllm": VLLM_TORCH | {"transformers": "5.17.0"}, "newest": {}}[name]
-    folder = ROOT / ".venv-versions" / name
+    folder = ENVIRONMENTS / name
+    lines = "".join(f"{package}=={version}\n" for package, version in pins.items())
+    installed = folder / "installed.txt"
+    if not afresh and installed.is_file() and installed.read_text() == lines:
+        return folder / "bin" / "python"
     python = environment(folder)
-    (folder / "constraints.txt").write_text("".join(f"{package}=={version}\n" for package, version in pins.items()))
-    constraints = str(folder / "constraints.txt")
-    pip(python, "install", "--quiet", "--constraint", constraints, "--editable", ".[demo,test]")
-    tests = [str(python), "-m", "pytest", "-q", "-m", "not slow and not vllm and not gpu", "-p", "no:cacheprovider"]
-    ended = subprocess.run(tests, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    (folder / "constraints.txt").write_text(lines)
+    pip(python, "install", "--quiet", "--constraint", str(folder / "constraints.txt"), "--editable", ".[demo,test]")
+    installed.write_text(lines)
+    return python
+
+
+def test_folders() -> dict[str, list[str]]:
+    """What is run at a time, by the name it has in the results; the files outside folders come first."""
+    folders = {path.parent.name: [f"tests/{path.parent.name}"] for path in sorted(ROOT.glob("tests/*/test_*.py"))}
+    files = [f"tests/{path.name}" for path in sorted(ROOT.glob("tests/test_*.py"))]
+    return {".": files} | {name: paths for name, paths in folders.items() if name not in OTHER_TIERS}
+
+
+def run_tests(python: Path, paths: list[str]) -> dict:
+    """How the default tests of a folder ended."""
+    selected = ["-n", "2", "--dist", "loadfile", "-m", "not slow and not vllm and not gpu", *paths]
+    ended = subprocess.run(
+        [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *selected],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CI": "1"},
+    )
     lines = ended.stdout.splitlines()
-    installed = {package["name"]: package["version"] for package in json.loads(pip(python, "list", "--format=json"))}
     return {
-        "passed": ended.returncode == 0,
+        "passed": ended.returncode in (0, 5),  # 5: all tests of the folder belong to other tiers
         "summary": lines[-1].strip("= "),
         "failures": [line for line in lines if line.startswith(("FAILED", "ERROR"))],
-        "versions": {package: installed[package] for package in sorted(installed) if package in least_versions()},
     }
+
+
+def run_corner(name: str, result: dict, chosen: list[str], afresh: bool) -> Iterator[dict]:
+    """Run the default tests in a corner; the corner's result so far after each folder."""
+    python = corner_python(name, afresh)
+    installed = {package["name"]: package["version"] for package in json.loads(pip(python, "list", "--format=json"))}
+    versions = {package: installed[package] for package in sorted(installed) if package in least_versions()}
+    folders = test_folders()
+    done = {} if afresh or result.get("versions") != versions else result["tests"]
+    for folder in chosen or folders:
+        if not done.get(folder, {}).get("passed"):
+            done[folder] = run_tests(python, folders[folder])
+        missing = [folder for folder in folders if folder not in done]
+        passed = not missing and all(done[folder]["passed"] for folder in folders)
+        yield {"passed": passed, "versions": versions, "not run": missing, "tests": done}
 
 
 def describe(python: Path, requirement: str) -> dict:
@@ -102,16 +142,22 @@ def beside(vllm: str) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().split("\n\n")[0])
     parser.add_argument("--corners", nargs="*", default=["lowest", "vllm", "newest"])
+    parser.add_argument("--tests", nargs="*", default=[], help="folders of `tests/`, `.` for the files beside them")
+    parser.add_argument("--fresh", action="store_true", help="forget environments and results of the corners")
     parser.add_argument("--beside", nargs="*", default=["0.31.0", "0.30.0"])
     args = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"corners": {}, "beside": {}}
-    jobs = [("beside", vllm, beside) for vllm in args.beside] + [
-        ("corners", name, run_corner) for name in args.corners
-    ]
-    for kind, name, job in jobs:
-        results[kind][name] = job(name)
-        print(name, json.dumps(results[kind][name], indent=1), flush=True)
+
+    def keep(kind: str, name: str, result: dict) -> None:
+        results[kind][name] = result
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+    for vllm in args.beside:
+        keep("beside", vllm, beside(vllm))
+    for name in args.corners:
+        for result in run_corner(name, results["corners"].get(name, {}), args.tests, args.fresh):
+            keep("corners", name, result)
+    print(json.dumps(results, indent=1))
     sys.exit(not all(results["corners"][name]["passed"] for name in args.corners))
 
 
