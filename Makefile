@@ -54,7 +54,7 @@ $(VLLM_VENV)/installed: tools/vllm_cpu.sh setup.py constraints.txt
 	@touch $@
 
 test_vllm: $(VLLM_VENV)/installed  ## Rollouts by a real vLLM on the CPU, colocated and as a server (makes an environment of 4 GB)
-	CI=1 $(VLLM_VENV)/bin/python -m pytest -m vllm tests/vllm $(PYTEST_ARGS)
+	CI=1 OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -n 2 -m vllm tests/vllm $(PYTEST_ARGS)
 
 test_gpu: $(VENV)/installed-demo $(VENV)/installed-test  ## What only a GPU shows; runs on the CPU where there is none
 	CI=1 $(BIN)/python -m pytest -m gpu tests/gpu $(PYTEST_ARGS)

@@ -22,8 +22,8 @@ from trl_r1v2.vlm.activation import COMPONENTS, component_of, parse_trainable
 
 
 BF16, FP32 = 2, 4
-# A weight in bfloat16; if it trains also its gradient in bfloat16, and in float32 a copy and AdamW's two moments.
-BYTES_PER_PARAMETER = {"frozen": BF16, "trained": BF16 + BF16 + 3 * FP32}
+# A weight in bfloat16; if it trains also, in float32, its gradient, a copy and AdamW's two moments.
+BYTES_PER_PARAMETER = {"frozen": BF16, "trained": BF16 + 4 * FP32}
 PRESETS = ("adapter", "llm+adapter", "adapter+vision")
 NUM_GPUS = (8, 16, 32, 64)
 # Longest prompt text that the arithmetic allows for, and tiles of an image with its thumbnail.

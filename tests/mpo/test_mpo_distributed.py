@@ -41,6 +41,9 @@ def assert_same_run(processes: list[dict], single: dict) -> None:
     assert first["parameters"].keys() == single["parameters"].keys()
     for name, values in single["parameters"].items():
         torch.testing.assert_close(first["parameters"][name], values, rtol=1e-5, atol=1e-6)
+    for found in (first, second, single):  # whatever shards the checkpoints, what training ends with is whole
+        assert all(torch.equal(found["parameters"][name], values) for name, values in found.get("saved", {}).items())
+        assert ("saved" in found) == ("saved" in single) and found.get("saved") != {}
 
 
 @pytest.mark.parametrize("scenario", ["interrupted", "images", "frozen_images", "precomputed"])

@@ -103,7 +103,10 @@ def test_the_image_matters(published_path):
 def test_native_layout_round_trip(published_path, tmp_path):
     model = RewardModel.from_pretrained(published_path)
     model.save_pretrained(tmp_path)
-    assert sorted(load_file(tmp_path / "value_head.safetensors")) == ["summary.bias", "summary.weight"]
+    assert sorted(load_file(tmp_path / "value_head.safetensors")) == [
+        "language_model.score.bias",
+        "language_model.score.weight",
+    ]
     assert json.loads((tmp_path / "reward_model.json").read_text())["pooling"] == "last_token"
     assert RewardModel.from_pretrained(str(tmp_path)).score(CONVERSATIONS) == model.score(CONVERSATIONS)
 
@@ -146,7 +149,10 @@ def test_too_long_conversations_are_not_scored(published_path):
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"v_head.weight": torch.zeros(1, HIDDEN)}, r"ends in 'summary.weight'; it holds \['v_head.weight'\]"),
+        (
+            {"v_head.weight": torch.zeros(1, HIDDEN)},
+            r"ends in 'summary.weight' or 'score.weight'; it holds \['v_head.weight'\]",
+        ),
         ({"v_head.summary.weight": torch.zeros(1, HIDDEN)}, "ends in 'summary.bias'"),
         (
             {"v_head.summary.weight": torch.zeros(1, 8), "v_head.summary.bias": torch.zeros(1)},

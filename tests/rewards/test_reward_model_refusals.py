@@ -74,7 +74,7 @@ def test_a_head_that_is_not_finite_is_refused_when_it_is_loaded(part, number, tm
 
 def test_what_the_head_file_holds_is_named_whole(tmp_path):
     save_file({"summary.weight": torch.zeros(1, 16)}, tmp_path / "value_head.safetensors")
-    with pytest.raises(ValueError, match=r"ends in 'summary.bias'; it holds \['summary.weight'\]"):
+    with pytest.raises(ValueError, match=r"ends in 'summary.bias' or 'score.bias'; it holds \['summary.weight'\]"):
         ValueHead.from_pretrained(str(tmp_path), 16)
 
 

@@ -253,10 +253,11 @@ def test_best_model_comes_back_with_its_head(reward_path, tmp_path):
     trainer = VisionRewardTrainer(reward_path, args, train_dataset=rows, eval_dataset={"a": rows}["a"])
     trainer.train()
     best = Path(trainer.state.best_model_checkpoint)
-    head = load_file(best / "value_head.safetensors")["summary.weight"]
+    head = load_file(best / "value_head.safetensors")["language_model.score.weight"]
     assert torch.equal(trainer.model.value_head.summary.weight, head)
     others = [
-        load_file(tmp_path / f"checkpoint-{step}" / "value_head.safetensors")["summary.weight"] for step in (1, 2, 3)
+        load_file(tmp_path / f"checkpoint-{step}" / "value_head.safetensors")["language_model.score.weight"]
+        for step in (1, 2, 3)
     ]
     assert sum(torch.equal(head, other) for other in others) == 1
 

@@ -170,14 +170,14 @@ def test_a_recipe_becomes_a_command_line_of_accelerate(path, monkeypatch):
         recipe["num_processes"],
         recipe.get("num_machines", 1),
     )
-    kind = Path(recipe["accelerate_config"]).stem
+    kind = Path(recipe["accelerate_config"]).stem.removesuffix("_float32_gradients")
     assert (arguments.multi_gpu, arguments.use_deepspeed, arguments.use_fsdp) == (
         kind == "ddp",
         kind in ("zero2", "zero3"),
         kind == "fsdp2",
     )
     if arguments.use_deepspeed:
-        assert arguments.zero_stage == int(kind[-1])
+        assert arguments.deepspeed_config_file or arguments.zero_stage == int(kind[-1])
 
 
 @pytest.mark.parametrize("path", TRAINING)
@@ -196,7 +196,7 @@ def test_the_batch_is_what_the_comment_says_and_holds_whole_groups(path):
 def test_something_keeps_the_weights_in_float32(path):
     """Learning rates of these recipes are below what bfloat16 can add to a weight."""
     recipe = read_recipe(ROOT / path)
-    kind = Path(recipe["accelerate_config"]).stem
+    kind = Path(recipe["accelerate_config"]).stem.removesuffix("_float32_gradients")
     assert recipe["dtype"] == "float32" or kind in ("zero2", "zero3", "fsdp2")
     assert recipe["bf16"]
 
@@ -238,12 +238,27 @@ def test_disk_for_checkpoints_at_38b_is_bounded(stage):
 @pytest.mark.parametrize("path", ACCELERATE_CONFIGS, ids=lambda path: path.stem)
 def test_accelerate_configs_are_read_by_accelerate(path):
     config = load_config_from_file(str(path))
-    kind = {"ddp": "MULTI_GPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp2": "FSDP"}[path.stem]
-    assert config.distributed_type == kind and config.mixed_precision == "bf16"
-    if kind == "DEEPSPEED":
-        assert config.deepspeed_config["zero_stage"] == int(path.stem[-1])
-    if kind == "FSDP":
-        assert config.fsdp_config["fsdp_version"] == 2
+    kind, stage = re.fullmatch(r"(ddp|zero|fsdp)([23]?)(?:_float32_gradients)?", path.stem).groups()
+    assert config.distributed_type == {"ddp": "MULTI_GPU", "zero": "DEEPSPEED", "fsdp": "FSDP"}[kind]
+    settings = config.deepspeed_config.get("deepspeed_config_file")
+    if settings is not None:  # beside which accelerate takes no key of its own, `mixed_precision` among them
+        settings = json.loads((ROOT / settings).read_text())
+        assert settings["bf16"]["enabled"] and settings["zero_optimization"]["stage"] == int(stage)
+        assert config.mixed_precision is None
+    else:
+        assert config.mixed_precision == "bf16"
+        assert config.deepspeed_config.get("zero_stage") == (int(stage) if kind == "zero" else None)
+    if kind == "fsdp":
+        assert config.fsdp_config["fsdp_version"] == int(stage)
+        assert config.fsdp_config["fsdp_state_dict_type"] == "SHARDED_STATE_DICT"
+
+
+def test_deepspeed_adds_up_gradients_in_float32():
+    config = pytest.importorskip("deepspeed.runtime.config")
+    settings = json.loads((ACCELERATE_CONFIGS[0].parent / "zero3_float32_gradients.json").read_text())
+    settings = {name: 1 if value == "auto" else value for name, value in settings.items()}
+    found = config.DeepSpeedConfig(settings)
+    assert found.grad_accum_dtype == "fp32" and found.bfloat16_config.enabled
 
 
 def test_every_function_that_a_recipe_names_exists(reward_server, monkeypatch):

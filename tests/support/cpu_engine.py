@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_SERVER_DEV_MODE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # two engines at a time would be bound to the same core
 }
 KV_CACHE = 2**26  # bytes; far more than these models need, and several engines live in one process
 # The width of a head is 32, the least for which vLLM has an attention on CPUs.

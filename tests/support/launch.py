@@ -37,7 +37,7 @@ FSDP2 = {
     "fsdp_version": 2,
     "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
     "fsdp_reshard_after_forward": True,
-    "fsdp_state_dict_type": "FULL_STATE_DICT",
+    "fsdp_state_dict_type": "SHARDED_STATE_DICT",
     "fsdp_cpu_ram_efficient_loading": False,
 }
 ZERO = dict.fromkeys(
@@ -60,7 +60,7 @@ def launch(
     backend: str, worker: str, folder: Path, scenarios: list[str], *args: str, **options: Any
 ) -> dict[str, list]:
     """
-    Run scenarios of a worker in two processes.
+    Run scenarios of a worker, in two processes unless told otherwise.
 
     Args:
         backend (`str`):
@@ -75,7 +75,7 @@ def launch(
             Further arguments of every scenario.
         options:
             `zero3_init_flag` (`bool`, *optional*, defaults to `True`): whether ZeRO-3 shards models as they are
-                loaded.
+                loaded. Others are of accelerate's machine, such as `num_processes`.
 
     Returns:
         `dict[str, list]`: What the scenario returned on each process.
@@ -95,14 +95,18 @@ def launch(
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     return {
-        name: [torch.load(folder / name / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
+        name: [
+            torch.load(folder / name / f"rank-{rank}.pt", weights_only=True)
+            for rank in range(options.get("num_processes", 2))
+        ]
         for name in scenarios
     }
 
 
-def _accelerate_config(backend: str, folder: Path, zero3_init_flag: bool = True) -> Path:
+def _accelerate_config(backend: str, folder: Path, zero3_init_flag: bool = True, **machine) -> Path:
+    machine = MACHINE | machine
     if backend == "fsdp2":
-        config = {**MACHINE, "mixed_precision": "no", "distributed_type": "FSDP", "fsdp_config": FSDP2}
+        config = {**machine, "mixed_precision": "no", "distributed_type": "FSDP", "fsdp_config": FSDP2}
     else:
         stage = int(backend[-1])
         settings = {**ZERO, "zero_optimization": {"stage": stage, **(ZERO3 if stage == 3 else {})}}
@@ -111,7 +115,7 @@ def _accelerate_config(backend: str, folder: Path, zero3_init_flag: bool = True)
             "deepspeed_config_file": str(folder / "zero.json"),
             "zero3_init_flag": stage == 3 and zero3_init_flag,
         }
-        config = {**MACHINE, "distributed_type": "DEEPSPEED", "deepspeed_config": plugin}
+        config = {**machine, "distributed_type": "DEEPSPEED", "deepspeed_config": plugin}
     (folder / "accelerate.yaml").write_text(json.dumps(config))
     return folder / "accelerate.yaml"
 
@@ -170,8 +174,9 @@ def _check_every_run(backend: str) -> None:
 
 
 def check_backend(trainer, backend: str) -> None:
-    """Assert that a trainer's model was spread over two processes as the backend says, by one of its parameters."""
-    assert trainer.accelerator.num_processes == 2
+    """Assert that a trainer's model was spread over the processes as the backend says, by one of its parameters."""
+    num_processes = trainer.accelerator.num_processes
+    assert num_processes == int(os.environ["WORLD_SIZE"])
     kind = {"ddp": "MULTI_CPU", "fsdp2": "FSDP"}.get(backend, "DEEPSPEED")
     assert trainer.accelerator.distributed_type.value == kind, trainer.accelerator.distributed_type
     name, parameter = next(item for item in trainer.model.named_parameters() if "layers.0.self_attn.q_proj" in item[0])
@@ -179,7 +184,8 @@ def check_backend(trainer, backend: str) -> None:
         assert isinstance(trainer.model_wrapped, torch.nn.parallel.DistributedDataParallel)
         assert type(parameter) is torch.nn.Parameter, name
     elif backend == "fsdp2":
-        assert isinstance(parameter, DTensor) and parameter.to_local().numel() < parameter.numel(), name
+        assert isinstance(parameter, DTensor), name
+        assert parameter.to_local().numel() < parameter.numel() or num_processes == 1, name
     else:
         stage = int(backend[-1])
         assert trainer.model_wrapped.zero_optimization_stage() == stage

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from datasets import Dataset
+from safetensors.torch import load_file
 
 from tests import conftest  # noqa: F401  (environment variables before torch)
 from tests.support.launch import whole_parameters, work
@@ -22,6 +23,7 @@ from tests.support.mpo_tiny import (
 )
 from trl_r1v2.mpo.mpo_config import MPOConfig
 from trl_r1v2.mpo.mpo_trainer import MPOTrainer
+from trl_r1v2.scripts.training import train_and_save
 
 
 GLOBAL_BATCH = 4
@@ -83,9 +85,11 @@ def interrupted(folder: Path) -> dict:
     # An optimizer with a state, which FSDP cannot do without; the large epsilon keeps steps proportional to gradients.
     adam = {"optim": "adamw_torch", "adam_epsilon": 1.0}
     text_trainer(folder, save_strategy="steps", save_steps=2, **adam).train()
-    resumed = text_trainer(folder, **adam)
-    resumed.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
-    return report(resumed)
+    result = folder / "result"
+    resumed = text_trainer(result, resume_from_checkpoint=str(folder / "checkpoint-2"), **adam)
+    train_and_save(resumed, dataset_name=None)
+    resumed.accelerator.wait_for_everyone()
+    return report(resumed, saved=load_file(result / "model.safetensors"))
 
 
 def images(folder: Path, frozen: bool = False, **settings) -> dict:

@@ -68,7 +68,7 @@ class PlainReward:
     @classmethod
     def from_reward_folder(cls, path: str) -> "PlainReward":
         head = load_file(Path(path) / "value_head.safetensors")
-        return cls(path, head["summary.weight"], head["summary.bias"])
+        return cls(path, head["language_model.score.weight"], head["language_model.score.bias"])
 
     def score(self, messages: list[dict]) -> torch.Tensor:
         images = [part["image"] for part in messages[0]["content"] if part["type"] == "image"]

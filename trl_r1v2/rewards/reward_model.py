@@ -35,7 +35,7 @@ from ..vlm.peft_folder import is_peft_folder, load_merged
 from .answers import completion_text, message_text, prompt_opens_think, split_reasoning
 from .conversations import ConversationEncoder, judged_conversation
 from .trainable_model import load_trainable, require_weights
-from .value_head import ValueHead, last_token_states
+from .value_head import ValueHead, last_token_states, set_one_label
 
 
 MAX_CHARS_PER_TOKEN = 16  # text has four or so; more than this for every token allowed is not tokenized at all
@@ -150,6 +150,7 @@ class RewardModel:
         """Write model, processor, head and a description; only for models with a scalar head."""
         if self.head is None:
             raise ValueError("A sequence classifier has no scalar head; use the model's own `save_pretrained`.")
+        set_one_label(self.model.config)
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
         self.head.save_pretrained(folder)

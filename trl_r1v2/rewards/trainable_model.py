@@ -20,7 +20,7 @@ from transformers.utils import cached_file
 
 from ..prompt_sharing.attention import LAYOUT
 from ..vlm.activation import COMPONENTS, ActivationReport, component_of, num_elements, parse_trainable
-from .value_head import VALUE_HEAD_FILE, ValueHead, last_token_states
+from .value_head import VALUE_HEAD_FILE, ValueHead, last_token_states, set_one_label
 
 
 HEAD = "value_head"
@@ -36,7 +36,7 @@ class ScalarHeadMixin:
 
     def __init__(self, config: PreTrainedConfig, *args, **kwargs):
         super().__init__(config, *args, **kwargs)
-        config.num_labels = 1
+        set_one_label(config)
         self.value_head = ValueHead(config.get_text_config().hidden_size)
 
     def forward(self, margin=None, **inputs) -> SequenceClassifierOutput:

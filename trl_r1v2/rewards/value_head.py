@@ -2,9 +2,9 @@
 """
 The scalar head of a reward model, the token it reads, and its files.
 
-Scope: `value_head.safetensors` with keys that end in `summary.weight` [1, H] and `summary.bias` [1], as
-Skywork-VL-Reward publishes it and as this package writes it, with a `reward_model.json` that describes the score. Does
-not cover: the model below the head.
+Scope: `value_head.safetensors` with a weight [1, H] and a bias [1], called `summary` as Skywork-VL-Reward publishes
+them, or `score` as this package writes them and vLLM loads them, with a `reward_model.json` that describes the score.
+Does not cover: the model below the head.
 """
 
 import json
@@ -13,12 +13,18 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import PreTrainedConfig
 from transformers.utils import cached_file
 
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 REWARD_MODEL_FILE = "reward_model.json"
 _FORMAT = {"version": 1, "score": "value_head", "pooling": "last_token", "add_generation_prompt": False}
+
+
+def set_one_label(config: PreTrainedConfig) -> None:
+    """Let a model's configuration say that its head has one output; vLLM reads that of the language model."""
+    config.num_labels = config.get_text_config().num_labels = 1
 
 
 def is_reward_model(path: str) -> bool:
@@ -81,10 +87,12 @@ class ValueHead(nn.Module):
         tensors = load_file(file)
         names = sorted(tensors)
         found = {}
-        for name, shape in (("summary.weight", (1, hidden_size)), ("summary.bias", (1,))):
-            keys = [key for key in tensors if key == name or key.endswith(f".{name}")]
+        for name, shape in (("weight", (1, hidden_size)), ("bias", (1,))):
+            keys = [key for key in tensors if key.split(".")[-2:] in (["summary", name], ["score", name])]
             if len(keys) != 1:
-                raise ValueError(f"{file} must hold one key that ends in {name!r}; it holds {names}.")
+                raise ValueError(
+                    f"{file} must hold one key that ends in 'summary.{name}' or 'score.{name}'; it holds {names}."
+                )
             tensor = tensors.pop(keys[0])
             if tuple(tensor.shape) != shape:
                 raise ValueError(f"{keys[0]!r} in {file} has shape {tuple(tensor.shape)}; this model needs {shape}.")
@@ -96,11 +104,11 @@ class ValueHead(nn.Module):
         if tensors:
             raise ValueError(f"{file} holds keys that are no part of a scalar head: {sorted(tensors)}.")
         head = cls(hidden_size)
-        head.summary.load_state_dict({name.removeprefix("summary."): tensor for name, tensor in found.items()})
+        head.summary.load_state_dict(found)
         return head
 
     def save_pretrained(self, folder: str):
-        """Write `value_head.safetensors` and the description of the score."""
-        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        """Write `value_head.safetensors`, named as in vLLM's vision-language models, and the score's description."""
+        tensors = {f"language_model.score.{name}": p.data.contiguous() for name, p in self.summary.named_parameters()}
         save_file(tensors, Path(folder) / VALUE_HEAD_FILE, metadata={"format": "pt"})
         Path(folder, REWARD_MODEL_FILE).write_text(json.dumps(_FORMAT, indent=2) + "\n", encoding="utf-8")

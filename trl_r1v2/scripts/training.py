@@ -174,6 +174,8 @@ def train_and_save(trainer, dataset_name: str | None, result: str = "Model, proc
             "takes. Add rows, or lower `per_device_train_batch_size` or the number of processes."
         )
     trainer.save_state()
+    if trainer.is_fsdp_enabled:  # checkpoints may be in shards, of which `save_model` writes nothing
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(trainer.args.output_dir)
     say(f"{result} and trainer_state.json are in {trainer.args.output_dir}.")
     if trainer.args.push_to_hub:
