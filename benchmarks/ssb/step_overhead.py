@@ -39,11 +39,14 @@ class Turns:
 
     def __init__(self):
         self.holder = 0
+        self.failures: list[BaseException] = []
         self.condition = threading.Condition()
 
     def take(self, player: int, states):
         with self.condition:
-            self.condition.wait_for(lambda: self.holder == player)
+            self.condition.wait_for(lambda: self.holder == player or self.failures)
+        if self.failures:
+            raise self.failures[0]
         torch.set_rng_state(states[0])
         np.random.set_state(states[1])
         random.setstate(states[2])
@@ -54,6 +57,26 @@ class Turns:
             self.holder = 1 - player
             self.condition.notify_all()
         return states
+
+    def play(self, players):
+        """Run the two functions in turn, each in a thread, until both are done; raises what one of them raised."""
+        states = generator_states()
+
+        def run(player: int):
+            try:
+                self.take(player, states)
+                players[player]()
+            except BaseException as failure:
+                self.failures.append(failure)
+            self.give(player)
+
+        threads = [threading.Thread(target=run, args=(player,)) for player in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if self.failures:
+            raise self.failures[0]
 
 
 class Clock(TrainerCallback):
@@ -107,23 +130,7 @@ def run_pair(arguments, seed: int) -> dict:
     clocks = [Clock(turns, player) for player in (0, 1)]
     with tempfile.TemporaryDirectory() as folder:
         trainers = [make_trainer(arguments, bool(player), seed, folder, clocks[player]) for player in (0, 1)]
-        failures, states = [], generator_states()
-
-        def play(player: int):
-            turns.take(player, states)
-            try:
-                trainers[player].train()
-            except BaseException as failure:
-                failures.append(failure)
-            turns.give(player)
-
-        threads = [threading.Thread(target=play, args=(player,)) for player in (0, 1)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if failures:
-            raise failures[0]
+        turns.play([trainer.train for trainer in trainers])
     logs = [next(entry for entry in trainer.state.log_history if "reward" in entry) for trainer in trainers]
     assert logs[0]["reward"] == logs[1]["reward"], "stock and buffer must meet the same completions"
     warm = slice(arguments.steps // 4, None)
