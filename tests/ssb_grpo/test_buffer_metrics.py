@@ -11,23 +11,29 @@ from tests.support.ssb_runs import SSBGRPOTrainer, make_trainer, text_dataset
 from trl_r1v2.ssb_grpo.judge import ratio_counts, ratio_metrics, reduce_counts, replay_metrics
 
 
-SUMMED = ("fresh_rows", "replayed_rows", "resampled_rows", "skipped/masked", "size", "bytes", "evicted/age")
+SUMMED = ("fresh_rows", "resampled_rows", "skipped/masked", "size", "bytes", "evicted/age")
 PROCESSES = [
-    dict(rows=8, fresh_rows=8, dead_rows=4, effective_before=3, effective_after=7, ages=[1, 2, 6], uses=[0, 1, 2]),
-    dict(rows=8, fresh_rows=4, dead_rows=0, effective_before=4, effective_after=8, ages=[], uses=[]),
-    dict(rows=8, fresh_rows=4, dead_rows=4, effective_before=0, effective_after=1, ages=[3], uses=[4]),
+    dict(
+        rows=8,
+        fresh_rows=8,
+        dead_rows=4,
+        effective_before=3,
+        effective_after=7,
+        ages=[1, 2, 6],
+        drawn=[-2.5, 0.4, -1.0],
+    ),
+    dict(rows=8, fresh_rows=4, dead_rows=0, effective_before=4, effective_after=8, ages=[], drawn=[]),
+    dict(rows=8, fresh_rows=4, dead_rows=4, effective_before=0, effective_after=1, ages=[3], drawn=[1.5]),
 ]
 
 
 def counts_of(process, index):
-    ages, uses = process["ages"], process["uses"]
+    ages, drawn = process["ages"], process["drawn"]
     counts = {name: process[name] for name in ("rows", "dead_rows", "effective_before", "effective_after")}
     counts |= {name: 100 * index + place for place, name in enumerate(SUMMED)}
     counts |= {"fresh_rows": process["fresh_rows"], "size": len(ages)}
-    for name, values in (("age", ages), ("uses", uses)):
-        counts[f"{name}_sum"] = sum(values)
-        counts[f"{name}_max"] = max(values, default=0)
-    return counts
+    counts |= {"age_sum": sum(ages), "age_max": max(ages, default=0), "replayed_rows": len(drawn)}
+    return counts | {"replayed_negative": sum(value < 0 for value in drawn), "replayed_advantage": sum(drawn)}
 
 
 def test_replay_metrics_equal_figures_over_all_rows():
@@ -35,9 +41,10 @@ def test_replay_metrics_equal_figures_over_all_rows():
     gathered = torch.tensor([list(counts.values()) for counts in local], dtype=torch.float64)
     metrics = replay_metrics(reduce_counts(list(local[0]), gathered))
     ages = [age for process in PROCESSES for age in process["ages"]]
-    uses = [use for process in PROCESSES for use in process["uses"]]
+    drawn = [value for process in PROCESSES for value in process["drawn"]]
     assert metrics["age_mean"] == pytest.approx(sum(ages) / len(ages)) and metrics["age_max"] == max(ages)
-    assert metrics["uses_mean"] == pytest.approx(sum(uses) / len(uses)) and metrics["uses_max"] == max(uses)
+    assert metrics["replayed_rows"] == 4 and metrics["replayed_negative"] == 2 / 4
+    assert metrics["replayed_advantage"] == pytest.approx(sum(drawn) / 4)
     assert metrics["dead_groups"] == 8 / 16
     assert metrics["effective_before"] == 7 / 16
     assert metrics["effective_after"] == 16 / 24
@@ -48,11 +55,12 @@ def test_replay_metrics_equal_figures_over_all_rows():
 def test_replay_metrics_of_an_empty_buffer():
     local = counts_of(PROCESSES[1], 0)
     metrics = replay_metrics(local)
-    assert metrics["age_mean"] == metrics["age_max"] == metrics["uses_mean"] == metrics["uses_max"] == 0.0
+    assert metrics["age_mean"] == metrics["age_max"] == metrics["replayed_advantage"] == 0.0
     assert all(math.isfinite(value) for value in metrics.values())
 
 
-def test_ratio_metrics_equal_a_loop_over_tokens():
+@pytest.mark.parametrize("delta", [math.inf, 1.6])
+def test_ratio_metrics_equal_a_loop_over_tokens(delta):
     generator = torch.Generator().manual_seed(0)
     processes = []
     for num_rows in (3, 5):
@@ -69,10 +77,10 @@ def test_ratio_metrics_equal_a_loop_over_tokens():
                     continue
                 ratio, advantage = math.exp(log_ratio[row, token]), advantages[row].item()
                 ratios.append(ratio)
-                # Clipped means that eq. 8's minimum takes the clipped term, which is constant: no gradient.
-                objective = min(ratio * advantage, min(max(ratio, 1 - low), 1 + high) * advantage)
+                # Clipped means that eq. 8's minimum takes a term that is constant: no gradient.
+                objective = min(min(ratio, delta) * advantage, min(max(ratio, 1 - low), 1 + high) * advantage)
                 clipped += objective != ratio * advantage
-    counts = [ratio_counts(*process, (1 - low, 1 + high)) for process in processes]
+    counts = [ratio_counts(*process, (1 - low, 1 + high, delta)) for process in processes]
     gathered = torch.tensor([list(process.values()) for process in counts], dtype=torch.float64)
     metrics = ratio_metrics(reduce_counts(list(counts[0]), gathered))
     assert metrics["ratio_mean"] == pytest.approx(sum(ratios) / len(ratios), rel=1e-6)
@@ -81,13 +89,13 @@ def test_ratio_metrics_equal_a_loop_over_tokens():
 
 
 def test_nothing_replayed_gives_no_ratio():
-    counts = ratio_counts(torch.zeros(2, 3), torch.ones(2), torch.zeros(2, 3, dtype=torch.bool), (0.8, 1.2))
+    counts = ratio_counts(torch.zeros(2, 3), torch.ones(2), torch.zeros(2, 3, dtype=torch.bool), (0.8, 1.2, math.inf))
     assert ratio_metrics(counts) == {}
 
 
 def test_masked_tokens_do_not_count_however_large():
     log_ratio, mask = torch.tensor([[0.0, 90.0]]), torch.tensor([[True, False]])
-    metrics = ratio_metrics(ratio_counts(log_ratio, torch.ones(1), mask, (0.8, 1.2)))
+    metrics = ratio_metrics(ratio_counts(log_ratio, torch.ones(1), mask, (0.8, 1.2, math.inf)))
     assert metrics == {"ratio_mean": 1.0, "ratio_max": 1.0, "ratio_clipped": 0.0}
 
 

@@ -24,7 +24,10 @@ def config(tmp_path, **settings):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ssb_resume": "no"}, "`ssb_resume` is 'no' but must be 'exact', 'reshard' or 'empty'"),
+        ({"ssb_resume": "no"}, r"`ssb_resume` is 'no' but must be one of \('exact', 'reshard', 'empty'\)"),
+        ({"ssb_replay": "no"}, r"`ssb_replay` is 'no' but must be one of \('dead', 'append', 'none'\)"),
+        ({"ssb_replay": "append"}, "must be above 0 with `ssb_replay='append'`"),
+        ({"ssb_replay": "none", "ssb_replay_share": 0.5}, "and 0 with 'none'"),
         *(
             ({name: value}, f"`{name}` is {value} but must be positive")
             for name in ("ssb_capacity", "ssb_pixel_bytes", "ssb_age_decay", "ssb_max_age")
@@ -35,12 +38,7 @@ def config(tmp_path, **settings):
         ({"ssb_judge_tolerance": -1e-9}, "`ssb_judge_tolerance` is -1e-09 but must not be negative"),
         ({"ssb_resample_rounds": -1}, "`ssb_resample_rounds` is -1 but must not be negative"),
         *(({name: None}, f"`{name}` is None but must be positive") for name in ("ssb_capacity", "ssb_pixel_bytes")),
-        *(({"ssb_max_replay_fraction": value}, "share <= fraction <= 1") for value in (-0.1, 1.1)),
-        *(({"ssb_replay_share": value}, "share < 1 must hold") for value in (-0.1, 1.0)),
-        (
-            {"ssb_replay_share": 0.5, "ssb_max_replay_fraction": 0.4},
-            "`ssb_replay_share` is 0.5 and `ssb_max_replay_fraction` 0.4",
-        ),
+        *(({"ssb_replay_share": value}, "must be at least 0 and below 1") for value in (-0.1, 1.0)),
     ],
 )
 def test_values_are_checked(settings, message, tmp_path):
@@ -56,13 +54,12 @@ def test_bounds_themselves_are_allowed(tmp_path):
         ssb_max_uses=1,
         ssb_priority_exponent=0.0,
         ssb_judge_tolerance=0.0,
-        ssb_max_replay_fraction=1.0,
         ssb_replay_share=0.0,
     )
     config(tmp_path, ssb_max_age=None, ssb_max_uses=None, ssb_age_decay=None)
 
 
-def test_every_field_is_documented_and_choices_match_the_check(tmp_path):
+def test_every_field_is_documented_and_choices_pass_the_check(tmp_path):
     stock = {field.name for field in dataclasses.fields(GRPOConfig)}
     assert OURS and not stock & {field.name for field in OURS}
     for field in OURS:
@@ -77,8 +74,12 @@ def test_every_field_is_documented_and_choices_match_the_check(tmp_path):
         assert re.search(
             rf"\n        {field.name} \(`\w+`, \*optional\*{re.escape(default)}\):\n", SSBGRPOConfig.__doc__
         )
-        for choice in field.metadata.get("choices", []):
-            assert dataclasses.asdict(config(tmp_path, **{field.name: choice}))[field.name] == choice
+    for choice in ("exact", "reshard", "empty"):
+        assert repr(choice) in SSBGRPOConfig.__dataclass_fields__["ssb_resume"].metadata["help"]
+        assert config(tmp_path, ssb_resume=choice).ssb_resume == choice
+    for choice, share in (("dead", 0.0), ("append", 0.5), ("none", 0.0)):
+        assert repr(choice) in SSBGRPOConfig.__dataclass_fields__["ssb_replay"].metadata["help"]
+        assert config(tmp_path, ssb_replay=choice, ssb_replay_share=share).ssb_replay == choice
 
 
 def test_command_line(tmp_path):
@@ -110,10 +111,20 @@ def test_plain_grpo_config_is_refused(text_model_path, tmp_path):
         (
             {"ssb_replay_share": 0.4, "per_device_train_batch_size": 8},
             False,
-            r"`ssb_replay_share` \(0.4\) leaves out whole groups: a process's 8 rows",
+            r"`ssb_replay_share` \(0.4\) of a process's 8 rows of a generation must be 4 rows or more",
+        ),
+        (
+            {
+                "ssb_replay": "append",
+                "ssb_replay_share": 0.1,
+                "per_device_train_batch_size": 4,
+                "steps_per_generation": 2,
+            },
+            False,
+            r"`ssb_replay_share` \(0.1\) of a process's 8 rows of a generation must be 2 rows or more",
         ),
     ],
-    ids=["resample_stream", "small_share"],
+    ids=["resample_stream", "small_share", "less_than_a_row_each"],
 )
 def test_combinations_are_refused_at_construction(settings, streaming, message, text_model_path, tmp_path):
     dataset = text_dataset().to_iterable_dataset() if streaming else text_dataset()
@@ -125,7 +136,7 @@ def test_combinations_are_refused_at_construction(settings, streaming, message, 
 def test_groups_divided_between_processes_cannot_be_left_out(text_model_path, tmp_path):
     trainer = make_trainer(SSBGRPOTrainer, text_model_path, tmp_path, text_dataset(), ssb_replay_share=0.5)
     trainer.args.num_generations = 16  # as with two processes of eight rows each
-    with pytest.raises(ValueError, match=r"8 rows of a generation must be divisible by `num_generations` \(16\)"):
+    with pytest.raises(ValueError, match=r"8 rows of a generation must be 16 rows or more, and the rows divisible by"):
         trainer._make_buffer(trainer.args)
 
 
@@ -143,11 +154,12 @@ def test_settings_reach_the_buffer(text_model_path, tmp_path):
         ssb_age_decay=3.0,
         ssb_max_age=5,
         ssb_max_uses=2,
+        ssb_balance=True,
         seed=11,
     )
     buffer = trainer.buffer
     assert (buffer.capacity, buffer.priority_exponent, buffer.age_decay, buffer.max_age) == (7, 0.5, 3.0, 5)
-    assert (buffer.max_uses, buffer.seed) == (2, 11)
+    assert (buffer.max_uses, buffer.balance, buffer.seed) == (2, True, 11)
 
 
 def test_disabled_has_no_buffer(text_model_path, tmp_path):

@@ -232,7 +232,7 @@ def test_empty_buffer():
     state = buffer.generator.get_state()
     assert buffer.draw(5, 0) == [] and buffer.num_available(0) == 0 and buffer.extend([]) == []
     assert torch.equal(buffer.generator.get_state(), state), "drawing nothing must not advance the generator"
-    assert buffer.metrics(0) == dict(size=0, bytes=0, age_sum=0, age_max=0, uses_sum=0, uses_max=0)
+    assert buffer.metrics(0) == dict(size=0, bytes=0, age_sum=0, age_max=0)
 
 
 def test_capacity_one_keeps_the_heaviest():
@@ -257,7 +257,7 @@ def test_metrics_match_a_hand_count():
     buffer = SelectiveSampleBuffer(4, seed=0)
     buffer.extend([make_sample(1.0, step=2, length=4), make_sample(1.0, step=5, length=1)])
     buffer.draw(1, 5), buffer.draw(2, 6)
-    expected = dict(size=2, bytes=4 * INT64 + 5 * 12, age_sum=5, age_max=4, uses_sum=3, uses_max=2)
+    expected = dict(size=2, bytes=4 * INT64 + 5 * 12, age_sum=5, age_max=4)
     assert buffer.metrics(6) == expected
 
 

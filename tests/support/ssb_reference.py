@@ -19,10 +19,11 @@ def row_logps(model, prompt_ids, completion_ids, pixel_values=None, temperature=
     return logps[positions - 1, completion_ids]
 
 
-def grpo_loss(model, rows, epsilon=0.2, beta=0.0) -> torch.Tensor:
+def grpo_loss(model, rows, epsilon=0.2, beta=0.0, delta=float("inf")) -> torch.Tensor:
     """
-    Eq. 8 over `rows`: dicts with `prompt_ids`, `completion_ids`, `advantage`, `behaviour` (log-probs of the sampling
-    policy, or `None` when this is the policy itself) and optionally `pixel_values`, `reference`.
+    Eq. 8 over `rows`, with ratios of no more than `delta` (INTELLECT-2, arXiv 2505.07291): dicts with `prompt_ids`,
+    `completion_ids`, `advantage`, `behaviour` (log-probs of the sampling policy, or `None` when this is the policy
+    itself) and optionally `pixel_values`, `reference`.
     """
     terms = []
     for row in rows:
@@ -30,7 +31,7 @@ def grpo_loss(model, rows, epsilon=0.2, beta=0.0) -> torch.Tensor:
         behaviour = logps.detach() if row["behaviour"] is None else row["behaviour"]
         ratio = torch.exp(logps - behaviour)
         clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
-        objective = torch.minimum(ratio * row["advantage"], clipped * row["advantage"])
+        objective = torch.minimum(ratio.clamp(max=delta) * row["advantage"], clipped * row["advantage"])
         if beta:
             log_ratio = row["reference"] - logps
             objective = objective - beta * (log_ratio.exp() - log_ratio - 1)

@@ -59,7 +59,8 @@ def token_losses(row: RefRow, logps: torch.Tensor, args) -> torch.Tensor:
         )
         losses = -torch.exp(rate + k * log_weight - rate * log_weight.exp()) * advantage * logps
     else:
-        losses = -torch.minimum(ratio * advantage, ratio.clamp(1 - args.epsilon, 1 + high) * advantage)
+        bounded = ratio if args.delta is None else ratio.clamp(max=args.delta)
+        losses = -torch.minimum(bounded * advantage, ratio.clamp(1 - args.epsilon, 1 + high) * advantage)
     if row.engine_ratio is not None and args.loss_type != "vespo":
         losses = losses * row.engine_ratio
     if args.beta:

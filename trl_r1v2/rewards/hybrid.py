@@ -138,6 +138,11 @@ class HybridReward:
         """Dataset columns that the components need."""
         return tuple(reward_columns([component.reward for component in self.components.values()]))
 
+    @property
+    def reward_version(self) -> str:
+        """Weights, gates and thresholds: an advantage from other ones does not compare with those from these."""
+        return repr([(key, part.weight, part.when, part.min_score) for key, part in self.components.items()])
+
     def set_min_score(self, component: str, min_score: float | None) -> None:
         """
         Change from which score on a component counts, from the next call on.

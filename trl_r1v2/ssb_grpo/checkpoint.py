@@ -1,9 +1,5 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""
-Buffers in files: one safetensors file a process, with the samples' records and a checksum in its header. No pickle.
-
-A file is written under another name and renamed, so that one that can be read is whole.
-"""
+"""Buffers in files: one safetensors file a process, with the samples' records and a checksum in its header."""
 
 import hashlib
 import json
@@ -156,10 +152,7 @@ def _samples(records: list[dict[str, Any]], tensors: dict[str, torch.Tensor]) ->
 def run_fingerprint(
     vocab_size: int, dataset: Dataset | None, has_reference: bool, importance_sampling_mode: str | None
 ) -> dict[str, Any]:
-    """
-    What a stored sample silently depends on: the form of the file, the size of the vocabulary, the rows that samples
-    refer to, whether the loss reads reference log-probabilities, and how it corrects for an engine.
-    """
+    """What a stored sample silently depends on, the rows that it may refer to among it."""
 
     def describe(value: Any) -> Any:  # of an image in a prompt, `repr` is a memory address
         return hashlib.sha256(value.tobytes()).hexdigest() if isinstance(value, Image) else repr(value)

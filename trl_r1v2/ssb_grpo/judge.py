@@ -8,17 +8,9 @@ def live_groups(rewards: torch.Tensor, num_generations: int, tolerance: float) -
     """
     Tell live groups from dead ones: a mask of shape `(N / num_generations,)`.
 
-    A group is dead when no column of its rewards spreads by more than `tolerance`, as when all answers are right or
-    all are wrong: every advantage of eq. 6 is then zero. Unscored completions (NaN) do not count; a group with fewer
-    than two scored completions is dead.
-
-    Args:
-        rewards (`torch.Tensor` of shape `(N, K)`):
-            Of N completions, `num_generations` in a row from the same prompt, in K columns that are judged separately.
-        num_generations (`int`):
-            Completions a group.
-        tolerance (`float`):
-            In units of reward.
+    A group is dead when none of the K columns of its rewards (`(N, K)`, a group's rows together) spreads by more than
+    `tolerance`, as when all answers are right or all are wrong: every advantage of eq. 6 is then zero. Unscored
+    completions (NaN) do not count; a group with fewer than two scored ones is dead.
     """
     grouped = rewards.view(-1, num_generations, rewards.size(1))
     largest = grouped.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).amax(dim=1)
@@ -33,25 +25,28 @@ def reduce_counts(names: list[str], gathered: torch.Tensor) -> dict[str, float]:
 
 
 def replay_metrics(total: dict[str, float]) -> dict[str, float]:
-    """Figures of one generation from its counts of rows, and sums and maxima of the ages and uses of what is held."""
-    num_held, num_fresh = max(total["size"], 1), total["fresh_rows"]
+    """Figures of one generation from its counts of rows, and sum and maximum of the ages of what is held."""
+    num_fresh, num_replayed = total["fresh_rows"], max(total["replayed_rows"], 1)
     return {
         "dead_groups": total.pop("dead_rows") / num_fresh,
         "effective_before": total.pop("effective_before") / num_fresh,
         "effective_after": total.pop("effective_after") / total.pop("rows"),
-        "age_mean": total.pop("age_sum") / num_held,
-        "uses_mean": total.pop("uses_sum") / num_held,
+        "replayed_negative": total.pop("replayed_negative") / num_replayed,
+        "replayed_advantage": total.pop("replayed_advantage") / num_replayed,
+        "age_mean": total.pop("age_sum") / max(total["size"], 1),
         **total,
     }
 
 
-def ratio_counts(log_ratio, advantages, mask, bounds: tuple[float, float]) -> dict[str, torch.Tensor]:
+def ratio_counts(log_ratio, advantages, mask, bounds: tuple[float, float, float]) -> dict[str, torch.Tensor]:
     """
     Counts of the importance ratios of eq. 8 at the places of `mask`, from their logarithms (both of shape `(B, C)`, or
-    `(B, 1)` for sequences). Ratios beyond `bounds` are clipped where the advantage (`(B,)`) points that way.
+    `(B, 1)` for sequences). Of `bounds`, the second is the upper one where the advantage (`(B,)`) is positive, the
+    first and the third are the lower and upper ones where it is negative.
     """
     ratio, advantages = torch.where(mask, log_ratio.exp(), 0.0), advantages.unsqueeze(1)
-    clipped = ((ratio < bounds[0]) & (advantages < 0)) | ((ratio > bounds[1]) & (advantages > 0))
+    low, high, delta = bounds
+    clipped = torch.where(advantages > 0, ratio > high, (ratio < low) | (ratio > delta))
     return {"num": mask.sum(), "sum": ratio.sum(), "clipped": (clipped & mask).sum(), "ratio_max": ratio.max()}
 
 

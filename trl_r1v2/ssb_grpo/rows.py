@@ -2,8 +2,7 @@
 """
 Take the batch that `GRPOTrainer._generate_and_score_completions` returns apart into rows, and put rows together again.
 
-Pure tensor surgery on the batch after `trl.trainer.utils.split_pixel_values_by_grid`, where every visual field is a
-list with one tensor a row. Shapes: B rows, P' and C' the lengths of one prompt and completion, P and C padded.
+Every visual field is a list with one tensor a row. P' and C' are the lengths of one prompt and completion.
 """
 
 from dataclasses import dataclass
@@ -66,12 +65,7 @@ def loss_mask(batch: dict[str, Any]) -> torch.Tensor:
 
 
 def take_rows(batch: dict[str, Any], pad_token_id: int) -> list[Row]:
-    """
-    The rows of a batch. Tokens are views of copies on the CPU, visual fields stay where they are.
-
-    Raises:
-        ValueError: If the batch has a field that could not be carried into another one.
-    """
+    """The rows of a batch. Tokens are views of copies on the CPU, visual fields stay where they are."""
     known = OTHER_FIELDS | set(COMPLETION_FIELDS) | set(SEQUENCE_FIELDS) | set(VISUAL_FIELDS)
     padded = [name for name in VISUAL_FIELDS if isinstance(batch.get(name), torch.Tensor)]
     if unknown := sorted(set(batch) - known) + padded:
@@ -101,12 +95,7 @@ def take_rows(batch: dict[str, Any], pad_token_id: int) -> list[Row]:
 def collate_rows(
     rows: list[Row], pad_token_id: int, pad_to_multiple_of: int | None = None, device: torch.device | None = None
 ) -> dict[str, Any]:
-    """
-    The batch of rows, padded to the longest prompt and completion, without `num_items_in_batch`.
-
-    Raises:
-        ValueError: If a row lacks a per-token field that the loss will read.
-    """
+    """The batch of rows, padded to the longest prompt and completion, without `num_items_in_batch`."""
     multiple = pad_to_multiple_of or 1
     prompts, completions = ([row.tokens[name] for row in rows] for name in ("prompt_ids", "completion_ids"))
     prompt_lengths, completion_lengths = (torch.tensor([len(ids) for ids in part]) for part in (prompts, completions))

@@ -26,6 +26,7 @@ class Sample:
     source: int | str | None = None  # of its images: a row of the training set, or the content key of stored pixels
     num_images: int = 0
     uses: int = 0  # how often it has been replayed
+    reward_version: str | None = None  # of the rewards that its advantage was computed from; `None` if not known
     uid: int = -1  # assigned by the buffer, in the order of arrival
 
     @property
@@ -41,7 +42,8 @@ class SelectiveSampleBuffer:
 
     A sample's weight is \\( |A|^{\alpha} \cdot \exp(-\text{age} / \tau) \\), with `priority_exponent` \\( \alpha \\)
     and `age_decay` \\( \tau \\) in optimizer steps. The paper states weights by \\( |A| \\); the exponent, the age
-    decay and all limits are ours. The generator is the buffer's own: drawing never touches the global random state.
+    decay and all limits are ours, and so is `balance`: samples are taken such that their advantages sum to about
+    zero, as those of a whole group do. The generator is the buffer's own: drawing never touches the global one.
     """
 
     capacity: int
@@ -49,6 +51,8 @@ class SelectiveSampleBuffer:
     age_decay: float | None = None
     max_age: int | None = None  # in optimizer steps
     max_uses: int | None = None
+    balance: bool = False
+    reward_version: str | None = None  # samples of another one are dropped
     seed: int = 0
     samples: dict[int, Sample] = field(default_factory=dict, repr=False)  # by uid
     evicted: Counter = field(default_factory=Counter, repr=False)  # how many left, by reason
@@ -100,11 +104,24 @@ class SelectiveSampleBuffer:
         # taking the largest (Efraimidis & Spirakis, 2006), which cannot underflow however old the samples are.
         log_weights = torch.tensor([self.log_weight(sample, step) for sample in ready], dtype=torch.float64)
         exponential = torch.empty_like(log_weights).exponential_(generator=self.generator)
-        chosen = torch.topk(log_weights - exponential.log(), min(num_samples, len(ready))).indices.tolist()
-        drawn = [ready[i] for i in chosen]
+        order = torch.argsort(log_weights - exponential.log(), descending=True).tolist()
+        drawn = self._take([ready[i] for i in order], num_samples)
         for sample in drawn:
             sample.uses += 1
         return drawn
+
+    def _take(self, ordered: list[Sample], num_samples: int) -> list[Sample]:
+        """The first samples; with `balance` the first of the sign that the sum of the advantages taken lacks."""
+        if not self.balance:
+            return ordered[:num_samples]
+        positive, negative = ([s for s in ordered[::-1] if (s.advantage > 0) == sign] for sign in (True, False))
+        taken: list[Sample] = []
+        total = 0.0
+        while len(taken) < min(num_samples, len(ordered)):
+            side = positive if total <= 0 and positive or not negative else negative
+            taken.append(side.pop())
+            total += taken[-1].advantage
+        return taken
 
     def remove(self, uid: int, reason: str) -> None:
         """Drop a sample, counting it under `reason`."""
@@ -117,31 +134,27 @@ class SelectiveSampleBuffer:
                 self.remove(uid, "age")
             elif self.max_uses is not None and sample.uses >= self.max_uses:
                 self.remove(uid, "uses")
+            elif sample.reward_version not in (None, self.reward_version):
+                self.remove(uid, "rewards")
 
     def _shrink(self) -> None:
         # Ageing scales all weights alike, so the order of two samples does not depend on the step it is taken at.
-        lightest_first = sorted(self.samples.values(), key=lambda sample: (self.log_weight(sample, 0), sample.uid))
-        for sample in lightest_first[: max(0, len(self.samples) - self.capacity)]:
-            self.remove(sample.uid, "capacity")
+        order = sorted(self.samples.values(), key=lambda sample: (self.log_weight(sample, 0), sample.uid))
+        for uid in self.samples.keys() - {sample.uid for sample in self._take(order[::-1], self.capacity)}:
+            self.remove(uid, "capacity")
 
     def metrics(self, step: int) -> dict[str, float]:
-        """Size, bytes, and sums and maxima of ages (optimizer steps) and uses of what is held at `step`."""
+        """Size, bytes, and sum and maximum of the ages (optimizer steps) of what is held at `step`."""
         ages = [step - sample.step for sample in self.samples.values()]
-        uses = [sample.uses for sample in self.samples.values()]
         return {
             "size": len(ages),
             "bytes": sum(tensor.nbytes for sample in self.samples.values() for tensor in sample.tokens.values()),
             "age_sum": sum(ages),
             "age_max": max(ages, default=0),
-            "uses_sum": sum(uses),
-            "uses_max": max(uses, default=0),
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """
-        Everything that later draws depend on. Samples that still wait for their behaviour log-probabilities are left
-        out: the forward pass that would have completed them does not happen again after a resume.
-        """
+        """Everything that later draws depend on, but samples that no forward pass will complete after a resume."""
         ready = [sample for sample in self.samples.values() if sample.is_ready]
         return {"samples": ready, "generator": self.generator.get_state(), "next_uid": self._next_uid}
 

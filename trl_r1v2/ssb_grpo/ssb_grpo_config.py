@@ -34,10 +34,14 @@ class SSBGRPOConfig(GRPOConfig):
             Samples older than this many optimizer steps are dropped (ours). `None`: no limit.
         ssb_max_uses (`int`, *optional*, defaults to `4`):
             Samples replayed this often are dropped (ours). `None`: no limit.
-        ssb_max_replay_fraction (`float`, *optional*, defaults to `1.0`):
-            Largest part of the generation batch that is replayed (ours). `0.0` leaves dead rows to resampling.
+        ssb_replay (`str`, *optional*, defaults to `"dead"`):
+            Where replayed rows go: `"dead"`, in the place of dead rows, as the paper; `"append"`, behind the whole
+            batch; or `"none"` (ours).
         ssb_replay_share (`float`, *optional*, defaults to `0.0`):
-            Part of the generation batch that is not generated once the buffer can fill it (ours).
+            Part of the generation batch that is not generated once the buffer can fill it; with `"append"`, how many
+            rows come on top, as a part of that batch (ours).
+        ssb_balance (`bool`, *optional*, defaults to `False`):
+            Whether to keep and draw samples such that their advantages sum to about zero (ours).
         ssb_resample_rounds (`int`, *optional*, defaults to `0`):
             Dynamic sampling, as in DAPO: while rows of dead groups remain, generate for further prompts, at most this
             many times (ours). Needs a map-style dataset.
@@ -53,29 +57,29 @@ class SSBGRPOConfig(GRPOConfig):
 
     share_prompts: bool = field(default=False, metadata={"help": "Whether a prompt passes once for its completions."})
     ssb_enabled: bool = field(default=True, metadata={"help": "Whether to replay; `False` is stock TRL, bit for bit."})
-    ssb_judge: str = field(
-        default="reward",
-        metadata={"help": "What tells dead groups: 'reward', a reward function, or a column that one logs."},
-    )
+    ssb_judge: str = field(default="reward", metadata={"help": "'reward', a function or a column: tells dead groups."})
     ssb_judge_tolerance: float = field(default=1e-6, metadata={"help": "Spread of judged rewards of a dead group."})
     ssb_capacity: int = field(default=1024, metadata={"help": "Largest number of samples held by a process."})
     ssb_priority_exponent: float = field(default=1.0, metadata={"help": "Exponent of |advantage| in the weight."})
     ssb_age_decay: float | None = field(default=None, metadata={"help": "Steps in which a weight falls to 1/e."})
     ssb_max_age: int | None = field(default=100, metadata={"help": "Age in steps at which samples are dropped."})
     ssb_max_uses: int | None = field(default=4, metadata={"help": "Replays after which samples are dropped."})
-    ssb_max_replay_fraction: float = field(default=1.0, metadata={"help": "Largest part of a batch that is replayed."})
-    ssb_replay_share: float = field(default=0.0, metadata={"help": "Part of a batch that is left to the buffer."})
+    ssb_replay: str = field(default="dead", metadata={"help": "Where replayed rows go: 'dead', 'append' or 'none'."})
+    ssb_replay_share: float = field(
+        default=0.0, metadata={"help": "Part of a batch left to, or added by, the buffer."}
+    )
+    ssb_balance: bool = field(default=False, metadata={"help": "Whether replayed advantages sum to about zero."})
     ssb_resample_rounds: int = field(default=0, metadata={"help": "Rounds of dynamic sampling for dead rows."})
     ssb_pixel_bytes: int = field(default=2**30, metadata={"help": "Bytes of image tensors kept by a process."})
     ssb_prefill: str | None = field(default=None, metadata={"help": "Folder of buffer files to start from."})
-    ssb_resume: str = field(
-        default="exact", metadata={"help": "How a run resumes its buffer.", "choices": ["exact", "reshard", "empty"]}
-    )
+    ssb_resume: str = field(default="exact", metadata={"help": "How a run resumes: 'exact', 'reshard' or 'empty'."})
 
     def __post_init__(self):
         super().__post_init__()
-        if self.ssb_resume not in ("exact", "reshard", "empty"):
-            raise ValueError(f"`ssb_resume` is {self.ssb_resume!r} but must be 'exact', 'reshard' or 'empty'.")
+        choices = {"ssb_replay": ("dead", "append", "none"), "ssb_resume": ("exact", "reshard", "empty")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r} but must be one of {allowed}.")
         for name in ("ssb_capacity", "ssb_pixel_bytes", "ssb_age_decay", "ssb_max_age", "ssb_max_uses"):
             value = getattr(self, name)
             if value is None and name in ("ssb_capacity", "ssb_pixel_bytes") or value is not None and value <= 0:
@@ -83,9 +87,7 @@ class SSBGRPOConfig(GRPOConfig):
         for name in ("ssb_priority_exponent", "ssb_judge_tolerance", "ssb_resample_rounds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)} but must not be negative.")
-        share, fraction = self.ssb_replay_share, self.ssb_max_replay_fraction
-        if not 0 <= share <= fraction <= 1 or share == 1:
-            raise ValueError(
-                f"`ssb_replay_share` is {share} and `ssb_max_replay_fraction` {fraction}, but 0 <= share <= fraction "
-                "<= 1 and share < 1 must hold: some part of every batch has to be fresh."
-            )
+        if not 0 <= self.ssb_replay_share < 1:
+            raise ValueError(f"`ssb_replay_share` is {self.ssb_replay_share} but must be at least 0 and below 1.")
+        if (self.ssb_replay, self.ssb_replay_share > 0) in (("append", False), ("none", True)):
+            raise ValueError("`ssb_replay_share` must be above 0 with `ssb_replay='append'`, and 0 with 'none'.")

@@ -1,8 +1,5 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""
-GRPO with the Selective Sample Buffer: the wiring. What is kept and drawn is `sample_buffer.py`, what is dead
-`judge.py`, batch surgery `rows.py`, files `checkpoint.py`.
-"""
+"""GRPO with the Selective Sample Buffer: the wiring."""
 
 import random
 from collections.abc import Callable
@@ -69,15 +66,20 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
                 "`ssb_resample_rounds` needs prompts it can look up: a map-style training dataset and no "
                 "`environment_factory`. Set `ssb_resample_rounds=0`."
             )
-        num_rows, group_size = args.per_device_train_batch_size * args.steps_per_generation, args.num_generations
-        if args.ssb_replay_share and (num_rows % group_size or args.ssb_replay_share * num_rows < group_size):
+        # Whole groups are left out; as many rows are added to every micro-batch.
+        unit = args.steps_per_generation if args.ssb_replay == "append" else args.num_generations
+        num_rows = args.per_device_train_batch_size * args.steps_per_generation
+        if args.ssb_replay_share and (num_rows % unit or args.ssb_replay_share * num_rows < unit):
             raise ValueError(
-                f"`ssb_replay_share` ({args.ssb_replay_share}) leaves out whole groups: a process's {num_rows} rows "
-                f"of a generation must be divisible by `num_generations` ({group_size}), the share at least one group."
+                f"`ssb_replay_share` ({args.ssb_replay_share}) of a process's {num_rows} rows of a generation must be "
+                f"{unit} rows or more, and the rows divisible by {unit} (with `ssb_replay='append'` that is "
+                "`steps_per_generation`, else `num_generations`)."
             )
-        rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
+        self._unit, rank, world_size = unit, self.accelerator.process_index, self.accelerator.num_processes
         weight, limits = (args.ssb_priority_exponent, args.ssb_age_decay), (args.ssb_max_age, args.ssb_max_uses)
-        self.buffer = SelectiveSampleBuffer(args.ssb_capacity, *weight, *limits, seed=args.seed + rank)
+        self.buffer = SelectiveSampleBuffer(
+            args.ssb_capacity, *weight, *limits, args.ssb_balance, seed=args.seed + rank
+        )
         # Tools, environments and custom rollouts may add images that the dataset row does not have.
         can_read = is_map_style and not self.tools and self.environment_factories is None and self.rollout_func is None
         self.images = PromptImages(args.ssb_pixel_bytes, self._read_images if can_read else None)
@@ -136,22 +138,28 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
     def _generate_and_score_completions(self, inputs):
         if self.buffer is None or not self.model.training:
             return super()._generate_and_score_completions(inputs)
-        step, num_rows = self.state.global_step, len(inputs)
-        rows = self._rollout(inputs[: num_rows - self._num_left_out(num_rows, step)])
+        step, num_rows, replay = self.state.global_step, len(inputs), self.args.ssb_replay
+        self.buffer.reward_version = repr([getattr(func, "reward_version", None) for func in self.reward_funcs])
+        num_due = self._num_due(num_rows, step)
+        num_rows += num_due if replay == "append" else 0
+        rows = self._rollout(inputs[: num_rows - num_due])
         num_fresh, is_captured_later = len(rows), BEHAVIOUR_LOGPS not in rows[0].tokens
 
         # Rows to fill: those that were not generated, then those that teach nothing. Draw before keeping, so that a
         # batch is never replayed into itself and new images do not push out those of drawn samples.
         dead = [index for index, row in enumerate(rows) if not row.is_live]
-        to_fill = [*range(num_fresh, num_rows), *dead]
-        drawn = self.buffer.draw(min(len(to_fill), int(self.args.ssb_max_replay_fraction * num_rows)), step)
+        to_fill = [*range(num_fresh, num_rows), *(dead if replay == "dead" else [])]
+        drawn = self.buffer.draw(len(to_fill), step)
         replayed = dict(zip(to_fill, [self._to_row(sample, step) for sample in drawn], strict=False))
         uids = self._keep(rows, step)
         resampled = self._resample([index for index in dead if index not in replayed], step)
         self._drop_lost_images()
 
         replaced = replayed | resampled
-        num_effective, reasons = sum(row.is_effective for row in rows), ("capacity", "age", "uses", "pixels")
+        num_effective, reasons = (
+            sum(row.is_effective for row in rows),
+            ("capacity", "age", "uses", "rewards", "pixels"),
+        )
         counts = {
             "rows": num_rows,
             "fresh_rows": num_fresh,
@@ -159,6 +167,8 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
             "effective_before": num_effective,
             "effective_after": num_effective + len(replaced),
             "replayed_rows": len(replayed),
+            "replayed_negative": sum(sample.advantage < 0 for sample in drawn),
+            "replayed_advantage": sum(sample.advantage for sample in drawn),
             "resampled_rows": len(resampled),
             "skipped/masked": sum(row.is_informative for row in rows) - num_effective,
             "pixel_bytes": self.images.num_bytes,
@@ -181,12 +191,12 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
         batch["num_items_in_batch"] = self.accelerator.gather(loss_mask(batch).sum()).sum()
         return unsplit_pixel_values_by_grid(batch)
 
-    def _num_left_out(self, num_rows: int, step: int) -> int:
-        """Rows not to generate, because the buffer fills them: whole groups, the same number on every process."""
+    def _num_due(self, num_rows: int, step: int) -> int:
+        """Rows that the buffer fills whatever is dead: the same number on every process, so that all keep in step."""
         if self.args.ssb_replay_share == 0:
             return 0
         num_filled = min(int(self.args.ssb_replay_share * num_rows), self.buffer.num_available(step))
-        return min(gather_object([num_filled // self.num_generations])) * self.num_generations
+        return min(gather_object([num_filled // self._unit])) * self._unit
 
     def _rollout(self, inputs: list[dict[str, Any]]) -> list[Row]:
         """Generate and score with TRL, and tell live rows from dead ones."""
@@ -209,7 +219,8 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
             if row.is_effective:
                 tokens = {name: tensor.clone() for name, tensor in row.tokens.items()}
                 source = self.images.remember(row.visual, row.source) if row.num_images > 0 else None
-                samples[index] = Sample(tokens, row.advantage, step, source, row.num_images)
+                version = self.buffer.reward_version
+                samples[index] = Sample(tokens, row.advantage, step, source, row.num_images, reward_version=version)
         return dict(zip(samples, self.buffer.extend(samples.values()), strict=True))
 
     def _to_row(self, sample: Sample, step: int) -> Row:
@@ -280,11 +291,9 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
         return [dict(row) for row in self.data_collator(rows) for _ in range(self.num_generations)]
 
     def _compute_loss(self, model, inputs):
-        if "ssb_uids" not in inputs:
-            return super()._compute_loss(model, inputs)
-        self._loss_inputs = dict(inputs)
+        self._loss_inputs = dict(inputs) if "ssb_uids" in inputs else None
         try:
-            return super()._compute_loss(model, self._loss_inputs)
+            return super()._compute_loss(model, self._loss_inputs or inputs)
         finally:
             self._loss_inputs = None
 
@@ -295,10 +304,7 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
         return output
 
     def _use_behaviour_logps(self, inputs: dict[str, Any], logps: torch.Tensor) -> None:
-        """
-        Between the training forward and the loss: capture what the policy that sampled the fresh rows assigned to
-        them, and set the behaviour log-probabilities that the loss divides by.
-        """
+        """Between the training forward and the loss: capture those of fresh rows, set what the loss divides by."""
         is_replayed = inputs["ssb_is_replayed"].unsqueeze(1)
         if "ssb_stored_logps" in inputs:  # generation and optimisation are aligned: this is the behaviour policy
             for uid, row_logps in zip(inputs["ssb_uids"].tolist(), logps.cpu(), strict=True):
@@ -310,8 +316,9 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
             num_tokens = mask.sum(dim=1, keepdim=True)
             log_ratio, mask = (log_ratio * mask).sum(dim=1, keepdim=True) / num_tokens.clamp(min=1), num_tokens
         # CISPO caps the ratio at `epsilon_high` itself; SAPO and VESPO do not clip.
-        bounds = {"cispo": (0.0, self.epsilon_high), "sapo": (0.0, torch.inf), "vespo": (0.0, torch.inf)}
-        bounds = bounds.get(self.loss_type, (1 - self.epsilon_low, 1 + self.epsilon_high))
+        delta = torch.inf if self.args.delta is None else self.args.delta
+        high = {"cispo": self.epsilon_high, "sapo": torch.inf, "vespo": torch.inf}.get(self.loss_type)
+        bounds = (1 - self.epsilon_low, 1 + self.epsilon_high, delta) if high is None else (0.0, high, torch.inf)
         self._log(ratio_counts(log_ratio, inputs["advantages"], (mask != 0) & is_replayed, bounds), ratio_metrics)
 
     def _log(self, counts: dict[str, Any], figures: Callable[[dict[str, float]], dict[str, float]]) -> None:

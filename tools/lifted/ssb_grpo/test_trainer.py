@@ -72,5 +72,5 @@ class TestSSBGRPOTrainer(TrlTestCase):
         assert list(whole.buffer.samples) == list(resumed.buffer.samples)
 
     def test_dynamic_sampling(self):
-        _, _, logged = self.train(SSBGRPOTrainer, "dapo", ssb_resample_rounds=3, ssb_max_replay_fraction=0.0)
+        _, _, logged = self.train(SSBGRPOTrainer, "dapo", ssb_resample_rounds=3, ssb_replay="none")
         assert sum(entry["ssb/resampled_rows"] for entry in logged) > 0 == sum(e["ssb/replayed_rows"] for e in logged)
