@@ -34,7 +34,7 @@ SETTINGS = {
     "fresh": {"ssb_age_decay": 20.0},
     "share": {"ssb_age_decay": 20.0, "ssb_replay_share": 0.5},
     # No replay: dead rows are generated anew for other prompts.
-    "resample": {"ssb_max_replay_fraction": 0.0, "ssb_resample_rounds": 2},
+    "resample": {"ssb_replay": "none", "ssb_resample_rounds": 2},
 }
 LOGGED = ("ssb/effective_before", "ssb/effective_after", "ssb/dead_groups", "ssb/ratio_clipped", "reward", "step_time")
 
