@@ -158,6 +158,10 @@ SCENARIOS = {
     "share": lambda folder, models: trained(
         folder, models, per_device_train_batch_size=2 * GROUP, ssb_replay_share=0.5, num_rows=20
     ),
+    # In the first generation the second process has two live rows, so the second adds no more than two anywhere.
+    "append": lambda folder, models: trained(
+        folder, models, fates=FATES | {2: 0.0}, ssb_replay="append", ssb_replay_share=0.5
+    ),
     "interrupted": lambda folder, models: interrupted(folder, models, ssb_resample_rounds=1, ssb_capacity=3),
     "interrupted_later": lambda folder, models: interrupted(
         folder, models, num_rows=7, max_steps=6, shuffle_dataset=True
