@@ -24,6 +24,7 @@ from benchmarks.mpo import train_grpo, train_iterated, train_one
 from benchmarks.mpo.summary import summarise
 from benchmarks.results import write_result
 from trl_r1v2.scripts import pairs
+from trl_r1v2.scripts.parser import parser_of
 
 
 RATES = (1e-4, 3e-4, 1e-3)
@@ -40,7 +41,7 @@ def pairs_of(arguments, seed: int) -> str:
         options = {"model_name_or_path": arguments.base, "dataset_name": arguments.data, "output_dir": str(folder)}
         options |= {"config": arguments.pairs_recipe, "seed": str(seed), "max_prompts": str(arguments.num_prompts)}
         command_line = [part for name, value in options.items() for part in (f"--{name}", value)]
-        pairs.main(*pairs.make_parser().parse_args_and_config(command_line))
+        pairs.main(*parser_of(pairs.main).parse_args_and_config(command_line))
     return str(folder)
 
 

@@ -12,8 +12,9 @@ from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from PIL import Image as PILImage
 
 from trl_r1v2.checks.rows import DatasetError, check_dataset
-from trl_r1v2.scripts.check_data import main, make_parser, unread_golds
+from trl_r1v2.scripts.check_data import main, unread_golds
 from trl_r1v2.scripts.loading import load_splits
+from trl_r1v2.scripts.parser import parser_of
 
 
 PICTURE = PILImage.new("RGB", (32, 24), "red")
@@ -99,7 +100,7 @@ def test_golds_that_cannot_be_read_are_listed_by_row(tmp_path, capsys):
     assert [row for row, _ in unread_golds(golds)] == [1, 3]
     dataset = Dataset.from_list([{"prompt": "Q", "solution": gold} for gold in ("5", r"\sum_k k")])
     DatasetDict(train=dataset).save_to_disk(tmp_path / "data")
-    parser = make_parser()
+    parser = parser_of(main)
     assert parser.run(main, ["--dataset_name", str(tmp_path / "data")]) == 0
     printed = capsys.readouterr().out
     assert "1 of 2 gold answers cannot be read" in printed and r"row 1: \sum_k k" in printed

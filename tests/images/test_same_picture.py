@@ -20,6 +20,7 @@ from trl_r1v2.patches.text_among_images import rows_with_images
 from trl_r1v2.rewards import VisionRewardDataCollator
 from trl_r1v2.sampling.prompts import encode_prompts, fill_images
 from trl_r1v2.scripts import align, grpo, mpo, reward
+from trl_r1v2.scripts.parser import parser_of
 
 
 SIZE = 28
@@ -180,6 +181,6 @@ def test_commands_give_that_picture_to_the_model(script, internvl_path, processo
         return train(self, *args, **kwargs)
 
     monkeypatch.setattr(Trainer, "train", watched)
-    script.main(*script.make_parser("prog").parse_recipe(arguments, "recipe.yaml"))
+    script.main(*parser_of(script.main).parse_recipe(arguments, "recipe.yaml"))
     expected = torch.cat([pixels(processor, load_image(image)) for image in images])
     assert seen and all(torch.equal(tiles.unique(dim=0), expected.unique(dim=0)) for tiles in seen)

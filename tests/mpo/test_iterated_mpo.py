@@ -15,9 +15,10 @@ from transformers import AutoModelForImageTextToText
 from tests.support.mpo_tiny import make_image
 from trl_r1v2.sampling import model_fingerprint
 from trl_r1v2.scripts.main import script_of
+from trl_r1v2.scripts.parser import parser_of
 from trl_r1v2.scripts.pipeline import Stage
 from trl_r1v2.scripts.recipe import read_recipe
-from trl_r1v2.scripts.run import make_parser
+from trl_r1v2.scripts.run import main as run_main
 
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "digits"
@@ -39,7 +40,7 @@ def parity_reward(completions, **kwargs):
 def run_stage(stage: Stage, **changes) -> None:
     script = importlib.import_module(script_of(stage.command))
     recipe = {**stage.args, **SHORT.get(stage.command, {}), **changes}
-    script.main(*script.make_parser().parse_recipe(recipe, stage.place))
+    script.main(*parser_of(script.main).parse_recipe(recipe, stage.place))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -72,7 +73,7 @@ def rounds(tmp_path_factory, internvl_path):
         Dataset.from_list(rows, features=features).to_parquet(folder / "data" / f"{split}.parquet")
 
     pipeline = RECIPES / "iterated_mpo.yaml"
-    (run_args,) = make_parser().parse_args_and_config(["--config", str(pipeline), "--output_dir", str(folder)])
+    (run_args,) = parser_of(run_main).parse_args_and_config(["--config", str(pipeline), "--output_dir", str(folder)])
     stages = {stage.name: stage for stage in run_args.resolve()}
     common = {"dataset_name": str(folder / "data")}
     for number, split in ((1, "train[:4]"), (2, "train[4:]")):

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from tests.support.mpo_tiny import image_pairs, make_processor, make_vlm
 from trl_r1v2.checks.rows import DatasetError
-from trl_r1v2.scripts.mpo import main, make_parser
+from trl_r1v2.scripts.mpo import main
+from trl_r1v2.scripts.parser import parser_of
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def recipe(tmp_path, model_path):
 
 def test_from_recipe_to_saved_model_and_resumption(recipe, tmp_path, model_path, capsys):
     arguments = recipe(trainable="llm+adapter", reward_shift="ema", resume_from_checkpoint="auto")
-    main(*make_parser().parse_args_and_config(arguments))
+    main(*parser_of(main).parse_args_and_config(arguments))
     out = tmp_path / "out"
     log = json.loads((out / "trainer_state.json").read_text())["log_history"]
     assert [entry["step"] for entry in log if "mpo/preference_loss" in entry] == [1, 2]
@@ -63,7 +64,7 @@ def test_from_recipe_to_saved_model_and_resumption(recipe, tmp_path, model_path,
     assert any("language_model" in name for name in changed), "the language model trains"
     assert not any("vision_tower" in name for name in changed), "the tower does not"
 
-    main(*make_parser().parse_args_and_config([*arguments, "--max_steps", "3"]))
+    main(*parser_of(main).parse_args_and_config([*arguments, "--max_steps", "3"]))
     assert f"Resuming from {out / 'checkpoint-2'}." in capsys.readouterr().out
     log = json.loads((out / "trainer_state.json").read_text())["log_history"]
     assert [entry["step"] for entry in log if "mpo/preference_loss" in entry] == [1, 2, 3]
@@ -73,7 +74,7 @@ def test_with_the_vision_cache_a_frozen_tower_runs_once_a_tile_and_trains_the_sa
     models = []
     for cached in (False, True):
         arguments = recipe(trainable="llm+adapter", vision_cache=cached, output_dir=str(tmp_path / f"out-{cached}"))
-        main(*make_parser().parse_args_and_config(arguments))
+        main(*parser_of(main).parse_args_and_config(arguments))
         models.append(load_file(tmp_path / f"out-{cached}" / "model.safetensors"))
     log = json.loads((tmp_path / "out-True" / "trainer_state.json").read_text())["log_history"]
     first = next(entry for entry in log if "vision_cache/tiles" in entry)
@@ -87,7 +88,7 @@ def test_with_the_vision_cache_a_frozen_tower_runs_once_a_tile_and_trains_the_sa
 def test_dataset_without_pairs_is_refused(recipe, tmp_path):
     image_pairs([1, 0]).remove_columns("rejected").to_parquet(tmp_path / "data" / "train.parquet")
     with pytest.raises(DatasetError, match="there is no column 'rejected'"):
-        main(*make_parser().parse_args_and_config(recipe()))
+        main(*parser_of(main).parse_args_and_config(recipe()))
 
 
 @pytest.mark.parametrize(
@@ -96,5 +97,5 @@ def test_dataset_without_pairs_is_refused(recipe, tmp_path):
 )
 def test_bad_recipe_is_refused(changes, message, recipe, capsys):
     with pytest.raises(SystemExit):
-        make_parser().parse_args_and_config(recipe(**changes))
+        parser_of(main).parse_args_and_config(recipe(**changes))
     assert message in capsys.readouterr().err

@@ -17,6 +17,7 @@ from trl_r1v2.sampling.pairs_dropout_ntp import first_half, without_images
 from trl_r1v2.scripts import filter_prompts, pairs
 from trl_r1v2.scripts.filter_prompts import FilterPromptsArguments
 from trl_r1v2.scripts.pairs import PairsArguments
+from trl_r1v2.scripts.parser import parser_of
 
 
 NUM_SAMPLES = 12
@@ -349,7 +350,7 @@ def test_recipe_is_read(tmp_path):
         "margin_threshold: 0.25\nthink_open: true\nreward_funcs: [a.b, c.d]\nreward_weights: [1, 0.5]\n"
         "judge_func: e.f\n"
     )
-    (args,) = pairs.make_parser(prog="trl-r1v2 pairs").parse_args_and_config(
+    (args,) = parser_of(pairs.main).parse_args_and_config(
         ["--config", str(recipe), "--max_pairs", "3", "--drop_contained", "false"]
     )
     expected = PairRules(max_pairs=3, chosen_threshold=15.0, margin_threshold=0.25, drop_contained=False)
@@ -360,7 +361,7 @@ def test_recipe_is_read(tmp_path):
         args.temperature,
         PairsArguments(dataset_name="p", output_dir="o", model_name_or_path="m").max_pairs,
     ) == (32, 1.0, 15)
-    (args,) = filter_prompts.make_parser().parse_args_and_config(
+    (args,) = parser_of(filter_prompts.main).parse_args_and_config(
         ["--dataset_name", "p", "--output_dir", "o", "--model_name_or_path", "m", "--reward_funcs", "a.b"]
     )
     assert (args.judge, args.num_samples, args.prefill) == ("a.b", 8, False)

@@ -17,8 +17,9 @@ from trl_r1v2.rewards import RewardModelReward
 from trl_r1v2.scripts import grpo as grpo_script
 from trl_r1v2.scripts import pairs as pairs_script
 from trl_r1v2.scripts.loading import load_reward_func, load_reward_funcs
+from trl_r1v2.scripts.parser import parser_of
 from trl_r1v2.scripts.recipe import RecipeError
-from trl_r1v2.scripts.reward import main, make_parser
+from trl_r1v2.scripts.reward import main
 
 
 COMMON = {
@@ -54,7 +55,7 @@ def trained(internvl_path, tmp_path_factory):
         "save_steps": 1, "resume_from_checkpoint": "auto",
     }  # fmt: skip
     arguments = write(folder / "reward.yaml", keys)
-    main(*make_parser().parse_args_and_config(arguments))
+    main(*parser_of(main).parse_args_and_config(arguments))
     return folder, arguments
 
 
@@ -77,7 +78,7 @@ def test_from_recipe_to_reward_model_and_resumption(trained, internvl_path, caps
     plain = PlainReward.from_reward_folder(str(folder / "out"))
     assert found == pytest.approx([plain.score(conversation(row, "chosen")).item() for row in rows], abs=1e-4)
 
-    main(*make_parser().parse_args_and_config([*arguments, "--output_dir", str(folder / "out"), "--max_steps", "3"]))
+    main(*parser_of(main).parse_args_and_config([*arguments, "--output_dir", str(folder / "out"), "--max_steps", "3"]))
     assert f"Resuming from {folder / 'out' / 'checkpoint-2'}." in capsys.readouterr().out
 
 
@@ -126,7 +127,7 @@ def test_the_trained_folder_is_r_theta_in_grpo_and_sees_the_images(theta_path, i
         return score(batch)
 
     monkeypatch.setattr(reward_model, "score", spy)
-    grpo_script.main(*grpo_script.make_parser().parse_args_and_config(write(tmp_path / "grpo.yaml", keys)))
+    grpo_script.main(*parser_of(grpo_script.main).parse_args_and_config(write(tmp_path / "grpo.yaml", keys)))
 
     table = pandas.read_parquet(tmp_path / "out" / "completions" / "completions_00001.parquet")
     assert len(table) == 4 == len(conversations)
@@ -152,7 +153,7 @@ def test_pairs_are_scored_by_the_trained_folder(theta_path, internvl_path, tmp_p
         "reward_funcs": [str(tmp_path / "theta.yaml")], "judge_func": f"{__name__}.by_answer",
         "drop_contained": False,
     }  # fmt: skip
-    (arguments,) = pairs_script.make_parser().parse_args_and_config(write(tmp_path / "pairs.yaml", keys))
+    (arguments,) = parser_of(pairs_script.main).parse_args_and_config(write(tmp_path / "pairs.yaml", keys))
     pairs_script.main(arguments)
     plain = PlainReward.from_reward_folder(theta_path)
     prompts = load_dataset("parquet", data_files=str(tmp_path / "prompts.parquet"))["train"]
@@ -188,7 +189,7 @@ def test_dataset_without_pairs_is_refused(trained, tmp_path):
     pairs([1, 0]).remove_columns("rejected").to_parquet(tmp_path / "data" / "train.parquet")
     changed = [*arguments, "--dataset_name", str(tmp_path / "data"), "--output_dir", str(tmp_path / "out")]
     with pytest.raises(DatasetError, match="there is no column 'rejected'"):
-        main(*make_parser().parse_args_and_config(changed))
+        main(*parser_of(main).parse_args_and_config(changed))
 
 
 @pytest.mark.parametrize(
@@ -197,5 +198,5 @@ def test_dataset_without_pairs_is_refused(trained, tmp_path):
 )
 def test_bad_recipe_is_refused(change, message, trained, capsys):
     with pytest.raises(SystemExit):
-        make_parser().parse_args_and_config([*trained[1], *change])
+        parser_of(main).parse_args_and_config([*trained[1], *change])
     assert message in capsys.readouterr().err

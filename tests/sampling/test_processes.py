@@ -39,7 +39,7 @@ def test_two_processes_share_the_rows(tmp_path, text_model_path):
     shared += ["--reward_funcs", "tests.sampling.test_processes.odd_reward"]
 
     pool = tmp_path / "pool"
-    run = launch("trl_r1v2.scripts.filter_prompts", *shared, "--output_dir", str(pool), "--prefill", "true")
+    run = launch("trl_r1v2.scripts.main", "filter-prompts", *shared, "--output_dir", str(pool), "--prefill", "true")
     assert run.returncode == 0, run.stderr
     rows = [{record["row"] for record in read_jsonl(path)} for path in sorted(pool.glob("rollouts/rollouts-*.jsonl"))]
     assert rows == [{0, 2, 4, 6}, {1, 3, 5}]
@@ -55,7 +55,7 @@ def test_two_processes_share_the_rows(tmp_path, text_model_path):
     ]
 
     pairs = tmp_path / "pairs"
-    run = launch("trl_r1v2.scripts.pairs", *shared, "--output_dir", str(pairs), "--rollouts", str(pool))
+    run = launch("trl_r1v2.scripts.main", "pairs", *shared, "--output_dir", str(pairs), "--rollouts", str(pool))
     assert run.returncode == 0, run.stderr
     assert sorted(path.name for path in pairs.glob("rollouts/scores-*.jsonl")) == [
         "scores-00000-of-00002.jsonl",

@@ -135,10 +135,14 @@ def test_launch_keys_of_a_recipe_are_ignored_by_the_script_and_returned_to_the_l
     recipe = "output_dir: x\nnum_processes: 2\nmulti_gpu: true\ncpu: false\nmain_process_port: null\n"
     (arguments,) = parse(tmp_path, recipe)
     assert arguments.output_dir == "x"
-    options = {"return_remaining_strings": True}
-    arguments, of_recipe, of_command = parse(tmp_path, recipe, "--mixed_precision=bf16", "--shout", **options)
-    assert of_recipe == ["--num_processes", "2", "--multi_gpu"]
-    assert of_command == ["--mixed_precision=bf16"]
+    path = tmp_path / "recipe.yaml"
+    parser = RecipeParser((Arguments,), prog="prog")
+    (arguments,), of_recipe, of_command, own = parser._read(
+        ["--config", str(path), "--mixed_precision=bf16", "--num-machines", "1", "--shout"]
+    )
+    assert of_recipe == {"num_processes": "2", "multi_gpu": True}
+    assert of_command == {"mixed_precision": "bf16", "num_machines": "1"}
+    assert own == ["--config", str(path), "--shout"]
     assert arguments.shout is True
 
 

@@ -24,6 +24,7 @@ from trl_r1v2.scripts import align, grpo, mpo
 from trl_r1v2.scripts import parser as launcher
 from trl_r1v2.scripts.loading import import_by_name
 from trl_r1v2.scripts.main import main
+from trl_r1v2.scripts.parser import parser_of
 from trl_r1v2.scripts.recipe import read_recipe
 from trl_r1v2.vlm.activation import component_of
 
@@ -124,7 +125,7 @@ def test_a_recipe_trains_a_tiny_model_by_its_own_settings(
     if command == "grpo":
         changes |= {"use_vllm": False, "max_completion_length": 6, "log_completions": False}
     script = SCRIPTS[command]
-    script.main(*script.make_parser("prog").parse_recipe(recipe | changes, path))
+    script.main(*parser_of(script.main).parse_recipe(recipe | changes, path))
 
     (trainer,) = trainers
     assert trainer.state.global_step == 1

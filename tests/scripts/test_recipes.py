@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from trl_r1v2.scripts.main import COMMANDS, script_of
+from trl_r1v2.scripts.parser import parser_of
 from trl_r1v2.scripts.recipe import read_recipe
-from trl_r1v2.scripts.run import main, make_parser
+from trl_r1v2.scripts.run import main
 
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +20,7 @@ PIPELINES = [path for path in RECIPES if "stages" in read_recipe(path)]
 
 def stages_of(pipeline: Path, *args: str):
     """The resolved stages of a pipeline recipe."""
-    (run_args,) = make_parser("prog").parse_args_and_config(["--config", str(pipeline), *args])
+    (run_args,) = parser_of(main).parse_args_and_config(["--config", str(pipeline), *args])
     return run_args.resolve()
 
 
@@ -27,7 +28,7 @@ def stages_of(pipeline: Path, *args: str):
 def test_dry_run_of_every_pipeline(pipeline, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     args = ["--config", str(pipeline), "--output_dir", str(tmp_path / "out"), "--dry_run"]
-    main(*make_parser("prog").parse_args_and_config(args))
+    main(*parser_of(main).parse_args_and_config(args))
     assert f"The recipes of {len(stages_of(pipeline))} stages are in order" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
@@ -64,7 +65,7 @@ def test_every_other_recipe_names_its_command_and_fits_it(path, command, monkeyp
     monkeypatch.chdir(ROOT)
     # a recipe for GPUs is parsed as on one
     monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: True)
-    importlib.import_module(script_of(command)).make_parser().parse_recipe(read_recipe(path), str(path))
+    parser_of(importlib.import_module(script_of(command)).main).parse_recipe(read_recipe(path), str(path))
 
 
 def test_recipes_named_in_documents_exist_and_belong_to_their_command():

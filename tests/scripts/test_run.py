@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from trl_r1v2.scripts.parser import parser_of
 from trl_r1v2.scripts.recipe import RecipeError
-from trl_r1v2.scripts.run import main, make_parser
+from trl_r1v2.scripts.run import main
 from trl_r1v2.scripts.stage_process import folder_lock, log_lines
 
 
@@ -52,7 +53,7 @@ def run(recipe: Path, *args: str) -> list[str]:
     """Run a pipeline; return the stages that ran, in order."""
     ran = recipe.parent / "out" / "ran"
     ran.unlink(missing_ok=True)
-    main(*make_parser("prog").parse_args_and_config(["--config", str(recipe), *args]))
+    main(*parser_of(main).parse_args_and_config(["--config", str(recipe), *args]))
     return ran.read_text().split() if ran.exists() else []
 
 
@@ -235,7 +236,7 @@ def test_terminal_shows_one_line_a_stage_with_the_latest_progress(tmp_path):
     recipe = tmp_path / "pipeline.yaml"
     recipe.write_text(yaml.safe_dump({"output_dir": str(tmp_path / "out"), "stages": stages}))
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "trl_r1v2.scripts.run", "--config", str(recipe)]
+    command = [sys.executable, "-m", "trl_r1v2.scripts.main", "run", "--config", str(recipe)]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "90", "LINES": "30", "NO_COLOR": "1"}
     process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
@@ -290,7 +291,7 @@ def test_a_signal_ends_the_stage_and_its_children(tmp_path, signal_number):
     stage = {"name": "a", "command": ["python", str(tmp_path / "stage.py")]}
     recipe.write_text(yaml.safe_dump({"output_dir": str(tmp_path / "out"), "stages": [stage]}))
     process = subprocess.Popen(
-        [sys.executable, "-m", "trl_r1v2.scripts.run", "--config", str(recipe)],
+        [sys.executable, "-m", "trl_r1v2.scripts.main", "run", "--config", str(recipe)],
         stderr=subprocess.PIPE,
         text=True,
         # a job in the background ignores SIGINT, and so would its children

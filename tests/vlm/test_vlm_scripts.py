@@ -13,6 +13,7 @@ from tests.support import published_reference as published
 from tests.support import tiny_parts
 from trl_r1v2.scripts import compose, convert
 from trl_r1v2.scripts.main import main
+from trl_r1v2.scripts.parser import parser_of
 from trl_r1v2.vlm.compose import compose_vlm
 
 
@@ -29,7 +30,7 @@ def root(tmp_path_factory):
 def run(script, recipe: dict, tmp_path, *overrides: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
-    script.main(*script.make_parser().parse_args_and_config(["--config", str(path), *overrides]))
+    script.main(*parser_of(script.main).parse_args_and_config(["--config", str(path), *overrides]))
 
 
 def test_compose_from_a_recipe(root, tmp_path, capsys):
@@ -76,7 +77,7 @@ def test_convert_there_and_back(root, tmp_path, capsys):
 )
 def test_wrong_arguments_end_the_command(arguments, message, capsys):
     with pytest.raises(SystemExit) as error:
-        convert.make_parser().parse_args_and_config(["--checkpoint", "a", "--output_dir", "b", *arguments])
+        parser_of(convert.main).parse_args_and_config(["--checkpoint", "a", "--output_dir", "b", *arguments])
     assert error.value.code == 2 and message in capsys.readouterr().err
 
 

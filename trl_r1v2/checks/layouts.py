@@ -36,13 +36,7 @@ _LAYOUTS = {
 
 def conversion(columns: Sequence[str]) -> str | None:
     """
-    Two lines of Python that give a data set the column `prompt`.
-
-    Args:
-        columns (`Sequence[str]`): Columns of the data set `dataset`.
-
-    Returns:
-        `str` or `None`: `None` where the layout is not known.
+    Two lines of Python that give a data set with these columns the column `prompt`; `None` if the layout is not known.
     """
     for known, row in _LAYOUTS.items():
         if set(known) <= set(columns):

@@ -38,16 +38,8 @@ class DatasetError(ValueError):
 
 def parse_check_images(value: str | int) -> str | int:
     """
-    Read the setting `check_images`.
-
-    Args:
-        value (`str` or `int`): `"all"`, `"none"`, or a number of rows (as text or integer).
-
-    Returns:
-        `str` or `int`: `"all"`, `"none"` or the number of rows.
-
-    Raises:
-        ValueError: It is none of these.
+    Read the setting `check_images`: `"all"`, `"none"`, or a number of rows (as text or integer); a `ValueError` for
+    others.
     """
     if value in ("all", "none"):
         return value
@@ -104,15 +96,8 @@ def check_dataset(
 
 def check_columns(dataset: "Dataset | IterableDataset", *, name: str, columns: Sequence[str]) -> None:
     """
-    Check that columns exist. A streaming dataset whose columns are not known in advance passes.
-
-    Args:
-        dataset (`Dataset` or `IterableDataset`): Dataset to check.
-        name (`str`): How the message calls it.
-        columns (`Sequence[str]`): Columns that have to exist.
-
-    Raises:
-        DatasetError: Columns are missing, or there are no rows.
+    Check that columns exist and that there are rows, or raise a [`DatasetError`]. A streaming dataset whose columns
+    are not known in advance passes.
     """
     present = dataset.column_names
     if present is None:
@@ -139,17 +124,8 @@ def check_columns(dataset: "Dataset | IterableDataset", *, name: str, columns: S
 
 def check_row(row: dict[str, Any], *, place: str) -> list[tuple[str, Any]]:
     """
-    Check prompt and number of images of one row, without decoding the images.
-
-    Args:
-        row (`dict[str, Any]`): Row with `prompt` and, where there are images, `image` or `images`.
-        place (`str`): How messages call the row.
-
-    Returns:
-        `list[tuple[str, Any]]`: A name for messages and the undecoded value of each image.
-
-    Raises:
-        DatasetError: The row cannot be used.
+    Check prompt and number of images of one row, without decoding the images, or raise a [`DatasetError`]; return a
+    name for messages and the undecoded value of each image. `place` is how messages call the row.
     """
     prompt = row.get("prompt")
     try:
@@ -185,9 +161,6 @@ def check_row(row: dict[str, Any], *, place: str) -> list[tuple[str, Any]]:
 def check_responses(row: dict[str, Any], *, place: str) -> None:
     """
     Check that `chosen`, `rejected` and `completion` have the form of the prompt: text, or messages that follow it.
-
-    Raises:
-        DatasetError: One has not.
     """
     for column in RESPONSE_COLUMNS:
         if column not in row:
@@ -253,18 +226,9 @@ def _check_placeholders(messages: list, num_images: int, place: str, column: str
 
 def decode_image(image: Any, *, place: str) -> tuple[int, int] | None:
     """
-    Decode one image completely, as training does, so that a truncated file is found. Its size is looked at first.
-
-    Args:
-        image (`Any`): PIL image, path, or `datasets`' undecoded `{"bytes", "path"}`.
-        place (`str`): How the message calls the image.
-
-    Returns:
-        `tuple[int, int]` or `None`: Width and height, the right way up; `None` for remote addresses, which are not
-        fetched.
-
-    Raises:
-        DatasetError: The image does not decode, or training would refuse it.
+    Decode one image (PIL image, path, or `datasets`' undecoded `{"bytes", "path"}`) completely, as training does, so
+    that a truncated file is found: a [`DatasetError`] then. Its size is looked at first. Return width and height, the
+    right way up, or `None` for remote addresses, which are not fetched.
     """
     import PIL.Image
 

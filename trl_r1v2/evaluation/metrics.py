@@ -27,8 +27,7 @@ class Estimate:
     Args:
         value (`float`): Mean over rows and samples, in [0, 1].
         standard_error (`float` or `None`): Standard error of the mean with rows as units; `None` for a single row.
-        low (`float`): Lower end of the 95 % interval.
-        high (`float`): Upper end of the 95 % interval.
+        low (`float`), high (`float`): 95 % interval.
         num_rows (`int`): Rows.
     """
 
@@ -77,11 +76,12 @@ def estimate_rate(values: np.ndarray | Sequence, draws: float | None = None) -> 
         num_effective = num_rows * draws
     else:
         num_effective = min(value * (1 - value) / variance, num_rows * draws)
-    low, high = _wilson(value, num_effective)
+    low, high = wilson_interval(value, num_effective)
     return Estimate(value, standard_error, low, high, num_rows)
 
 
-def _wilson(value: float, num: float) -> tuple[float, float]:
+def wilson_interval(value: float, num: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a rate measured on `num` independent samples."""
     z = stats.norm.ppf(0.5 + CONFIDENCE / 2)
     centre = (value + z * z / (2 * num)) / (1 + z * z / num)
     half = z / (1 + z * z / num) * math.sqrt(value * (1 - value) / num + z * z / (4 * num * num))
@@ -96,9 +96,8 @@ class Difference:
 
     Args:
         value (`float`): Mean change, in [-1, 1].
-        low (`float` or `None`): Lower end of the 95 % interval (Student's t over rows); `None` where all rows changed
-            by the same amount, which says nothing about its spread.
-        high (`float` or `None`): Upper end.
+        low (`float` or `None`), high (`float` or `None`): 95 % interval (Student's t over rows); `None` where all rows
+            changed by the same amount, which says nothing about its spread.
         num_rows (`int`): Rows that both evaluations judged.
     """
 
@@ -109,19 +108,7 @@ class Difference:
 
 
 def paired_difference(before: np.ndarray | Sequence, after: np.ndarray | Sequence) -> Difference:
-    """
-    Estimate the change of a rate, row by row.
-
-    Args:
-        before (`np.ndarray` of shape `(n,)`): Mean score of each row before.
-        after (`np.ndarray` of shape `(n,)`): Mean score of the same rows after.
-
-    Returns:
-        [`Difference`]: After minus before.
-
-    Raises:
-        ValueError: The shapes differ or are empty.
-    """
+    """Estimate the change of a rate from the mean score of each row, shape `(n,)`, before and after."""
     before, after = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     if before.shape != after.shape or before.ndim != 1 or before.size == 0:
         raise ValueError(f"shapes {before.shape} and {after.shape} must be equal, one value a row.")
@@ -135,20 +122,11 @@ def paired_difference(before: np.ndarray | Sequence, after: np.ndarray | Sequenc
 
 def pass_at_k(values: np.ndarray | Sequence, k: int) -> np.ndarray:
     r"""
-    Chance that at least one of `k` samples is right, for each row, without bias.
+    Chance that at least one of `k` samples is right, for each row, without bias, from scores of shape `(rows, n)`,
+    where a sample is right if its score is 1.
 
     With `c` of `n` samples right it is \\( 1 - \binom{n-c}{k} / \binom{n}{k} \\), the mean over all choices of `k` of
     the `n` samples. Source: Chen et al., arXiv 2107.03374, eq. 1.
-
-    Args:
-        values (`np.ndarray` of shape `(rows, n)`): Scores; a sample is right if its score is 1.
-        k (`int`): Samples that are drawn, at most `n`.
-
-    Returns:
-        `np.ndarray` of shape `(rows,)`: Values in [0, 1].
-
-    Raises:
-        ValueError: `k` is not in 1…n.
     """
     values = np.asarray(values, dtype=np.float64)
     num_samples = values.shape[1]
@@ -162,17 +140,9 @@ def pass_at_k(values: np.ndarray | Sequence, k: int) -> np.ndarray:
 
 def majority_score(answers: Sequence[str | None], scores: Sequence[float]) -> float:
     """
-    Score of the answer that most samples of a row give; samples without an answer do not vote.
-
-    Of answers with as many votes the one given first counts (ours). Samples that give the same answer and differ in
-    score, as a judge may make them, count with their mean.
-
-    Args:
-        answers (`Sequence[str | None]` of length `n`): Answer of each sample, written alike where it is the same.
-        scores (`Sequence[float]` of length `n`): Score of each sample.
-
-    Returns:
-        `float`: In [0, 1]; 0 where no sample has an answer.
+    Score, in [0, 1], of the answer that most samples of a row give; samples without an answer do not vote, and 0
+    stands where no sample has one. Of answers with as many votes the one given first counts (ours). Samples that give
+    the same answer and differ in score, as a judge may make them, count with their mean.
     """
     votes = Counter(answer for answer in answers if answer is not None)
     if not votes:

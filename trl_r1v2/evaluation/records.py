@@ -6,6 +6,7 @@ Covers scoring by TRL reward functions, the parquet file, and rates by task. Doe
 (`trl_r1v2.sampling`) nor the mathematics of a rate (`metrics.py`).
 """
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 GREEDY, SAMPLED = "greedy", "sampled"
 ALL_TASKS = "all"
-_SCORED_AT_ONCE = 512
-_IMAGE_COLUMNS = ("image", "images")
 
 
 @dataclass(frozen=True)
@@ -89,57 +88,41 @@ def score_rollouts(
     rollouts: Sequence["Rollout"], dataset: "Dataset", scorers: Scorers, mode: str, progress: bool = True
 ) -> list[Record]:
     """
-    Score responses.
-
-    Args:
-        rollouts (`Sequence[Rollout]`): Responses to rows of `dataset`.
-        dataset (`Dataset`): Prompts and the columns that the reward functions ask for; images are not passed to them.
-        scorers ([`Scorers`]): Reward functions.
-        mode (`str`): `"greedy"` or `"sampled"`.
-        progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
-
-    Returns:
-        `list[Record]`: One for each response, in the same order.
+    Score responses to rows of `dataset`, whose images are not passed to reward functions, one record each in the same
+    order.
     """
     from tqdm.auto import tqdm
 
-    has_images = rows_with_images(dataset) if scorers.unsupported is not None else []
-    dataset = dataset.remove_columns([column for column in _IMAGE_COLUMNS if column in dataset.column_names])
-    records = []
-    with tqdm(total=len(rollouts), desc=f"scoring {mode}", unit="response", disable=not progress) as bar:
-        for start in range(0, len(rollouts), _SCORED_AT_ONCE):
-            batch = rollouts[start : start + _SCORED_AT_ONCE]
-            rows = [dataset[rollout.row] for rollout in batch]
-            columns = {name: [row[name] for row in rows] for name in dataset.column_names if name != "prompt"}
-            prompts = [row["prompt"] for row in rows]
-            completions = [
-                rollout.text if isinstance(prompt, str) else [{"role": "assistant", "content": rollout.text}]
-                for rollout, prompt in zip(batch, prompts, strict=True)
-            ]
-            accuracies = scorers.accuracy(prompts=prompts, completions=completions, **columns)
-            formats = scorers.format(prompts=prompts, completions=completions, **columns)
-            for rollout, row, accuracy, form in zip(batch, rows, accuracies, formats, strict=True):
-                is_open = prompt_opens_think(row["prompt"]) if scorers.think_open is None else scorers.think_open
-                answer = final_answer(rollout.text, is_open)
-                hallucinated = None
-                if scorers.unsupported is not None and has_images[rollout.row]:
-                    hallucinated = bool(scorers.unsupported(rollout.text, row[scorers.unsupported_column]))
-                records.append(
-                    Record(
-                        row=rollout.row,
-                        mode=mode,
-                        sample=rollout.sample,
-                        task=None if row.get("task") is None else str(row["task"]),
-                        text=rollout.text,
-                        accuracy=None if accuracy is None else float(accuracy),
-                        format=float(form),
-                        hallucinated=hallucinated,
-                        num_tokens=rollout.num_tokens,
-                        finished=rollout.finished,
-                        answer=None if answer is None else counted_answer(answer.text),
-                    )
-                )
-            bar.update(len(batch))
+    from ..sampling.prompts import count_images
+    from ..sampling.scoring import score_rollouts as rewards_of
+
+    with_images, images = dataset, {"image", "images"} & set(dataset.column_names)
+    dataset, records = dataset.remove_columns(sorted(images)), []
+    functions = {"accuracy": scorers.accuracy, "format": scorers.format}
+    scored = itertools.chain.from_iterable(rewards_of(rollouts, dataset, functions))
+    bar = tqdm(scored, total=len(rollouts), desc=f"scoring {mode}", unit="response", disable=not progress)
+    for rollout, found in zip(rollouts, bar, strict=True):
+        row, accuracy = dataset[rollout.row], found["scores"]["accuracy"]
+        is_open = prompt_opens_think(row["prompt"]) if scorers.think_open is None else scorers.think_open
+        answer = final_answer(rollout.text, is_open)
+        hallucinated = None
+        if scorers.unsupported is not None and count_images(with_images, rollout.row) > 0:
+            hallucinated = bool(scorers.unsupported(rollout.text, row[scorers.unsupported_column]))
+        records.append(
+            Record(
+                row=rollout.row,
+                mode=mode,
+                sample=rollout.sample,
+                task=None if row.get("task") is None else str(row["task"]),
+                text=rollout.text,
+                accuracy=accuracy,
+                format=found["scores"]["format"],
+                hallucinated=hallucinated,
+                num_tokens=rollout.num_tokens,
+                finished=rollout.finished,
+                answer=None if answer is None else counted_answer(answer.text),
+            )
+        )
     return records
 
 
@@ -158,21 +141,6 @@ def question_of(prompt: str | list[dict[str, Any]]) -> str:
     if isinstance(content, str):
         return content
     return "\n".join(part["text"] for part in content if part.get("type") == "text")
-
-
-def rows_with_images(dataset: "Dataset") -> list[bool]:
-    """Return for each row whether it has an image, without decoding any."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    columns = [column for column in _IMAGE_COLUMNS if column in dataset.column_names]
-    if not columns:
-        return [False] * len(dataset)
-    # the arrow storage holds encoded bytes and paths; TRL, too, prefers `images` where both exist
-    storage = dataset.select_columns(columns[-1]).with_format("arrow")[:][columns[-1]]
-    is_list = pa.types.is_list(storage.type) or pa.types.is_large_list(storage.type)
-    has_image = pc.greater(pc.list_value_length(storage), 0) if is_list else pc.is_valid(storage)
-    return has_image.fill_null(False).to_pylist()
 
 
 def write_records(records: Sequence[Record], path: Path) -> None:
@@ -200,17 +168,9 @@ def read_records(path: Path) -> list[Record]:
 
 def row_scores(records: Sequence[Record], field: str) -> dict[int, list[float]]:
     """
-    Return the scores of each row, ordered by sample.
-
-    A row none of whose samples could be judged is left out; in the others, a sample that could not be judged counts as
-    0. For `hallucinated`, rows where it is not measured are left out.
-
-    Args:
-        records (`Sequence[Record]`): Records of one mode.
-        field (`str`): `"accuracy"`, `"format"`, `"hallucinated"` or `"finished"`.
-
-    Returns:
-        `dict[int, list[float]]`: Row → scores.
+    The scores of each row in records of one mode, ordered by sample: `field` is `"accuracy"`, `"format"`,
+    `"hallucinated"` or `"finished"`. A row none of whose samples could be judged is left out; in the others, a sample
+    that could not be judged counts as 0. For `hallucinated`, rows where it is not measured are left out.
     """
     by_row: dict[int, list[Any]] = {}
     for record in sorted(records, key=lambda record: (record.row, record.sample)):
@@ -224,16 +184,13 @@ def row_scores(records: Sequence[Record], field: str) -> dict[int, list[float]]:
 
 def summarize(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     """
-    Return all figures of an evaluation, overall and for each task.
-
-    Args:
-        records (`Sequence[Record]`): Records of both modes.
+    All figures of an evaluation from the records of both modes, overall and for each task.
 
     Returns:
         `dict`: task (`"all"` first) → mode → `accuracy`, `format_rate`, `hallucination_rate`, `finished_rate` (each an
-        [`~trl_r1v2.evaluation.metrics.Estimate`] as a dict, or `None` where nothing was judged), `runs` (accuracy of
-        each sampled run), `num_rows`, `num_unjudged` (responses), `mean_tokens` (a response);
-        for several samples also `pass_at_k` (k → estimate) and `majority`.
+            [`~trl_r1v2.evaluation.metrics.Estimate`] as a dict, or `None` where nothing was judged), `runs` (accuracy
+            of each sampled run), `num_rows`, `num_unjudged` (responses), `mean_tokens` (a response); for several
+            samples also `pass_at_k` (k → estimate) and `majority`.
     """
     tasks = sorted({record.task for record in records if record.task is not None})
     groups = {ALL_TASKS: list(records)} | {task: [r for r in records if r.task == task] for task in tasks}

@@ -41,13 +41,8 @@ _OUTCOMES = {
 
 def render_report(summary: dict[str, Any], plots: Sequence[Plot], example_rows: dict[int, dict[str, Any]]) -> str:
     """
-    The page, as HTML without references to other files.
-
-    Args:
-        summary (`dict[str, Any]`): Content of `summary.json`; every figure of the page is one of its entries and names
-            it in `data-path`.
-        plots (`Sequence[Plot]`): Pictures, in order.
-        example_rows (`dict[int, dict[str, Any]]`): Dataset rows of the summary's examples.
+    The page, as HTML without references to other files. Every figure on it is an entry of `summary` and names it in
+    `data-path`; `example_rows` are the dataset rows of the summary's examples.
     """
     environment = Environment(
         loader=PackageLoader("trl_r1v2", "evaluation"),

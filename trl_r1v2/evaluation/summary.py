@@ -86,12 +86,10 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
 
 def read_training(folder: Path, name: str) -> dict[str, Any]:
     """
-    The log of one training run, `trainer_state.json` in its folder.
-
-    Returns:
-        `dict`: `name`, `folder`, `num_steps` (optimizer steps), `num_tokens` (of prompts and responses, where logged),
-        `steps` (one dict for each logged step, with `step` and the names of `SERIES` that were logged), `means` (of
-        each series over all logged steps) and `thirds` (of each over the first and last third).
+    The log of one training run, `trainer_state.json` in its folder: `name`, `folder`, `num_steps` (optimizer steps),
+    `num_tokens` (of prompts and responses, where logged), `steps` (one dict for each logged step, with `step` and the
+    names of `SERIES` that were logged), `means` (of each series over all logged steps) and `thirds` (of each over the
+    first and last third).
     """
     path = folder / "trainer_state.json"
     if not path.is_file():
@@ -153,10 +151,7 @@ def choose_examples(
 ) -> list[dict[str, Any]]:
     """
     Choose rows to show with both greedy responses, spread over tasks: `num_examples` for each of `OUTCOMES`, fewer
-    where there are fewer.
-
-    Returns:
-        `list[dict]`: `row`, `outcome`, `task`, `before` and `after` (records as dicts).
+    where there are fewer. Of each `row`, `outcome`, `task`, `before` and `after` (records as dicts).
     """
     before, after = ({r.row: r for r in records if r.mode == GREEDY} for records in (first, last))
     rows = [row for row in before if row in after and None not in (before[row].accuracy, after[row].accuracy)]
@@ -188,16 +183,9 @@ def build_summary(
     seed: int = 0,
 ) -> dict[str, Any]:
     """
-    Gather every figure that the report shows, the content of `summary.json`.
-
-    Args:
-        title (`str`), notes (`Sequence[str]`): Heading of the report, and sentences for the reader.
-        stages (`Sequence[dict]`), training (`Sequence[dict]`): What [`read_stages`] and [`read_training`] returned;
-            may be empty.
-        evaluations (`Sequence[dict]`): What [`read_evaluation`] returned, in order; the first is the base, the last
-            the trained model.
-        num_examples (`int`, *optional*, defaults to `3`): Examples for each outcome.
-        seed (`int`, *optional*, defaults to `0`): Seed of their choice.
+    Gather every figure that the report shows, the content of `summary.json`, from what [`read_stages`],
+    [`read_evaluation`] (the base first, the trained model last) and [`read_training`] returned; `seed` is that of the
+    choice of examples.
 
     Raises:
         ReportError: There is no evaluation, or two have the same label.

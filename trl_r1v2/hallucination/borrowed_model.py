@@ -15,6 +15,8 @@ from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.models.utils import unwrap_model_for_generation
 
+from ..sampling.generation import evaluation_mode, forked_random_state
+
 
 @contextmanager
 def borrowed_model(trainer: Trainer) -> Iterator[torch.nn.Module]:
@@ -53,16 +55,10 @@ def _no_meetings(engine: torch.nn.Module) -> Iterator[None]:
 @contextmanager
 def _undisturbed(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards modes and random states are as before."""
-    modes = {module: module.training for module in model.modules()}
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    device = model.device
-    devices = [] if device.type == "cpu" else list(range(torch.get_device_module(device.type).device_count()))
-    model.eval()
     try:
-        with torch.random.fork_rng(devices=devices, device_type=device.type), torch.no_grad():
+        with forked_random_state(model.device), evaluation_mode(model), torch.no_grad():
             yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-        for module, training in modes.items():
-            module.training = training

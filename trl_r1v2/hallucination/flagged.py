@@ -47,10 +47,8 @@ def write_table(folder: Path, step: int, rows: Sequence[Mapping[str, Any]]) -> N
 
 def write_image(folder: Path, source: ImageSource) -> str:
     """
-    Write an image as the model gets it into the monitor's folder, unless it is there.
-
-    Returns:
-        `str`: Its path in the folder, named by a digest of its pixels.
+    Write an image as the model gets it into the monitor's folder, unless it is there, named by a digest of its pixels;
+    return its path in the folder.
     """
     image = load_image(source)
     digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()[:16]

@@ -31,16 +31,14 @@ def response_statistics(
     Log-probability of every response token, and entropy of the distribution it was drawn from, at temperature 1.
 
     Args:
-        model (`torch.nn.Module`): Model, on its device.
-        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]): Its tokenizer
-            or processor.
+        model, processing_class: The model, on its device, and its tokenizer or processor.
         prompts (`Sequence` of length `B`): Prompts of [`~trl_r1v2.sampling.prompts.read_prompt`].
         completion_ids (`Sequence[Sequence[int]]` of length `B`): Token ids of the responses, at least one each.
         chat_template_kwargs (`dict[str, Any]`, *optional*): Passed to the chat template.
 
     Returns:
         `tuple[torch.Tensor, torch.Tensor, torch.Tensor]`: log-probabilities and entropies in nats, and mask, each of
-        shape `(B, C)`, left-padded with zeros, in float32 on the CPU.
+            shape `(B, C)`, left-padded with zeros, in float32 on the CPU.
     """
     inputs = BatchFeature(encode_prompts(processing_class, prompts, completion_ids, chat_template_kwargs))
     lengths = torch.tensor([len(ids) for ids in completion_ids])
@@ -66,12 +64,8 @@ def _keeps_logits(model: torch.nn.Module) -> bool:
 
 def image_partners(dataset: Dataset) -> dict[int, int]:
     """
-    For each row with images, the next row (after the last the first) that has as many.
-
-    Rows without such a partner are absent. Images are not decoded.
-
-    Args:
-        dataset ([`~datasets.Dataset`]): Rows with images in column `images` or `image`.
+    For each row with images, the next row (after the last the first) that has as many; rows without such a partner are
+    absent. Images are not decoded.
     """
     if not {"images", "image"} & set(dataset.column_names):
         return {}
@@ -89,15 +83,8 @@ def image_partners(dataset: Dataset) -> dict[int, int]:
 
 def prompt_with_other_images(dataset: Dataset, row: int, partner: int) -> list[dict[str, Any]]:
     """
-    A row's messages with images in the place of its own.
-
-    Args:
-        dataset ([`~datasets.Dataset`]): Rows with images in column `images` or `image`.
-        row (`int`): Row of the prompt.
-        partner (`int`): Row whose images are taken, as many as there are, stretched to the sizes of the row's own.
-
-    Returns:
-        `list[dict[str, Any]]`: As [`~trl_r1v2.sampling.prompts.read_prompt`].
+    A row's messages with images in the place of its own: those of the row `partner`, which has as many, stretched to
+    the sizes of the row's own.
     """
     example = read_example(dataset, row)
     own = [load_image(image) for image in images_of(example)]

@@ -281,11 +281,8 @@ class HallucinationMonitor(TrainerCallback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
-        Restore what [`~HallucinationMonitor.state_dict`] gave.
-
-        Raises:
-            ValueError: The state is of another version, lacks or has unknown fields, or is that of a monitor with
-                another watched figure, or with a controller where there is none (or the reverse).
+        Restore what [`~HallucinationMonitor.state_dict`] gave; refuses one of another version, with other fields, of
+        another watched figure, or with a controller where there is none (or the reverse).
         """
         differing = sorted(state.keys() ^ self.state_dict().keys())
         if differing or state["schema_version"] != STATE_VERSION:

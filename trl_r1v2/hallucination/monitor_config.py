@@ -243,10 +243,7 @@ class ControllerConfig:
 
     def build(self):
         """
-        The controller, at its first threshold. `controller_file` is not read here.
-
-        Returns:
-            [`~trl_r1v2.hallucination.threshold.RewardThresholdController`] or `None`: `None` without a target.
+        The [`RewardThresholdController`] at its first threshold, `controller_file` not read; `None` without a target.
         """
         if self.controller_target is None:
             return None

@@ -132,16 +132,7 @@ class Probe:
         return [list(rows[start : start + size]) for start in rows[::size]]
 
     def measure(self, model, processing_class, chunks: Sequence[Sequence[int]]) -> list[ProbeRecord]:
-        """
-        Answer some rows and measure the responses.
-
-        Args:
-            model, processing_class: As for [`~trl_r1v2.sampling.sample_responses`].
-            chunks (`Sequence[Sequence[int]]`): Some of [`~Probe.chunks`].
-
-        Returns:
-            `list[ProbeRecord]`: One a response.
-        """
+        """Answer the rows of some of [`~Probe.chunks`] and measure the responses."""
         config, records = self.config, []
         for rows in chunks:
             rollouts = sample_responses(
@@ -253,13 +244,8 @@ class Probe:
 
     def figures(self, records: Sequence[ProbeRecord]) -> dict[str, float]:
         """
-        The figures of all records; what nothing could be measured on is absent.
-
-        Args:
-            records (`Sequence[ProbeRecord]`): Of all processes, ordered by row.
-
-        Returns:
-            `dict[str, float]`: Figures by the name they are logged under, without prefix.
+        The figures of the records of all processes, ordered by row, under the names they are logged by, without
+        prefix; what nothing could be measured on is absent.
         """
         figures = {
             "num_responses": float(len(records)),
@@ -292,8 +278,7 @@ class Probe:
 def _pieces(tokenizer, ids: Sequence[int]) -> list[str]:
     """
     The tokens as text that keeps the spaces between them, which decoding one by one loses for some tokenizers.
-    Critical words are ASCII; whatever else there is, dashes and quotation marks in pieces of bytes, is no letter and
-    ends a word.
+    Critical words are ASCII; what else there is (dashes and quotation marks in pieces of bytes) ends a word.
     """
     tokens = tokenizer.convert_ids_to_tokens(list(ids))
     return [

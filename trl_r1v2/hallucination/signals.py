@@ -36,13 +36,8 @@ _BLIND = tuple(re.compile(phrase, re.IGNORECASE) for phrase in BLIND_PHRASES)
 
 def blind_phrases(text: str) -> list[str]:
     """
-    The passages in which a response claims that it cannot see its image.
-
-    Args:
-        text (`str`): Response, reasoning included.
-
-    Returns:
-        `list[str]`: Matches of `BLIND_PHRASES`, in single spaces; empty for a response that claims no such thing.
+    The passages in which a response, reasoning included, claims that it cannot see its image: matches of
+    `BLIND_PHRASES`, in single spaces.
     """
     text = plain(text)
     return [match.group(0) for pattern in _BLIND for match in pattern.finditer(text)]
@@ -50,13 +45,8 @@ def blind_phrases(text: str) -> list[str]:
 
 def blind_phrase_figures(texts: Sequence[str]) -> dict[str, float]:
     """
-    Share of responses with a blind phrase (R1V3, arXiv 2507.06167: 47 of 900 traces on MMMU).
-
-    Args:
-        texts (`Sequence[str]`): Responses to prompts with images.
-
-    Returns:
-        `dict[str, float]`: `blind_phrase_rate`, in [0, 1].
+    `blind_phrase_rate`: share of responses, to prompts with images, with a blind phrase (R1V3, arXiv 2507.06167: 47 of
+    900 traces on MMMU).
     """
     return _known(blind_phrase_rate=_mean([bool(blind_phrases(text)) for text in texts]))
 
@@ -87,14 +77,8 @@ def grounding_gaps(logps: np.ndarray, without_image: np.ndarray, mask: np.ndarra
 
 def grounding_figures(gaps: Sequence[float], min_gap: float) -> dict[str, float]:
     """
-    Mean gap and the share of ungrounded responses (ours).
-
-    Args:
-        gaps (`Sequence[float]`): From [`grounding_gaps`].
-        min_gap (`float`): Nats per token; responses with less are ungrounded.
-
-    Returns:
-        `dict[str, float]`: `grounding_gap`, nats per token, and `ungrounded_rate`.
+    `grounding_gap`, the mean of [`grounding_gaps`] in nats per token, and `ungrounded_rate`, the share of responses
+    with less than `min_gap` (ours).
     """
     return _known(grounding_gap=_mean(gaps), ungrounded_rate=_mean([gap < min_gap for gap in gaps]))
 
@@ -108,17 +92,9 @@ def yes_no(answer: str | None) -> bool | None:
 
 def object_answer(response: str, think_open: bool = False) -> bool | None:
     r"""
-    Whether a response to a question about an object says yes.
-
+    Whether a response to a question about an object says yes; `None` if it says neither, both, or that it cannot tell.
     A marked answer (`\\boxed{}`, "the answer is", …) is read alone; otherwise the first and the last sentence after
-    the reasoning count, and the others where these say neither.
-
-    Args:
-        response (`str`): Response.
-        think_open (`bool`, *optional*, defaults to `False`): Whether the prompt already opened `<think>`.
-
-    Returns:
-        `bool` or `None`: `None` for a response that says neither, both, or that it cannot tell.
+    the reasoning (which `think_open` says the prompt has begun) count, and the others where these say neither.
 
     Example:
     ```python
@@ -148,18 +124,14 @@ def object_answer(response: str, think_open: bool = False) -> bool | None:
 
 def object_probe_figures(answers: Sequence[bool | None], truths: Sequence[bool]) -> dict[str, float]:
     """
-    Answers to yes/no questions about objects, as POPE (arXiv 2305.10355) reports them; "yes" is the positive class.
-
-    Args:
-        answers (`Sequence[bool | None]`): What was answered: yes, no, or neither (`None`), which is wrong.
-        truths (`Sequence[bool]`): Whether the object is there.
+    Answers to yes/no questions about objects, as POPE (arXiv 2305.10355) reports them; "yes" is the positive class,
+    and an answer that is neither (`None`) is wrong.
 
     Returns:
         `dict[str, float]`: `object_accuracy` and `object_error`, 1 − accuracy; `object_precision`, the share of right
-        ones among the answers "yes"; `object_recall`, the share of answers "yes" among the questions whose answer is
-        yes; `object_f1`, `2·TP / (2·TP + FP + FN)`; `object_yes_rate`; `object_unparsed`, the share of answers that
-        are
-        neither (POPE takes them for "yes" unless they hold a "no").
+            ones among the answers "yes"; `object_recall`, the share of answers "yes" among the questions whose answer
+            is yes; `object_f1`, `2·TP / (2·TP + FP + FN)`; `object_yes_rate`; `object_unparsed`, the share of answers
+            that are neither (POPE takes them for "yes" unless they hold a "no").
     """
     pairs = list(zip(answers, truths, strict=True))
     hits = sum(answer is True and truth for answer, truth in pairs)
@@ -179,16 +151,12 @@ def object_probe_figures(answers: Sequence[bool | None], truths: Sequence[bool])
 
 def named_object_figures(unsupported: Sequence[Sequence], named: Sequence[Sequence] | None = None) -> dict[str, float]:
     """
-    Named objects that the image does not hold, as CHAIR (arXiv 1809.02156) counts them; a response takes the place of
-    CHAIR's caption.
-
-    Args:
-        unsupported (`Sequence[Sequence]`): For each response, its mentions without support.
-        named (`Sequence[Sequence]`, *optional*): For each response, all its mentions; needed for CHAIR_i.
+    Named objects that the image does not hold, as CHAIR (arXiv 1809.02156) counts them, from each response's mentions
+    without support and, for CHAIR_i, all its mentions; a response takes the place of CHAIR's caption.
 
     Returns:
         `dict[str, float]`: `rate`, CHAIR_s: the share of responses with such a mention, which `trl-r1v2 evaluate`
-        calls the hallucination rate; `chair_i`, such mentions divided by all.
+            calls the hallucination rate; `chair_i`, such mentions divided by all.
     """
     chair_i = math.nan if named is None else _ratio(sum(map(len, unsupported)), sum(map(len, named)))
     return _known(rate=_mean([len(claims) > 0 for claims in unsupported]), chair_i=chair_i)
@@ -198,19 +166,14 @@ def disagreement_figures(
     scores: Sequence[float | None], right: Sequence[bool | None], threshold: float | None = None
 ) -> dict[str, float]:
     r"""
-    How far reward model and rule disagree (ours); the sign of reward hacking is that `reward_auc` falls and the two
-    shares rise.
-
-    Args:
-        scores (`Sequence[float | None]`): Of the reward model, in its units; rows with `None` are left out.
-        right (`Sequence[bool | None]`): Verdict of the rule; rows with `None` are left out.
-        threshold (`float`, *optional*): From this score on the reward counts.
+    How far reward model (`scores`, in its units) and rule (`right`) disagree, where both say something (ours); the
+    sign of reward hacking is that `reward_auc` falls and the two shares rise.
 
     Returns:
         `dict[str, float]`: `wrong_above_threshold`, the share of wrong responses that score at least the threshold;
-        `wrong_above_median`, that above the median of right ones; `reward_auc`, the probability that a right response
-        scores above a wrong one, ties half (the Mann-Whitney statistic \\( U / (n_r n_w) \\)): 0.5 says that the
-        reward model cannot tell, less that it prefers the wrong.
+            `wrong_above_median`, that above the median of right ones; `reward_auc`, the probability that a right
+            response scores above a wrong one, ties half (the Mann-Whitney statistic \\( U / (n_r n_w) \\)): 0.5 says
+            that the reward model cannot tell, less that it prefers the wrong.
     """
     known = [(s, r) for s, r in zip(scores, right, strict=True) if s is not None and r is not None]
     good = np.array([score for score, verdict in known if verdict], dtype=np.float64)
@@ -226,14 +189,8 @@ def disagreement_figures(
 
 def critical_positions(pieces: Sequence[str], words: Sequence[str] = CRITICAL_WORDS) -> list[int]:
     """
-    Where a response starts to write a critical word.
-
-    Args:
-        pieces (`Sequence[str]`): The response's tokens, each decoded by itself.
-        words (`Sequence[str]`, *optional*): Critical words. Letter case counts: "wait" in mid-sentence is no turn.
-
-    Returns:
-        `list[int]`: Indices of the tokens that hold the words' first letters, ascending.
+    Where a response starts to write a critical word: ascending indices of the tokens that hold the words' first
+    letters. `pieces` are its tokens, each decoded by itself. Letter case counts: "wait" in mid-sentence is no turn.
     """
     text = "".join(pieces)
     ends = np.cumsum([len(piece) for piece in pieces])
@@ -244,16 +201,12 @@ def critical_positions(pieces: Sequence[str], words: Sequence[str] = CRITICAL_WO
 
 def critical_figures(entropies: Sequence[Sequence[float]], positions: Sequence[Sequence[int]]) -> dict[str, float]:
     """
-    Critical-token entropy, R1V3's signal for choosing checkpoints (arXiv 2507.06167). The comparison with the other
-    tokens is ours.
-
-    Args:
-        entropies (`Sequence[Sequence[float]]`): For each response, the entropy before each of its tokens, nats.
-        positions (`Sequence[Sequence[int]]`): For each response, from [`critical_positions`].
+    Critical-token entropy, R1V3's signal for choosing checkpoints (arXiv 2507.06167), from the entropy (nats) before
+    each token of each response and its [`critical_positions`]. The comparison with the other tokens is ours.
 
     Returns:
         `dict[str, float]`: `critical_entropy`, the mean entropy of the distributions that critical words were drawn
-        from, nats; `other_entropy`, the same of all other tokens; `critical_tokens`, the number of critical words.
+            from, nats; `other_entropy`, the same of all other tokens; `critical_tokens`, the number of critical words.
     """
     critical, others = [], []
     for values, places in zip(entropies, positions, strict=True):

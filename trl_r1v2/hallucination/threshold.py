@@ -13,13 +13,12 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy import stats
 
+from ..evaluation.metrics import wilson_interval
 from ..sampling.pairs import quantile
 
 
 STATE_VERSION = 2
-CONFIDENCE = 0.95
 DEFAULT_QUANTILES = tuple(index / 20 for index in range(20))
 
 
@@ -160,10 +159,7 @@ def _ratio_interval(parts: np.ndarray, wholes: np.ndarray) -> tuple[float | None
     variance = float(((parts - ratio * wholes) ** 2).sum() / total**2)
     # Where all agree, or there is one prompt only, its responses count once.
     effective = num if variance == 0 or num == 1 else min(ratio * (1 - ratio) / variance, total)
-    z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
-    centre = (ratio + z * z / (2 * effective)) / (1 + z * z / effective)
-    half = z / (1 + z * z / effective) * math.sqrt(ratio * (1 - ratio) / effective + (z / (2 * effective)) ** 2)
-    return ratio, max(0.0, centre - half), min(1.0, centre + half)
+    return ratio, *map(float, wilson_interval(ratio, effective))
 
 
 def _suggest(points: list[SweepPoint], min_precision: float, min_pairs: int) -> tuple[float | None, str]:
@@ -250,15 +246,7 @@ class RewardThresholdController:
         self._num_low = 0  # observations below the band, in a row
 
     def observe(self, rate: float, step: int) -> Move | None:
-        """
-        Take a rate that was measured at optimizer step `step` into account.
-
-        Returns:
-            [`Move`] or `None`: What changed.
-
-        Raises:
-            ValueError: The rate is not in [0, 1].
-        """
+        """Take a rate in [0, 1] that was measured at optimizer step `step` into account; return what changed."""
         if not 0 <= rate <= 1:
             raise ValueError(f"the rate is {rate}; it must lie in [0, 1].")
         self.num_observations += 1
@@ -300,10 +288,8 @@ class RewardThresholdController:
 
     def load_state_dict(self, state: dict) -> None:
         """
-        Restore what [`~RewardThresholdController.state_dict`] gave.
-
-        Raises:
-            ValueError: The state is of another version or has other fields, or its threshold lies outside the bounds.
+        Restore what [`~RewardThresholdController.state_dict`] gave; refuses one of another version, with other fields,
+        or with a threshold outside the bounds.
         """
         if state.get("schema_version") != STATE_VERSION:
             raise ValueError(

@@ -38,15 +38,8 @@ def write_threshold_file(
     **details: Any,
 ) -> None:
     """
-    Write a threshold.
-
-    Args:
-        path (`str` or `Path`): JSON file.
-        threshold (`float`, *optional*): In units of the score; `None` if none could be suggested.
-        source (`str`): What found it: `"calibrate"` or `"controller"`.
-        score (`Mapping[str, float]`, *optional*): Weight of each reward function in the score that the threshold is
-            for; `None` if that is not known here.
-        **details: Whatever else a reader may want to know; JSON-able.
+    Write a threshold, in units of the score (`None` if none could be suggested), what found it (`"calibrate"` or
+    `"controller"`), the weight of each reward function in that score where it is known, and JSON-able `details`.
     """
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -60,18 +53,9 @@ def write_threshold_file(
 
 def read_threshold_file(path: str | Path, score: Mapping[str, float] | None = None) -> dict[str, Any]:
     """
-    Read and check what [`write_threshold_file`] wrote.
-
-    Args:
-        path (`str` or `Path`): JSON file.
-        score (`Mapping[str, float]`, *optional*): Weight of each reward function in the score that is to be cut.
-
-    Returns:
-        `dict[str, Any]`: The content; exactly one of `KINDS` is in it and finite.
-
-    Raises:
-        ValueError: There is no such file, it is of another kind or version, it holds no threshold, or one for another
-            score.
+    Read what [`write_threshold_file`] wrote: exactly one of `KINDS` is in it and finite. A `ValueError` if there is no
+    such file, it is of another kind or version, or it holds no threshold, or one for another `score` than that to be
+    cut.
     """
     path = Path(path)
     if not path.is_file():

@@ -21,13 +21,7 @@ _USUAL_RATIO = 20
 
 
 def count_tiles(size: tuple[int, int], processor: InternVLProcessor) -> int:
-    """
-    Tiles an image is cut into, the thumbnail included.
-
-    Args:
-        size (`tuple[int, int]`): Width and height in pixels, as `PIL.Image.Image.size` gives them.
-        processor ([`~transformers.InternVLProcessor`]): The processor.
-    """
+    """Tiles, the thumbnail included, that an image of this size (width and height in pixels) is cut into."""
     width, height = size
     # InternVLProcessor asks for tiles whatever the image processor's own setting says.
     return processor.image_processor.get_number_of_image_patches(height, width, {"crop_to_patches": True})
@@ -35,16 +29,9 @@ def count_tiles(size: tuple[int, int], processor: InternVLProcessor) -> int:
 
 def check_size(size: tuple[int, int], processor: ProcessorMixin) -> None:
     """
-    Refuse an image of a size that the processor does not take: Qwen-VL's refuses those over 200 times as wide as high.
-
-    Only unusual sizes are tried, on a blank image.
-
-    Args:
-        size (`tuple[int, int]`): Width and height in pixels, as `PIL.Image.Image.size` gives them.
-        processor ([`~transformers.ProcessorMixin`]): Any processor with an image processor.
-
-    Raises:
-        [`RowError`]: with the processor's reason.
+    Refuse (`RowError`, with the processor's reason) an image of a size, width and height in pixels, that the processor
+    does not take: Qwen-VL's refuses those over 200 times as wide as high. Only unusual sizes are tried, on a blank
+    image.
     """
     if min(size) >= _USUAL_SIDE and max(size) <= _USUAL_RATIO * min(size):
         return
@@ -62,15 +49,8 @@ def count_prompt_tokens(
     prompt: str | list[dict], sizes: Sequence[tuple[int, int]], processor: InternVLProcessor
 ) -> tuple[int, int]:
     """
-    Tokens of a prompt with its images, without processing them.
-
-    Args:
-        prompt (`str` or `list[dict]`): Text with one placeholder an image, or messages as TRL takes them.
-        sizes (`Sequence[tuple[int, int]]`): Width and height of each image.
-        processor ([`~transformers.InternVLProcessor`]): The processor.
-
-    Returns:
-        `tuple[int, int]`: All tokens, and those of images among them.
+    Tokens of a prompt with images of these sizes, without processing them: all, and those of images among them. The
+    prompt is text with one placeholder an image, or messages as TRL takes them.
     """
     text = prompt if isinstance(prompt, str) else _render(prompt, len(sizes), processor)
     # Each image: its opening and closing token, and the placeholder once for every image token of every tile.

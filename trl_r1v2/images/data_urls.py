@@ -19,17 +19,8 @@ def encode_image(image: Image.Image) -> str:
 
 def encode_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
-    Write messages as the API takes them.
-
-    Args:
-        messages (`list[dict]`): Messages whose content is text, or parts of type `text` and `image` with PIL images
-            inside.
-
-    Returns:
-        `list[dict]`: Messages; a content of text alone is a plain string.
-
-    Raises:
-        `ValueError`: A part is of another type.
+    Messages as the API takes them, from messages whose content is text, or parts of type `text` and `image` with PIL
+    images inside (`ValueError` for others); a content of text alone becomes a plain string.
     """
     encoded = []
     for message in messages:

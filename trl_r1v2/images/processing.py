@@ -36,19 +36,15 @@ class RowError(ValueError):
 
 def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
-    Decode an image to RGB, the right way up.
-
-    The orientation in EXIF is applied; transparency is laid over white; 16-bit grey is scaled to 8 bits; of an
-    animation the first frame is taken. The size is checked before any pixel is decoded.
+    Decode an image to RGB, the right way up. The orientation in EXIF is applied; transparency is laid over white;
+    16-bit grey is scaled to 8 bits; of an animation the first frame is taken. The size is checked before any pixel is
+    decoded.
 
     Args:
         source (`PIL.Image.Image`, `str`, `Path`, `bytes` or `dict`): An image; its file, as a path or a `file://`
             address; its encoded bytes, also as base64 text or a data URL; or the `{"bytes": …, "path": …}` of an
             undecoded `datasets` image.
         max_pixels (`int`, *optional*, defaults to Pillow's limit): Most pixels of an image.
-
-    Returns:
-        `PIL.Image.Image` in mode RGB.
 
     Raises:
         [`RowError`]: when the image is missing, remote, of another type, broken, empty, too large, or in a mode

@@ -25,14 +25,8 @@ _NUMBERED_COLUMN = re.compile(r"(?:image|img)_?\d+")
 
 def rgb_image(image: Any, place: str) -> Any:
     """
-    An image in RGB, read from its file if need be.
-
-    Args:
-        image (`Any`): What [`load_image`] takes. Anything else, and remote addresses, are returned as they are.
-        place (`str`): How the message calls it.
-
-    Raises:
-        `ValueError`: If it cannot be read, with `place`.
+    An image that [`load_image`] takes in RGB, read from its file if need be; anything else, and remote addresses, as
+    they are. A `ValueError` with `place`, its name in messages, if it cannot be read.
     """
     if is_remote(image) or not isinstance(image, Image.Image | str | Path | bytes | dict):
         return image
@@ -45,10 +39,7 @@ def rgb_image(image: Any, place: str) -> Any:
 def images_of(example: dict[str, Any]) -> list:
     """
     The images of a row: those of `images` or of `image`, each a list or one image; `None` and an empty list mean none.
-
-    Raises:
-        `ValueError`: If it has both, or only columns such as `image_1`, which no trainer reads, with the beginning of
-            its prompt.
+    A `ValueError` if it has both, or only columns such as `image_1`, which no trainer reads.
     """
     images, single = _as_list(example.get("images")), _as_list(example.get("image"))
     if images and single:
@@ -71,14 +62,8 @@ def unread_image_columns(names: Iterable[str]) -> list[str]:
 def place_images(prompt: Any, num_images: int) -> Any:
     """
     A prompt without `<image>` in its text: such a marker becomes an image part at its place, or goes if the parts hold
-    all images already.
-
-    Args:
-        prompt (`str` or `list[dict]`): Text, which is left as it is, or messages as TRL takes them.
-        num_images (`int`): Images of the row. Without any, the text is left as it is.
-
-    Raises:
-        `ValueError`: If there are markers and no parts, and not one marker for each image.
+    all images already. Plain text, and text of a row without images, is left as it is. A `ValueError` if there are
+    markers and no parts, and not one marker for each image.
     """
     if num_images == 0 or isinstance(prompt, str):
         return prompt
@@ -102,11 +87,8 @@ def place_images(prompt: Any, num_images: int) -> Any:
 def with_rgb_images(example: dict[str, Any]) -> dict[str, Any]:
     """
     A row whose images, in `image`, `images` or the parts of its prompt, are in RGB, with `<image>` in its text
-    replaced ([`place_images`]). `images` holds a list, `image` one image or a list as before.
-
-    Raises:
-        `ValueError`: If an image cannot be read or has no place, or the row has both columns, with the beginning of
-            its prompt.
+    replaced ([`place_images`]). `images` holds a list, `image` one image or a list as before. A `ValueError`, with the
+    beginning of its prompt, if an image cannot be read or has no place, or the row has both columns.
     """
     example = dict(example)
     place = _name(example)
@@ -130,15 +112,7 @@ def with_rgb_images(example: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_image_list(example: dict[str, Any]) -> dict[str, Any]:
-    """
-    A row with its images as a list of RGB images under `images`, and no `image`.
-
-    Args:
-        example (`dict[str, Any]`): Row with `prompt` and, where there are images, `image` or `images`.
-
-    Raises:
-        `ValueError`: As [`with_rgb_images`].
-    """
+    """A row of [`with_rgb_images`] with its images as a list under `images`, and no `image`."""
     example = with_rgb_images(example)
     images = images_of(example)
     example.pop("image", None)
@@ -147,13 +121,9 @@ def with_image_list(example: dict[str, Any]) -> dict[str, Any]:
 
 def with_image_column(example: dict[str, Any]) -> dict[str, Any]:
     """
-    A row whose images are in RGB, and under `images` too if it has a column for them.
-
-    TRL's `GRPOTrainer` reads only the column that it finds first, and takes `None` for an image. `image` stays for
-    reward functions that ask for it.
-
-    Raises:
-        `ValueError`: As [`with_rgb_images`].
+    A row of [`with_rgb_images`] with its images under `images` too if it has a column for them: TRL's `GRPOTrainer`
+    reads only the column that it finds first, and takes `None` for an image. `image` stays for reward functions that
+    ask for it.
     """
     example = with_rgb_images(example)
     if "image" in example or "images" in example:
@@ -163,12 +133,7 @@ def with_image_column(example: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class RGBImageCollator:
-    """
-    A collator of rows with images, which are brought to RGB first.
-
-    Args:
-        collate (`Callable`): The collator that makes the batch.
-    """
+    """The collator `collate` of rows with images, which are brought to RGB first."""
 
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
 

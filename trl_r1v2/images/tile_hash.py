@@ -20,15 +20,7 @@ class TileHasher:
         self._weights: dict[tuple[int, torch.device], torch.Tensor] = {}
 
     def __call__(self, tiles: torch.Tensor) -> torch.Tensor:
-        """
-        Hash every tile.
-
-        Args:
-            tiles (`torch.Tensor` of shape `(num_tiles, ...)`): Tiles of any dtype.
-
-        Returns:
-            `torch.Tensor` of shape `(num_tiles, 2)` and dtype int64, on the tiles' device.
-        """
+        """Hash tiles of shape `(num_tiles, ...)` and any dtype: int64 of shape `(num_tiles, 2)`, on their device."""
         word = {1: torch.uint8, 2: torch.int16}.get(tiles.element_size(), torch.int32)
         words = tiles.detach().contiguous().flatten(1).view(word)
         weights = self.weights(words.shape[1], tiles.device)

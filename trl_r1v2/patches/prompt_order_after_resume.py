@@ -17,12 +17,8 @@ from trl.trainer.utils import RepeatSampler
 
 class EpochRepeatSampler(RepeatSampler):
     """
-    [`~trl.trainer.utils.RepeatSampler`] whose order depends on the epoch instead of how often it was iterated. In a
-    run without interruption that is the same order.
-
-    Args:
-        sampler ([`~trl.trainer.utils.RepeatSampler`]): The sampler to take the place of.
-        epoch (`Callable[[], int]`): Epochs finished so far.
+    The [`~trl.trainer.utils.RepeatSampler`] `sampler`, whose order depends on the `epoch` (a function: epochs finished
+    so far) instead of how often it was iterated. In a run without interruption that is the same order.
     """
 
     def __init__(self, sampler: RepeatSampler, epoch: Callable[[], int]):

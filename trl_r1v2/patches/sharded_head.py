@@ -17,12 +17,8 @@ from torch.distributed.fsdp import FSDPModule
 
 def gather_head_with_forward(model: torch.nn.Module) -> None:
     """
-    Have every training forward of a model gather its output head, so that FSDP2 reduces the head's gradients over all
-    processes.
-
-    Args:
-        model (`torch.nn.Module`): Model with `get_output_embeddings`, before or after `fully_shard`. Does nothing
-            while it is not sharded.
+    Have every training forward of a model with `get_output_embeddings`, before or after `fully_shard`, gather its
+    output head, so that FSDP2 reduces the head's gradients over all processes. Does nothing while it is not sharded.
     """
 
     def gather(module: torch.nn.Module, args: tuple) -> None:

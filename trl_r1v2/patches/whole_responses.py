@@ -21,17 +21,10 @@ RESPONSES = ("chosen", "rejected", "completion")
 
 def with_whole_responses(processing_class: PreTrainedTokenizerBase | ProcessorMixin, dataset=None):
     """
-    The tokenizer or processor, or a copy of it with TRL's training template, which renders responses with their
-    reasoning.
-
-    Args:
-        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]): What renders
-            the conversations. It is left as it is, for what is saved.
-        dataset (`Dataset`, *optional*): Rows with responses. If none of them reasons, any template will do; others
-            than a `Dataset` may reason.
-
-    Raises:
-        `ValueError`: If the template drops reasoning and TRL has none in its place, or a response repeats its prompt.
+    The tokenizer or processor, which is left as it is for what is saved, or a copy of it with TRL's training template,
+    which renders responses with their reasoning. If no response in a `Dataset` reasons, any template will do; rows of
+    another kind may reason. A `ValueError` if the template drops reasoning and TRL has none in its place, or a
+    response repeats its prompt.
     """
     reasons = _read_responses(dataset) if isinstance(dataset, Dataset) else True
     if not reasons or processing_class.chat_template is None or _keeps_reasoning(processing_class):

@@ -9,6 +9,7 @@ of rows a process), `transformers` generation. Does not cover tools and environm
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,22 +36,46 @@ def sample_responses(
     return [rollout for chunk in sample_chunks(model, processing_class, dataset, **settings) for rollout in chunk]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """
+    How responses are sampled, whatever the engine.
+
+    Args:
+        num_samples (`int`): Responses a prompt.
+        max_new_tokens (`int`): Longest response, in tokens.
+        temperature (`float`, *optional*, defaults to `1.0`): Sampling temperature.
+        top_p (`float`, *optional*, defaults to `1.0`): Nucleus mass.
+        do_sample (`bool`, *optional*, defaults to `True`): Whether to sample; `False` decodes greedily and needs
+            `num_samples=1`.
+        seed (`int`, *optional*, defaults to `0`): Seed of the sampling.
+    """
+
+    num_samples: int
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    do_sample: bool = True
+    seed: int = 0
+
+    def __post_init__(self):
+        if not self.do_sample and self.num_samples > 1:
+            raise ValueError(
+                f"num_samples is {self.num_samples}, but greedy decoding repeats one response: set num_samples=1"
+            )
+
+
 def sample_chunks(
     model: PreTrainedModel,
     processing_class: PreTrainedTokenizerBase | ProcessorMixin,
     dataset: Dataset,
     *,
-    num_samples: int,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    do_sample: bool = True,
     batch_size: int = 64,
-    seed: int = 0,
     rows: Sequence[int] | None = None,
     progress: bool = True,
     prefix_ids: Mapping[int, Sequence[int]] | None = None,
     chat_template_kwargs: dict[str, Any] | None = None,
+    **settings,
 ) -> Iterator[list[Rollout]]:
     """
     Samples `num_samples` responses to every prompt.
@@ -68,21 +93,14 @@ def sample_chunks(
             token, as TRL does.
         dataset ([`~datasets.Dataset`]): Prompts in column `prompt` (conversational, or plain text for a tokenizer);
             images in column `images` (a list, which may be empty or `None`) or `image`.
-        num_samples (`int`): Responses a prompt.
-        max_new_tokens (`int`): Longest response, in tokens.
-        temperature (`float`, *optional*, defaults to `1.0`): Sampling temperature.
-        top_p (`float`, *optional*, defaults to `1.0`): Nucleus mass.
-        do_sample (`bool`, *optional*, defaults to `True`): Whether to sample; `False` decodes greedily and needs
-            `num_samples=1`.
         batch_size (`int`, *optional*, defaults to `64`): Responses generated at once. A chunk is `max(1, batch_size //
             num_samples)` prompts.
-        seed (`int`, *optional*, defaults to `0`): Seed of the sampling.
         rows (`Sequence[int]`, *optional*): Dataset rows to answer, in this order. All rows by default.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
         prefix_ids (`Mapping[int, Sequence[int]]`, *optional*): For each row, token ids that the response continues;
             they are not part of the rollout.
-        chat_template_kwargs (`dict[str, Any]`, *optional*): Passed to the chat template, as
-            `GRPOConfig.chat_template_kwargs`.
+        chat_template_kwargs (`dict[str, Any]`, *optional*): As `GRPOConfig.chat_template_kwargs`.
+        **settings: Fields of [`SamplingSettings`].
 
     Yields:
         `list[Rollout]`: The rollouts of each chunk as soon as they exist; prompts in the order of `rows`, the
@@ -92,54 +110,44 @@ def sample_chunks(
         `ValueError`: Greedy decoding is asked for several responses, or a row cannot be rendered (broken or missing
         image, placeholders that do not match the images); the message names the row.
     """
-    if not do_sample and num_samples > 1:
-        raise ValueError(f"num_samples is {num_samples}, but greedy decoding repeats one response: set num_samples=1")
-    rows = list(range(len(dataset)) if rows is None else rows)
+    settings = SamplingSettings(**settings)
     tokenizer = tokenizer_of(processing_class)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    config = generation_config(
-        model, processing_class, max_new_tokens, temperature=temperature, top_p=top_p, do_sample=do_sample
-    )
-    prompts_per_chunk = max(1, batch_size // num_samples)
+    config = _generation_config(model, processing_class, settings)
+    for chunk in chunks_of(rows, dataset, batch_size // settings.num_samples, progress):
+        prefixes = None if prefix_ids is None else [prefix_ids[row] for row in chunk]
+        prompts = [read_prompt(dataset, row, processing_class) for row in chunk]
+        inputs = encode_prompts(processing_class, prompts, prefixes, chat_template_kwargs)
+        completions = [[] for _ in chunk]
+        with forked_random_state(model.device), evaluation_mode(model):
+            torch.manual_seed(seed_of_chunk(settings.seed, chunk))
+            for done in range(0, settings.num_samples, batch_size):
+                config.num_return_sequences = min(batch_size, settings.num_samples - done)
+                for index, ids in enumerate(_generate(model, inputs, config)):
+                    response = {"ids": ids, "finished": ids[-1] in config.eos_token_id}
+                    completions[index // config.num_return_sequences].append(response)
+        yield rollouts_of(chunk, completions, processing_class)
+
+
+def chunks_of(rows: Sequence[int] | None, dataset: Dataset, size: int, progress: bool) -> Iterator[list[int]]:
+    """`rows` of a dataset, all by default, `size` (at least one) at a time, with a progress bar."""
+    rows = list(range(len(dataset)) if rows is None else rows)
     with tqdm(total=len(rows), desc="sampling", unit="prompt", disable=not progress) as bar:
-        for start in range(0, len(rows), prompts_per_chunk):
-            chunk_rows = rows[start : start + prompts_per_chunk]
-            prefixes = None if prefix_ids is None else [prefix_ids[row] for row in chunk_rows]
-            prompts = [read_prompt(dataset, row, processing_class) for row in chunk_rows]
-            inputs = encode_prompts(processing_class, prompts, prefixes, chat_template_kwargs)
-            completions = [[] for _ in chunk_rows]
-            with _random_state(model.device, seed_of_chunk(seed, chunk_rows)), _evaluation_mode(model):
-                for done in range(0, num_samples, batch_size):
-                    config.num_return_sequences = min(batch_size, num_samples - done)
-                    generated = _generate(model, inputs, config)
-                    for index, ids in enumerate(generated):
-                        response = {"ids": ids, "finished": ids[-1] in config.eos_token_id}
-                        completions[index // config.num_return_sequences].append(response)
-            yield [
-                rollout
-                for row, responses in zip(chunk_rows, completions, strict=True)
-                for rollout in rollouts_of(row, responses, processing_class)
-            ]
-            bar.update(len(chunk_rows))
+        for start in range(0, len(rows), max(1, size)):
+            chunk = rows[start : start + max(1, size)]
+            yield chunk
+            bar.update(len(chunk))
 
 
-def generation_config(
-    model: PreTrainedModel,
-    processing_class: PreTrainedTokenizerBase | ProcessorMixin,
-    max_new_tokens: int,
-    *,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    do_sample: bool = True,
-) -> GenerationConfig:
+def _generation_config(model: PreTrainedModel, processing_class, settings: SamplingSettings) -> GenerationConfig:
     """Generation settings of `trl.GRPOTrainer`: every end-of-sequence id of model and tokenizer, no image tokens."""
     tokenizer = tokenizer_of(processing_class)
     # `top_k=0` is GRPOConfig's default; left unset, generate() would take the model's own (or 50).
-    sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if do_sample else {}
+    sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0} if settings.do_sample else {}
     return GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=do_sample,
+        max_new_tokens=settings.max_new_tokens,
+        do_sample=settings.do_sample,
         **sampling,
         repetition_penalty=1.0,
         pad_token_id=tokenizer.pad_token_id,
@@ -173,16 +181,15 @@ def seed_of_chunk(seed: int, rows: Sequence[int]) -> int:
 
 
 @contextlib.contextmanager
-def _random_state(device: torch.device, seed: int) -> Iterator[None]:
-    """Random state made from `seed`; the caller's is restored."""
+def forked_random_state(device: torch.device) -> Iterator[None]:
+    """Afterwards torch's random states, on the CPU and on devices like this one, are the caller's again."""
     devices = [] if device.type == "cpu" else list(range(torch.get_device_module(device.type).device_count()))
     with torch.random.fork_rng(devices=devices, device_type=device.type):
-        torch.manual_seed(seed)
         yield
 
 
 @contextlib.contextmanager
-def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode; afterwards every module has the mode it had (a frozen part may be in another than the rest)."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -207,20 +214,15 @@ def _generate(model, inputs: dict[str, torch.Tensor], config: GenerationConfig) 
     return [ids[mask].tolist() for ids, mask in zip(completion_ids, keep, strict=True)]
 
 
-def rollouts_of(row: int, responses: Sequence[dict[str, Any]], processing_class) -> list[Rollout]:
-    """Rollouts of a row from its responses: `ids`, whether `finished`, and the `logps` that an engine gives."""
-    texts = processing_class.batch_decode([response["ids"] for response in responses], skip_special_tokens=True)
+def rollouts_of(rows: Sequence[int], responses: Sequence[Sequence[dict]], processing_class) -> list[Rollout]:
+    """Rollouts of rows from each one's responses: `ids`, whether `finished`, and the `logps` that an engine gives."""
+    found = [
+        (row, number, item) for row, of_row in zip(rows, responses, strict=True) for number, item in enumerate(of_row)
+    ]
+    texts = processing_class.batch_decode([item["ids"] for _, _, item in found], skip_special_tokens=True)
     return [
-        Rollout(
-            row=row,
-            sample=sample,
-            text=text,
-            completion_ids=response["ids"],
-            num_tokens=len(response["ids"]),
-            finished=response["finished"],
-            logps=response.get("logps"),
-        )
-        for sample, (text, response) in enumerate(zip(texts, responses, strict=True))
+        Rollout(row, number, text, item["ids"], len(item["ids"]), item["finished"], item.get("logps"))
+        for (row, number, item), text in zip(found, texts, strict=True)
     ]
 
 

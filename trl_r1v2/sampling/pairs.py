@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+import numpy as np
+
 
 # What a response is to its prompt. The three in NEGATIVES can be rejected in a correctness pair.
 NEGATIVES = ("wrong", "no_answer", "unfinished")
@@ -70,9 +72,6 @@ def _option(default, text: str):
 class PairRules:
     """
     Which pairs to build. How many format pairs to mix in is ours: MMPR keeps them apart, and so does the pair's kind.
-
-    Raises:
-        `ValueError`: A count is negative, a quantile is outside [0, 1], or a threshold is given in two ways.
     """
 
     max_pairs: int = _option(15, "Correctness pairs for each prompt (MMPR: up to 15).")
@@ -122,12 +121,7 @@ class PairRules:
 @dataclass(frozen=True)
 class Pair:
     """
-    A preference pair.
-
-    Args:
-        kind (`str`): `correctness`, `format` or `dropout_ntp`.
-        chosen ([`Response`]): The better response.
-        rejected ([`Response`]): The worse one, to the same prompt.
+    A preference pair to one prompt, the better response first; its kind is `correctness`, `format` or `dropout_ntp`.
     """
 
     kind: str
@@ -145,14 +139,9 @@ class Pair:
 @dataclass
 class PairSet:
     """
-    Pairs, and what became of everything else.
-
-    Args:
-        pairs (`list[Pair]`): Ordered by row.
-        responses (`dict[str, int]`): Number of responses in each of `ROLES`.
-        prompts (`dict[str, int]`): Number of prompts with pairs, and of those without for each reason.
-        candidates (`dict[str, int]`): Number of candidate pairs kept, and of those dropped for each reason.
-        thresholds (`dict[str, float | None]`): The score and the margin actually required.
+    Pairs ordered by row, and what became of everything else: how many responses had each of `ROLES`, how many prompts
+    have pairs or have none for each reason, how many candidate pairs were kept or dropped for each reason, and the
+    score and the margin actually required (`thresholds`).
     """
 
     pairs: list[Pair] = field(default_factory=list)
@@ -175,14 +164,9 @@ class _Pools:
 
 def build_pairs(responses: Iterable[Response], rules: PairRules) -> PairSet:
     """
-    Pairs right responses with wrong ones.
-
-    Of the candidates that pass the thresholds, a prompt's `max_pairs` are drawn one by one, those of the least used
-    responses first and at random among them (MMPR draws at random; the order is ours).
-
-    Returns:
-        [`PairSet`]: Pairs and counts. `sum(candidates.values())` is the number of all pairs of a right and a negative
-        (or ill-formed) response.
+    Pairs right responses with wrong ones. Of the candidates that pass the thresholds, a prompt's `max_pairs` are drawn
+    one by one, those of the least used responses first and at random among them (MMPR draws at random; the order is
+    ours). `sum(candidates.values())` is the number of all pairs of a right and a negative (or ill-formed) response.
     """
     prompts = _pool(responses)
     chosen_threshold, margin_threshold = rules.chosen_threshold, rules.margin_threshold
@@ -248,9 +232,8 @@ def pair_with_dropout(
     sources: Sequence[Response], regenerated: Sequence[Response]
 ) -> tuple[list[Pair], dict[str, int]]:
     """
-    Pairs good responses with what became of them without the image; one judged right all the same stays (MMPR).
-
-    Returns the pairs, and the number of candidates kept and dropped for the same text.
+    Pairs good responses with what became of them without the image (one judged right all the same stays, as in MMPR),
+    and the number of candidates kept and dropped for the same text.
     """
     pairs = [
         Pair("dropout_ntp", chosen, rejected)
@@ -262,14 +245,7 @@ def pair_with_dropout(
 
 def quantile(values: Sequence[float], q: float) -> float | None:
     """The `q`-quantile of `values`, linear between neighbours; `None` without values."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    position = q * (len(ordered) - 1)
-    below, part = int(position), position - int(position)
-    above = min(below + 1, len(ordered) - 1)
-    # Written so that equal neighbours give exactly their value, which `>=` then lets pass.
-    return ordered[below] + (ordered[above] - ordered[below]) * part
+    return float(np.quantile(values, q)) if len(values) else None
 
 
 def _pool(responses: Iterable[Response]) -> list[_Pools]:

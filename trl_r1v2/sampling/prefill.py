@@ -22,7 +22,7 @@ from ..images.prompt_images import PromptImages
 from ..ssb_grpo.checkpoint import BufferCheckpoint, run_fingerprint
 from ..ssb_grpo.rows import SEQUENCE_FIELDS
 from ..ssb_grpo.sample_buffer import Sample, SelectiveSampleBuffer
-from .prompts import count_images, encode_prompts, read_prompt
+from .prompts import count_images, encode_prompts, read_prompt, tokenizer_of
 from .rollouts import Rollout
 
 
@@ -38,11 +38,8 @@ def group_advantages(rewards: torch.Tensor) -> torch.Tensor:
 @dataclass(frozen=True)
 class EngineCorrection:
     """
-    How a run with vLLM corrects for the engine: `vllm_importance_sampling_*` of [`~trl.GRPOConfig`].
-
-    Args:
-        mode (`str`): `"token_truncate"`, `"token_mask"`, `"sequence_truncate"` or `"sequence_mask"`.
-        clip_max (`float`, *optional*), clip_min (`float`, *optional*): Bounds of the ratio.
+    How a run with vLLM corrects for the engine, `vllm_importance_sampling_*` of [`~trl.GRPOConfig`]: the mode
+    (`"token_truncate"`, `"token_mask"`, `"sequence_truncate"` or `"sequence_mask"`) and bounds of the ratio.
     """
 
     mode: str
@@ -52,10 +49,8 @@ class EngineCorrection:
     def ratio(self, logps: torch.Tensor, sampling_logps: torch.Tensor) -> torch.Tensor:
         """
         Importance ratio of one completion, as TRL forms it, from the log-probabilities (nats, NaN where the engine has
-        none) of its tokens under the model and in the engine, both of shape `(C,)`.
-
-        Returns:
-            `torch.Tensor` of shape `(C,)`, or `(1,)` in the modes by sequence: Dimensionless; 0 where it is masked.
+        none) of its tokens under the model and in the engine, both of shape `(C,)`: dimensionless, of shape `(C,)`, or
+        `(1,)` in the modes by sequence; 0 where it is masked.
         """
         difference = (logps - sampling_logps).nan_to_num(nan=0.0)
         ratio = (difference.sum(dim=0, keepdim=True) if self.mode.startswith("sequence") else difference).exp()
@@ -77,21 +72,14 @@ def completion_logps(
     progress: bool = True,
 ) -> Iterator[tuple[Rollout, dict[str, torch.Tensor]]]:
     """
-    Log-probabilities of rollouts under a model, by a forward pass over prompt and completion with TRL's fused head,
-    which never holds the logits of a whole vocabulary.
-
-    Args:
-        model ([`~transformers.PreTrainedModel`]), processing_class ([`~transformers.ProcessorMixin`] or tokenizer):
-            The model that sampled the rollouts, in evaluation mode. It keeps the fused head.
-        dataset ([`~datasets.Dataset`]), rollouts (`Sequence[Rollout]`): Rollouts with `completion_ids`, and the
-            dataset that their rows refer to.
-        temperature (`float`): What the logits are divided by, as in sampling.
-        batch_size (`int`): Rollouts a forward pass.
+    Log-probabilities of rollouts under the model that sampled them (in evaluation mode; it keeps TRL's fused head,
+    which never holds the logits of a whole vocabulary), by a forward pass over prompt and completion, `batch_size`
+    rollouts at once; `temperature` is what the logits are divided by, as in sampling.
 
     Yields:
         `tuple[Rollout, dict[str, torch.Tensor]]`: For each rollout, unpadded CPU tensors: `prompt_ids` of shape
-        `(P,)`, `completion_ids` and `old_per_token_logps` (nats) of shape `(C,)`, and the token-type fields of models
-        that have them, of shape `(P + C,)`.
+            `(P,)`, `completion_ids` and `old_per_token_logps` (nats) of shape `(C,)`, and the token-type fields of
+            models that have them, of shape `(P + C,)`.
     """
     add_fused_lm_head(model, temperature=temperature)
     for start in tqdm(range(0, len(rollouts), batch_size), desc="log-probabilities", disable=not progress):
@@ -123,10 +111,8 @@ def write_prefill(
     model,
     processing_class,
     dataset: Dataset,
-    rollouts: Sequence[Rollout],
-    advantages: Sequence[float],
+    samples: Sequence[tuple[Rollout, float]],
     *,
-    vocab_size: int,
     temperature: float,
     capacity: int,
     batch_size: int,
@@ -144,9 +130,8 @@ def write_prefill(
         folder (`str` or `Path`): Folder of the buffer files.
         model, processing_class, batch_size: As for [`completion_logps`].
         dataset ([`~datasets.Dataset`]): The training set of the coming run, which the rollouts' rows refer to.
-        rollouts (`Sequence[Rollout]`), advantages (`Sequence[float]`): Rollouts of this process and their advantages;
-            those with advantage 0 are left out.
-        vocab_size (`int`): Number of tokens of the tokenizer.
+        samples (`Sequence[tuple[Rollout, float]]`): Rollouts of this process with their advantages; those with
+            advantage 0 are left out.
         temperature (`float`): Temperature of the sampling, which must be that of the coming run.
         capacity (`int`): Samples to keep, those of largest |advantage|.
         with_reference (`bool`, *optional*, defaults to `False`): Whether to store the log-probabilities as the
@@ -161,9 +146,8 @@ def write_prefill(
         `int`: Samples written by this process.
     """
     buffer = SelectiveSampleBuffer(capacity=capacity, seed=seed + rank)
-    chosen = [(rollout, value) for rollout, value in zip(rollouts, advantages, strict=True) if value != 0.0]
     # Largest first, so that the forward passes are made for what stays only.
-    chosen = sorted(chosen, key=lambda item: -abs(item[1]))[:capacity]
+    chosen = sorted((item for item in samples if item[1] != 0.0), key=lambda item: -abs(item[1]))[:capacity]
     advantage_of = {(rollout.row, rollout.sample): value for rollout, value in chosen}
     # Reading order of the dataset keeps the prompts of a batch alike in length.
     ordered = sorted((rollout for rollout, _ in chosen), key=lambda rollout: (rollout.row, rollout.sample))
@@ -183,6 +167,7 @@ def write_prefill(
         source = rollout.row if num_images else None
         advantage = advantage_of[rollout.row, rollout.sample]
         buffer.extend([Sample(tokens, advantage, step=0, source=source, num_images=num_images)])
+    vocab_size = len(tokenizer_of(processing_class))
     fingerprint = run_fingerprint(vocab_size, dataset, with_reference, correction and correction.mode)
     BufferCheckpoint(buffer, PromptImages(max_bytes=0), fingerprint, rank, world_size).save(Path(folder))
     return len(buffer)

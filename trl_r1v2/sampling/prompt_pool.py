@@ -16,15 +16,7 @@ FATES = ("kept", "all_right", "all_wrong", "too_hard", "too_easy", "unscorable")
 
 @dataclass(frozen=True)
 class PromptOutcome:
-    """
-    How the sampled responses to one prompt turned out.
-
-    Args:
-        row (`int`): Index of the prompt in the dataset.
-        num_samples (`int`): Responses sampled.
-        num_scored (`int`): Responses that could be judged.
-        num_right (`int`): Responses judged right.
-    """
+    """How the responses to one prompt turned out: its row, how many were sampled, could be judged, and were right."""
 
     row: int
     num_samples: int

@@ -45,12 +45,7 @@ def count_images(dataset: Dataset, row: int) -> int:
 
 
 def read_example(dataset: Dataset, row: int) -> dict[str, Any]:
-    """
-    A row of a dataset, its images decoded.
-
-    Raises:
-        `ValueError`: An image cannot be read; the message names the row.
-    """
+    """A row of a dataset, its images decoded; a `ValueError` that names the row if one cannot be read."""
     try:
         return dataset[row]
     except (OSError, SyntaxError) as error:  # what PIL raises for files it cannot open or parse
@@ -59,13 +54,8 @@ def read_example(dataset: Dataset, row: int) -> dict[str, Any]:
 
 def fill_images(example: dict[str, Any], row: int) -> list[dict[str, Any]]:
     """
-    The messages of a conversational row with its images inside, as `GRPOTrainer` hands them on.
-
-    Returns:
-        `list[dict[str, Any]]`: Messages whose contents are lists of typed parts.
-
-    Raises:
-        `ValueError`: Images and placeholders do not match, or an image is `None`.
+    The messages of a conversational row, their contents lists of typed parts, with its images inside, as `GRPOTrainer`
+    hands them on; a `ValueError` if images and placeholders do not match, or an image is `None`.
     """
     try:
         example = with_rgb_images(example)
@@ -84,10 +74,8 @@ def read_prompt(
 ) -> str | list[dict[str, Any]]:
     """
     The prompt of a row as `GRPOTrainer` hands it to the chat template: plain text, or messages; for a processor with
-    the images of column `images` or `image` inside.
-
-    Raises:
-        `ValueError`: The row cannot be read or does not fit the processing class; the message names the row.
+    the images of column `images` or `image` inside. A `ValueError` that names the row if it cannot be read or does not
+    fit.
     """
     example = read_example(dataset, row)
     if not isinstance(processing_class, ProcessorMixin):
@@ -109,19 +97,19 @@ def encode_prompts(
     chat_template_kwargs: dict[str, Any] | None = None,
 ) -> dict[str, torch.Tensor]:
     """
-    Left-padded model inputs for a batch of prompts of [`read_prompt`].
+    Left-padded model inputs for a batch of prompts of [`read_prompt`], with and without images.
 
     Args:
         processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]): Tokenizer or
             processor, with a pad token.
-        prompts (`Sequence[str | list[dict[str, Any]]]` of length `B`): Prompts, with and without images.
+        prompts (`Sequence[str | list[dict[str, Any]]]` of length `B`): Prompts.
         prefix_ids (`Sequence[Sequence[int]]` of length `B`, *optional*): Token ids to append to each prompt, the
             beginning of its response.
         chat_template_kwargs (`dict[str, Any]`, *optional*): Passed to the chat template.
 
     Returns:
         `dict[str, torch.Tensor]`: `input_ids` and `attention_mask` of shape `(B, P)`, and the processor's image
-        fields; `pixel_values` of tiling models has one row a tile.
+            fields; `pixel_values` of tiling models has one row a tile.
     """
     tokenizer = tokenizer_of(processing_class)
     if is_conversational({"prompt": prompts[0]}):

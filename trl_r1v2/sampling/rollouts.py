@@ -51,21 +51,17 @@ class Rollout:
 class RolloutStore:
     """
     Append-only records of one process in `<folder>/<name>-<rank>-of-<world_size>.jsonl`: rollouts, or what was made of
-    them.
-
-    Opening a shard drops what an interruption left of its last chunk, and refuses a folder whose `<name>.json` was
-    written for other settings. Source: ours.
+    them. Opening a shard drops what an interruption left of its last chunk. Ours.
 
     Args:
         folder (`str` or `Path`): Folder of the shards; created if needed.
         fingerprint (`dict[str, Any]`): JSON-serialisable settings that the records depend on, see `fingerprints`.
-        rank (`int`, *optional*, defaults to `0`): Number of this process.
-        world_size (`int`, *optional*, defaults to `1`): Number of processes that write shards; part of the
-            fingerprint.
+        rank (`int`, *optional*, defaults to `0`), world_size (`int`, *optional*, defaults to `1`): Number of this
+            process, and of those that write shards, which is part of the fingerprint.
         name (`str`, *optional*, defaults to `"rollouts"`): What the records are, where a folder holds several kinds.
 
     Raises:
-        `ValueError`: The folder holds records made with other settings, or a shard is damaged before its end.
+        `ValueError`: `<name>.json` in the folder was written for other settings, or a shard is damaged before its end.
 
     Example:
 
@@ -142,10 +138,8 @@ class RolloutStore:
     @staticmethod
     def merge(folder: str | Path, rows: Iterable[int], num_samples: int, name: str = "rollouts") -> list[Rollout]:
         """
-        Reads the shards of all processes, ordered by row and sample; `num_samples` responses to each of `rows`.
-
-        Raises:
-            `ValueError`: A shard, a row or a sample is missing, or there are some that were not asked for.
+        Reads the shards of all processes, ordered by row and sample: `num_samples` responses to each of `rows`. A
+        `ValueError` if a shard, a row or a sample is missing, or there are some that were not asked for.
         """
         rollouts = [Rollout(**record) for record in merge_shards(folder, name)]
         rollouts.sort(key=lambda rollout: (rollout.row, rollout.sample))
@@ -173,10 +167,8 @@ def shard_path(folder: Path, name: str, rank: int, world_size: int) -> Path:
 
 def merge_shards(folder: str | Path, name: str) -> list[dict[str, Any]]:
     """
-    The records called `name` in the finished chunks of every process, shard by shard.
-
-    Raises:
-        `ValueError`: There is no `<name>.json` or a shard is damaged before its end.
+    The records called `name` in the finished chunks of every process, shard by shard. A `ValueError` if there is no
+    `<name>.json` or a shard is damaged before its end.
     """
     folder = Path(folder)
     settings_path = folder / f"{name}.json"

@@ -39,15 +39,14 @@ def score_rollouts(
     `log_metric`, whose input is not kept.
 
     Args:
-        rollouts (`Sequence[Rollout]`): Rollouts, those of a prompt next to each other.
-        dataset ([`~datasets.Dataset`]): Dataset that the rollouts' rows refer to.
+        rollouts (`Sequence[Rollout]`), dataset ([`~datasets.Dataset`]): Rollouts, those of a prompt next to each
+            other, and the dataset that their rows refer to.
         functions (`Mapping[str, Callable]`): Reward functions by name, which the scores are kept under.
-        batch_size (`int`, *optional*, defaults to `64`): Rollouts scored at once; the rollouts of a prompt are never
-            split.
+        batch_size (`int`, *optional*, defaults to `64`): Rollouts scored at once; those of a prompt are never split.
 
     Yields:
         `list[dict[str, Any]]`: For each batch, records with `row`, `sample`, a digest of the `response`, and `scores`
-        by path; a score is `None` where the function returned `None` or NaN.
+            by name; a score is `None` where the function returned `None` or NaN.
 
     Raises:
         `ValueError`: A function returns the wrong number of scores or an infinite one. An error inside a function

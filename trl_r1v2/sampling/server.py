@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from trl.data_utils import is_conversational
 
 from ..images.data_urls import encode_messages
+from .generation import SamplingSettings
 from .prompts import fill_images, read_example
 from .rollouts import EngineError, Rollout
 
@@ -36,9 +37,9 @@ class ChatServer:
         url (`str`): Address up to and with the version, for example `"http://localhost:8000/v1"`.
         model (`str`): Name under which the server knows the model.
         api_key_env (`str`, *optional*): Environment variable that holds the key; without it `"none"` is sent.
-        concurrency (`int`, *optional*, defaults to `16`): Requests under way at once.
-        timeout (`float`, *optional*, defaults to `3600.0`), max_retries (`int`, *optional*, defaults to `10`): Seconds
-            to wait for one response, and times that a failed request is sent again, after at most 8 seconds.
+        concurrency (`int`, *optional*, defaults to `16`), timeout (`float`, *optional*, defaults to `3600.0`),
+            max_retries (`int`, *optional*, defaults to `10`): Requests under way at once, seconds to wait for one
+            response, and times that a failed request is sent again, after at most 8 seconds.
         extra_body (`dict`, *optional*): Further fields of every request.
 
     Raises:
@@ -69,14 +70,9 @@ class ChatServer:
         self,
         dataset: Dataset,
         *,
-        num_samples: int,
-        max_new_tokens: int,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        do_sample: bool = True,
-        seed: int = 0,
         rows: Sequence[int] | None = None,
         progress: bool = True,
+        **settings,
     ) -> Iterator[list[Rollout]]:
         """
         As [`~trl_r1v2.sampling.generation.sample_chunks`]: yields the responses of a row once all are there, without
@@ -87,13 +83,15 @@ class ChatServer:
             ValueError: A row cannot be rendered; the message names it.
         """
         rows = range(len(dataset)) if rows is None else rows
-        settings = {"max_tokens": max_new_tokens, "temperature": temperature if do_sample else 0.0, "top_p": top_p}
+        settings = SamplingSettings(**settings)
+        num_samples, temperature = settings.num_samples, settings.temperature if settings.do_sample else 0.0
+        options = {"max_tokens": settings.max_new_tokens, "temperature": temperature, "top_p": settings.top_p}
 
         def requests() -> Iterator[tuple]:
             for row in rows:
                 messages = _messages(dataset, row)
                 for sample in range(num_samples):
-                    yield row, sample, messages, {**settings, "seed": request_seed(seed, row, sample)}
+                    yield row, sample, messages, {**options, "seed": request_seed(settings.seed, row, sample)}
 
         jobs = requests()
         done: dict[int, list[Rollout]] = {}

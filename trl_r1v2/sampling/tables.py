@@ -18,16 +18,9 @@ COLUMNS = {"row", "text", "sample", "completion_ids", "num_tokens", "finished"}
 
 def read_rollouts(path: str | Path, dataset: Dataset) -> list[Rollout]:
     """
-    Reads rollouts from a folder of `filter-prompts` or `pairs`, or from a `.jsonl` or `.parquet` file.
-
-    Args:
-        path (`str` or `Path`): The output folder of a command, its `rollouts` folder, or a table with columns `row`
-            (index into the dataset) and `text`, and optionally `sample` (numbered if absent), `finished` (`True` if
-            absent), `completion_ids` and `num_tokens`.
-        dataset ([`~datasets.Dataset`]): The prompts that the rows refer to.
-
-    Returns:
-        `list[Rollout]`: Ordered by row and sample.
+    Rollouts, ordered by row and sample, from the output folder of `filter-prompts` or `pairs`, its `rollouts` folder,
+    or a `.jsonl` or `.parquet` table with columns `row` (index into `dataset`) and `text`, and optionally `sample`
+    (numbered if absent), `finished` (`True` if absent), `completion_ids` and `num_tokens`.
 
     Raises:
         `ValueError`: There is nothing at `path`, the rollouts belong to other prompts, a column is missing or unknown,

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from tqdm.auto import tqdm
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 from ..images.data_urls import encode_image
 from .fingerprints import path_fingerprint
-from .generation import image_token_bias, rollouts_of, seed_of_chunk, stop_ids
+from .generation import SamplingSettings, chunks_of, image_token_bias, rollouts_of, seed_of_chunk, stop_ids
 from .prompts import encode_prompts, placeholder_prompt, read_prompt
 from .rollouts import EngineError, Rollout
 
@@ -65,15 +64,10 @@ class VLLMEngine:
         self,
         dataset: Dataset,
         *,
-        num_samples: int,
-        max_new_tokens: int,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        do_sample: bool = True,
-        seed: int = 0,
         rows: Sequence[int] | None = None,
         progress: bool = True,
         prefix_ids: Mapping[int, Sequence[int]] | None = None,
+        **settings,
     ) -> Iterator[list[Rollout]]:
         """
         As [`~trl_r1v2.sampling.generation.sample_chunks`]. Each prompt has a seed of its own; vLLM repeats its
@@ -82,33 +76,26 @@ class VLLMEngine:
         Raises:
             EngineError: vLLM is not there, ends with an error, or makes other tokens of a prompt than the processor.
         """
-        rows = list(range(len(dataset)) if rows is None else rows)
-        is_plain = not do_sample or (temperature, top_p) == (1.0, 1.0)
+        settings = SamplingSettings(**settings)
+        is_plain = not settings.do_sample or (settings.temperature, settings.top_p) == (1.0, 1.0)
         sampling = {
-            "n": num_samples,
-            "max_tokens": max_new_tokens,
-            "temperature": temperature if do_sample else 0.0,
-            "top_p": top_p if do_sample else 1.0,
+            "n": settings.num_samples,
+            "max_tokens": settings.max_new_tokens,
+            "temperature": settings.temperature if settings.do_sample else 0.0,
+            "top_p": settings.top_p if settings.do_sample else 1.0,
             "stop_token_ids": self._stop_ids(),
             "logit_bias": image_token_bias(self.path),
             "logprobs": 0 if self.with_logps else None,
             "detokenize": False,
         }
-        chunk_size = max(1, self.batch_size // num_samples)
-        with tqdm(total=len(rows), desc="sampling", unit="prompt", disable=not progress) as bar:
-            for start in range(0, len(rows), chunk_size):
-                chunk = rows[start : start + chunk_size]
-                requests = [self._request(dataset, row, seed, (prefix_ids or {}).get(row, [])) for row in chunk]
-                # Raw log-probabilities leave out the bias, which takes next to nothing from a trained model.
-                answers = self._ask({"sampling": sampling, "requests": requests}, is_plain)
-                first = next((index for index, request in enumerate(requests) if request["images"]), 0)
-                self._compare_prompt(dataset, chunk[first], (prefix_ids or {}).get(chunk[first], []), answers[first])
-                yield [
-                    rollout
-                    for row, answer in zip(chunk, answers, strict=True)
-                    for rollout in rollouts_of(row, answer["responses"], self.processing_class)
-                ]
-                bar.update(len(chunk))
+        for chunk in chunks_of(rows, dataset, self.batch_size // settings.num_samples, progress):
+            prefixes = [(prefix_ids or {}).get(row, []) for row in chunk]
+            requests = [self._request(dataset, *pair, settings.seed) for pair in zip(chunk, prefixes, strict=True)]
+            # Raw log-probabilities leave out the bias, which takes next to nothing from a trained model.
+            answers = self._ask({"sampling": sampling, "requests": requests}, is_plain)
+            first = next((index for index, request in enumerate(requests) if request["images"]), 0)
+            self._compare_prompt(dataset, chunk[first], prefixes[first], answers[first])
+            yield rollouts_of(chunk, [answer["responses"] for answer in answers], self.processing_class)
 
     def close(self) -> None:
         """End the process, and with it what it holds of the accelerators' memory."""
@@ -117,7 +104,7 @@ class VLLMEngine:
             self._process.wait()
             self._process = None
 
-    def _request(self, dataset: Dataset, row: int, seed: int, prefix: Sequence[int]) -> dict[str, Any]:
+    def _request(self, dataset: Dataset, row: int, prefix: Sequence[int], seed: int) -> dict[str, Any]:
         prompt_ids, images = placeholder_prompt(
             self.processing_class, read_prompt(dataset, row, self.processing_class)
         )

@@ -10,16 +10,25 @@ choice of the trained components, the `vision_cache*` keys, and the check of the
 `trainer_state.json` (the log) to `output_dir`.
 """
 
-from .training import choose_components, prepare, train_and_save, training_parser
+from trl import DatasetMixtureConfig, ModelConfig, SFTConfig
+
+from ..images.rows import RGBImageCollator
+from ..patches.native_checkpoint import NativeCheckpointMixin
+from ..patches.whole_responses import with_whole_responses
+from ..vlm.activation import TrainableArguments
+from ..vlm.vision_cache_callback import VisionCacheArguments, add_vision_cache
+from .training import TrainingScriptArguments, choose_components, prepare, train_and_save
 
 
-def main(script_args, training_args, model_args, dataset_args, trainable_args, cache_args):
+def main(
+    script_args: TrainingScriptArguments,
+    training_args: SFTConfig,
+    model_args: ModelConfig,
+    dataset_args: DatasetMixtureConfig,
+    trainable_args: TrainableArguments,
+    cache_args: VisionCacheArguments,
+):
     from trl import SFTTrainer
-
-    from ..images.rows import RGBImageCollator
-    from ..patches.native_checkpoint import NativeCheckpointMixin
-    from ..patches.whole_responses import with_whole_responses
-    from ..vlm.vision_cache_callback import add_vision_cache
 
     class AlignTrainer(NativeCheckpointMixin, SFTTrainer):
         """
@@ -43,17 +52,3 @@ def main(script_args, training_args, model_args, dataset_args, trainable_args, c
     choose_components(trainer, trainable_args.trainable)
     add_vision_cache(trainer, cache_args)
     train_and_save(trainer, script_args.dataset_name)
-
-
-def make_parser(prog: str | None = None):
-    from trl import SFTConfig
-
-    from ..vlm.activation import TrainableArguments
-    from ..vlm.vision_cache_callback import VisionCacheArguments
-
-    own = (TrainableArguments, VisionCacheArguments)
-    return training_parser(prog, SFTConfig, *own)
-
-
-if __name__ == "__main__":
-    raise SystemExit(make_parser().run(main))

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from transformers.hf_argparser import HfArg
 
-from .parser import RecipeParser
 from .recipe import RecipeError
 
 
@@ -208,11 +207,3 @@ def carry_out(commands: list[list[str]], env: dict[str, str], output: Path, resu
             raise RecipeError(f"exit code {done.returncode}; the end of {log} says why.")
     if not any(output.glob(results)):
         raise RecipeError(f"there is no {results} in {output}; its logs say why.")
-
-
-def make_parser(prog: str | None = None) -> RecipeParser:
-    return RecipeParser((BenchmarkArguments,), prog=prog)
-
-
-if __name__ == "__main__":
-    raise SystemExit(make_parser().run(main))

@@ -21,7 +21,6 @@ from ..hallucination.threshold_files import write_atomically, write_threshold_fi
 from ..sampling.histograms import check_plotting, new_figure
 from ..sampling.rollouts import merge_shards
 from ..sampling.scoring import total_score
-from .parser import RecipeParser
 from .recipe import RecipeError
 from .sample_and_score import ROLLOUT_FOLDER, markdown_table
 
@@ -169,11 +168,3 @@ def draw(path: Path, calibration, min_precision: float) -> None:
             )
         axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)
-
-
-def make_parser(prog: str | None = None) -> RecipeParser:
-    return RecipeParser((CalibrateArguments,), prog=prog)
-
-
-if __name__ == "__main__":
-    raise SystemExit(make_parser().run(main))

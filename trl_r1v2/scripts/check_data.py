@@ -17,7 +17,6 @@ from ..checks.rows import check_dataset, parse_check_images
 from ..rewards.answers import Answer, gold_text
 from ..rewards.comparison import Verdict, compare
 from .loading import load_split
-from .parser import RecipeParser
 
 
 @dataclass
@@ -60,11 +59,3 @@ def main(args: CheckDataArguments):
         print(f"{len(unread):,} of {len(dataset):,} gold answers cannot be read; no answer to them gets a verdict.")
         for row, text in unread[: args.num_listed]:
             print(f"  row {row}: {text[:100]}")
-
-
-def make_parser(prog: str | None = None) -> RecipeParser:
-    return RecipeParser((CheckDataArguments,), prog=prog)
-
-
-if __name__ == "__main__":
-    raise SystemExit(make_parser().run(main))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from transformers.hf_argparser import HfArg
 
 from ..vlm.convert import to_native, to_published
-from .parser import RecipeParser
 
 
 @dataclass
@@ -50,11 +49,3 @@ def main(args: ConvertArguments) -> None:
     else:
         result = to_published(**common, reference=args.reference)
         print(f"published-layout checkpoint in {args.output_dir}\n  {result}")
-
-
-def make_parser(prog: str | None = None) -> RecipeParser:
-    return RecipeParser((ConvertArguments,), prog=prog)
-
-
-if __name__ == "__main__":
-    raise SystemExit(make_parser().run(main))

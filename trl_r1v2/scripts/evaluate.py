@@ -26,7 +26,6 @@ from ..sampling.fingerprints import dataset_fingerprint
 from ..sampling.rollouts import RolloutStore
 from .generation import GenerationArguments, open_engine
 from .loading import import_by_name, load_split
-from .parser import RecipeParser
 
 
 METRICS_FILE, RECORDS_FILE = "metrics.json", "records.parquet"
@@ -181,11 +180,3 @@ def sample_mode(eval_args: EvaluateArguments, mode: str, engine, dataset, finger
         temporary.replace(clock_path)
         start = time.perf_counter()
     return RolloutStore.merge(folder, rows, settings["num_samples"]), seconds
-
-
-def make_parser(prog: str | None = None) -> RecipeParser:
-    return RecipeParser((EvaluateArguments,), prog=prog)
-
-
-if __name__ == "__main__":
-    raise SystemExit(make_parser().run(main))

@@ -17,10 +17,8 @@ from transformers.hf_argparser import HfArg
 
 from ..sampling.prefill import EngineCorrection, group_advantages, write_prefill
 from ..sampling.prompt_pool import PoolRules, PromptOutcome, count_fates, pass_rate_histogram
-from ..sampling.prompts import tokenizer_of
 from ..ssb_grpo.checkpoint import SSB_FOLDER
 from .generation import load_policy, open_engine
-from .parser import RecipeParser
 from .sample_and_score import SamplingArguments, SamplingRun, ScoredRollout, markdown_table
 
 
@@ -156,9 +154,7 @@ def fill_buffer(
         model.eval(),
         processing_class,
         pool,
-        [rollout for rollout, _ in samples],
-        [advantage for _, advantage in samples],
-        vocab_size=len(tokenizer_of(processing_class)),
+        samples,
         temperature=args.temperature,
         capacity=args.prefill_capacity,
         batch_size=args.batch_size,
@@ -170,11 +166,3 @@ def fill_buffer(
         progress=state.is_local_main_process,
     )
     state.wait_for_everyone()
-
-
-def make_parser(prog: str | None = None) -> RecipeParser:
-    return RecipeParser((FilterPromptsArguments,), prog=prog)
-
-
-if __name__ == "__main__":
-    raise SystemExit(make_parser().run(main))

@@ -11,10 +11,18 @@ model, processor and `trainer_state.json` (the log) to `output_dir`.
 
 from dataclasses import dataclass
 
+from trl import DatasetMixtureConfig, ModelConfig
 from trl.scripts.grpo import GRPOScriptArguments
 
+from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
+from ..rewards.columns import reward_columns
+from ..ssb_grpo.ssb_grpo_config import SSBGRPOConfig
+from ..vlm.activation import TrainableArguments, refuse_frozen_adapter
+from ..vlm.vision_cache_callback import VisionCacheArguments, add_vision_cache
+from .loading import load_reward_funcs
+from .monitor import add_monitor, load_monitor_parts
 from .recipe import RecipeError, refusals_of
-from .training import TrainingScriptArguments, choose_components, prepare, train_and_save, training_parser
+from .training import TrainingScriptArguments, choose_components, prepare, train_and_save
 
 
 @dataclass
@@ -23,14 +31,16 @@ class SSBGRPOScriptArguments(TrainingScriptArguments, GRPOScriptArguments):
 
 
 def main(
-    script_args, training_args, model_args, dataset_args, trainable_args, cache_args, monitor_args, controller_args
+    script_args: SSBGRPOScriptArguments,
+    training_args: SSBGRPOConfig,
+    model_args: ModelConfig,
+    dataset_args: DatasetMixtureConfig,
+    trainable_args: TrainableArguments,
+    cache_args: VisionCacheArguments,
+    monitor_args: MonitorConfig,
+    controller_args: ControllerConfig,
 ):
-    from ..rewards.columns import reward_columns
     from ..ssb_grpo.ssb_grpo_trainer import SSBGRPOTrainer
-    from ..vlm.activation import refuse_frozen_adapter
-    from ..vlm.vision_cache_callback import add_vision_cache
-    from .loading import load_reward_funcs
-    from .monitor import add_monitor, load_monitor_parts
 
     reward_funcs = load_reward_funcs(script_args.reward_funcs, script_args.reward_model_name_or_path)
     columns, length = ["prompt", *reward_columns(reward_funcs)], training_args.max_completion_length
@@ -58,17 +68,3 @@ def check_batch(dataset, training_args) -> None:
             "step would be trained. Add prompts, or lower `generation_batch_size` (by default "
             "`per_device_train_batch_size` × processes × `steps_per_generation`) or raise `num_generations`."
         )
-
-
-def make_parser(prog: str | None = None):
-    from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
-    from ..ssb_grpo.ssb_grpo_config import SSBGRPOConfig
-    from ..vlm.activation import TrainableArguments
-    from ..vlm.vision_cache_callback import VisionCacheArguments
-
-    own = (TrainableArguments, VisionCacheArguments, MonitorConfig, ControllerConfig)
-    return training_parser(prog, SSBGRPOConfig, *own, script_arguments=SSBGRPOScriptArguments)
-
-
-if __name__ == "__main__":
-    raise SystemExit(make_parser().run(main))

@@ -33,8 +33,14 @@ COMMANDS = {
 }
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of the first word."""
+def script_of(command: str) -> str:
+    """The module of a command."""
+    return f"trl_r1v2.scripts.{command.replace('-', '_')}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line, `sys.argv[1:]` by default; return the exit code, or end the program if it is refused."""
+    argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
     parser = argparse.ArgumentParser(
         prog="trl-r1v2",
         usage="trl-r1v2 <command> --config recipe.yaml [--key value ...] [accelerate launch options]",
@@ -48,29 +54,19 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands, in the usual order", dest="command", required=True, metavar="")
     for name, text in COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
-    return parser
-
-
-def script_of(command: str) -> str:
-    """The module of a command."""
-    return f"trl_r1v2.scripts.{command.replace('-', '_')}"
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line, `sys.argv[1:]` by default; return the exit code, or end the program if it is refused."""
-    argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
-    commands = make_parser()
-    command, args = commands.parse_args(argv[:1]).command, argv[1:]
+    command, args = parser.parse_args(argv[:1]).command, argv[1:]
     from .recipe import RecipeError, config_of
 
     try:
         config_of(args)  # before torch is imported, which reads some of the recipe's `env` only once
     except RecipeError as error:
-        commands.error(f"{command}: {error}")
+        parser.error(f"{command}: {error}")
+    from .parser import parser_of
+
     module = importlib.import_module(script_of(command))
-    parser = module.make_parser(prog=f"trl-r1v2 {command}")
+    parser = parser_of(module.main, prog=f"trl-r1v2 {command}")
     parser.description = inspect.getdoc(module)
-    return parser.run(module.main, args, script_of(command) if COMMANDS[command].endswith("*") else None)
+    return parser.run(module.main, args, command if COMMANDS[command].endswith("*") else None)
 
 
 if __name__ == "__main__":

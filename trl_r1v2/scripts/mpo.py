@@ -10,15 +10,27 @@ Takes every key of `trl dpo`, MPO's own keys, the choice of the trained componen
 be mixed in. Writes model, processor and `trainer_state.json` (the log) to `output_dir`.
 """
 
-from .training import choose_components, prepare, train_and_save, training_parser
+from trl import DatasetMixtureConfig, ModelConfig
+
+from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
+from ..mpo.mpo_config import MPOConfig
+from ..vlm.activation import TrainableArguments
+from ..vlm.vision_cache_callback import VisionCacheArguments, add_vision_cache
+from .monitor import add_monitor, load_monitor_parts
+from .training import TrainingScriptArguments, choose_components, prepare, train_and_save
 
 
 def main(
-    script_args, training_args, model_args, dataset_args, trainable_args, cache_args, monitor_args, controller_args
+    script_args: TrainingScriptArguments,
+    training_args: MPOConfig,
+    model_args: ModelConfig,
+    dataset_args: DatasetMixtureConfig,
+    trainable_args: TrainableArguments,
+    cache_args: VisionCacheArguments,
+    monitor_args: MonitorConfig,
+    controller_args: ControllerConfig,
 ):
     from ..mpo.mpo_trainer import MPOTrainer
-    from ..vlm.vision_cache_callback import add_vision_cache
-    from .monitor import add_monitor, load_monitor_parts
 
     prepared = prepare(script_args, training_args, model_args, dataset_args, ["prompt", "chosen", "rejected"])
     monitor_parts = load_monitor_parts(monitor_args, controller_args)
@@ -27,17 +39,3 @@ def main(
     add_vision_cache(trainer, cache_args, reference=trainer.ref_model)
     add_monitor(trainer, monitor_parts)
     train_and_save(trainer, script_args.dataset_name)
-
-
-def make_parser(prog: str | None = None):
-    from ..hallucination.monitor_config import ControllerConfig, MonitorConfig
-    from ..mpo.mpo_config import MPOConfig
-    from ..vlm.activation import TrainableArguments
-    from ..vlm.vision_cache_callback import VisionCacheArguments
-
-    own = (TrainableArguments, VisionCacheArguments, MonitorConfig, ControllerConfig)
-    return training_parser(prog, MPOConfig, *own)
-
-
-if __name__ == "__main__":
-    raise SystemExit(make_parser().run(main))

@@ -34,7 +34,6 @@ from ..sampling.prompts import count_images, tokenizer_of
 from ..sampling.rollouts import Rollout, RolloutStore
 from ..sampling.tables import read_rollouts
 from .generation import open_engine
-from .parser import RecipeParser
 from .recipe import refusals_of
 from .sample_and_score import SamplingArguments, SamplingRun, ScoredRollout, markdown_table
 
@@ -260,11 +259,3 @@ def write_pairs(run: SamplingRun, pair_set: PairSet) -> None:
     counted = {"prompt": pair_set.prompts, "response": pair_set.responses, "candidate pair": pair_set.candidates}
     rows = [(what, fate, count) for what, counts in counted.items() for fate, count in counts.items()]
     run.write_dataset(table, "Preference pairs", text, markdown_table(("what", "became", "count"), rows), "scores.png")
-
-
-def make_parser(prog: str | None = None) -> RecipeParser:
-    return RecipeParser((PairsArguments,), prog=prog)
-
-
-if __name__ == "__main__":
-    raise SystemExit(make_parser().run(main))

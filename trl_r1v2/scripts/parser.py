@@ -1,13 +1,14 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
 `RecipeParser`: TRL's `TrlParser`, which refuses what TRL's scripts let pass, and starts the command, in several
-processes through `accelerate launch` as `trl` does. The launcher's options are accelerate's own; `accelerate_config`
-is TRL's.
+processes by `accelerate launch` as `trl` does. The launcher's options are accelerate's own; `accelerate_config` is
+TRL's.
 """
 
 import argparse
 import dataclasses
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -20,7 +21,6 @@ from accelerate.commands.config.config_args import default_config_file
 from accelerate.commands.launch import launch_command, launch_command_parser
 from trl import TrlParser
 from trl.cli.accelerate_config import resolve_accelerate_config_argument
-from trl.cli.commands.training import _subtract_subsequence
 
 from .recipe import RecipeError, config_of, refusals_of, unknown, value_problem
 
@@ -31,6 +31,11 @@ _RESERVED = {"help", "module", "no_python", "training_script", "training_script_
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Defaults behind every argument, the description as written."""
+
+
+def parser_of(main: Callable, prog: str | None = None) -> "RecipeParser":
+    """The parser of a command: the parameters of its `main` are annotated with the dataclasses it takes."""
+    return RecipeParser([p.annotation for p in inspect.signature(main).parameters.values()], prog=prog)
 
 
 class RecipeParser(TrlParser):
@@ -49,38 +54,32 @@ class RecipeParser(TrlParser):
         super().__init__(dataclass_types, allow_abbrev=False, usage=usage, formatter_class=_HelpFormatter, **kwargs)
         self.recipe_path: str | None = None
 
-    def parse_args_and_config(self, args=None, return_remaining_strings=False, **kwargs) -> tuple[Any, ...]:
-        """
-        Parse recipe and command line. With `return_remaining_strings` the options of `accelerate launch` come last,
-        those of the recipe and those of the command line; otherwise the former are ignored and the latter refused.
-        """
-        try:
-            recipe, self.recipe_path, args = config_of(list(sys.argv[1:] if args is None else args))
-            *outputs, of_recipe, of_command = self._parse(recipe, self.recipe_path or "command line", args)
-            if of_command and not return_remaining_strings:
-                raise RecipeError(f"{' '.join(of_command)}: this command's process cannot start others")
-        except RecipeError as error:
-            super().error(str(error))
-        return (*outputs, of_recipe, of_command) if return_remaining_strings else tuple(outputs)
+    def parse_args_and_config(self, args=None) -> tuple[Any, ...]:
+        """Parse both; options of `accelerate launch` are ignored in a recipe and refused on the command line."""
+        outputs, _, of_command, _ = self._read(args)
+        if of_command:
+            super().error(f"--{' --'.join(of_command)}: this command's process cannot start others")
+        return outputs
 
     def parse_recipe(self, recipe: dict[str, Any], place: str) -> tuple[Any, ...]:
         """Parse a recipe at hand, which messages call `place`, without its `env`; a [`RecipeError`] if it fails."""
-        return tuple(self._parse(recipe, place, [])[:-2])
+        return self._parse(recipe, place, [])[0]
 
-    def run(self, main: Callable, args: list[str] | None = None, module: str | None = None) -> int:
+    def run(self, main: Callable, args: list[str] | None = None, command: str | None = None) -> int:
         """
-        Parse, and call `main` with the dataclasses, or have `accelerate launch` start `module` in several processes.
+        Parse, and call `main` with the dataclasses, or have `accelerate launch` start `command` in several processes.
         Return the exit code: 2 where recipe, data or checkpoint are refused, without a traceback.
         """
         from ..checks.rows import DatasetError
         from ..vlm.errors import CheckpointError
 
-        outputs = self.parse_args_and_config(args, return_remaining_strings=module is not None)
         try:
-            if module is not None:
-                *outputs, of_recipe, of_command = outputs
-                if needs_launcher(of_recipe + of_command):
-                    launch(module, of_recipe, of_command, _subtract_subsequence(args, of_command))
+            if command is None:
+                outputs = self.parse_args_and_config(args)
+            else:
+                outputs, of_recipe, of_command, own_args = self._read(args)
+                if needs_launcher(of_recipe | of_command):
+                    launch(of_recipe, of_command, [command, *own_args])
                     return 0
             main(*outputs)
         except (RecipeError, DatasetError, CheckpointError) as error:
@@ -92,30 +91,49 @@ class RecipeParser(TrlParser):
         return 0
 
     def error(self, message: str):
-        """Raise what argparse complains about as a `RecipeError`; `parse_args_and_config` ends the program with it."""
+        """Raise what argparse complains about as a `RecipeError`; `_read` ends the program with it."""
         raise RecipeError(message)
 
-    def _parse(self, recipe: dict[str, Any], place: str, args: list[str]) -> tuple[Any, ...]:
-        """The dataclasses, and the launch options of recipe and command line; a [`RecipeError`] for all it refuses."""
-        known, of_recipe, problems = self._types(), [], []
+    def _read(self, args: list[str] | None) -> tuple[tuple, dict, dict, list[str]]:
+        """[`_parse`] of the recipe and the command line; what it refuses ends the program."""
+        try:
+            recipe, self.recipe_path, args = config_of(list(sys.argv[1:] if args is None else args))
+            *parsed, own_args = self._parse(recipe, self.recipe_path or "command line", args)
+            return *parsed, own_args if self.recipe_path is None else ["--config", self.recipe_path, *own_args]
+        except RecipeError as error:
+            super().error(str(error))
+
+    def _parse(self, recipe: dict[str, Any], place: str, args: list[str]) -> tuple[tuple, dict, dict, list[str]]:
+        """The dataclasses, the launcher's options in the recipe and in `args`, and the other `args`."""
+        known, of_recipe, problems = self._types(), {}, []
         for key, value in recipe.items():
             if key in known:
                 problems.append(value_problem(key, value, known[key]))
             elif key not in launch_options():
                 problems += [unknown("key", key, {*known, *launch_options(), "env"})] * (key != "env")
             elif value is not None and not (launch_options()[key] and value is False):
-                of_recipe += [f"--{key}"] if launch_options()[key] else [f"--{key}", str(value)]
+                of_recipe[key] = True if launch_options()[key] else str(value)
         if any(problems):
             raise RecipeError("\n  ".join(f"{place}: {problem}" for problem in problems if problem))
-        self.set_defaults_with_config(**{key: value for key, value in recipe.items() if key in known})
+        given = {key: value for key, value in recipe.items() if key in known}
+        if "recipe_path" in known and self.recipe_path is not None:
+            given["recipe_path"] = self.recipe_path
+        self.set_defaults_with_config(**given)
+        launcher = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+        launcher.error = self.error
+        for name, is_flag in launch_options().items():
+            if name not in known:
+                forms = {f"--{name}", f"--{name.replace('_', '-')}"}
+                launcher.add_argument(*forms, dest=name, action="store_true" if is_flag else "store")
+        of_command, args = launcher.parse_known_args(args)
         try:
-            *outputs, of_command = self.parse_args_into_dataclasses(args, return_remaining_strings=True)
+            *outputs, stray = self.parse_args_into_dataclasses(args, return_remaining_strings=True)
         except (ValueError, TypeError) as error:  # from a dataclass' `__post_init__`: the user's values, not our code
             raise RecipeError(f"{place}: {error}") from error
-        for token in launch_entries(of_command)[1]:
-            name = token.removeprefix("--").split("=")[0]
+        if stray:
+            name = stray[0].removeprefix("--").split("=")[0]
             raise RecipeError(unknown("argument", name, {*known, *launch_options(), "config"}))
-        return (*outputs, of_recipe, of_command)
+        return tuple(outputs), of_recipe, vars(of_command), args
 
     def _types(self) -> dict[str, Any]:
         """The type of every field; a field with choices has them as its type."""
@@ -140,38 +158,21 @@ def launch_options() -> dict[str, bool]:
     return {**named, "accelerate_config": False}
 
 
-def launch_entries(strings: list[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Launch options by name, each with its value if it takes one, and the strings that are neither."""
-    entries, stray, open_key = {}, [], None
-    for string in strings:
-        name, equals, value = string.partition("=")
-        key = name[2:].replace("-", "_") if name.startswith("--") else ""
-        if key in launch_options():
-            entries[key] = [f"--{key}", value] if equals else [f"--{key}"]
-            open_key = None if equals or launch_options()[key] else key
-        elif open_key is not None:
-            entries[open_key].append(string)
-            open_key = None
-        else:
-            stray.append(string)
-    return entries, stray
-
-
-def needs_launcher(launch_strings: list[str]) -> bool:
+def needs_launcher(options: dict[str, str | bool]) -> bool:
     """
     Whether `accelerate launch` has to start the script: when a launch option is given, `accelerate config` has left a
     default, or there are several accelerators. A process that a launcher has started never launches again.
     """
     several = torch.accelerator.is_available() and torch.accelerator.device_count() > 1
-    return "LOCAL_RANK" not in os.environ and (bool(launch_strings) or Path(default_config_file).is_file() or several)
+    return "LOCAL_RANK" not in os.environ and (bool(options) or Path(default_config_file).is_file() or several)
 
 
-def launch(module: str, of_recipe: list[str], of_command: list[str], script_args: list[str]) -> None:
-    """Start `python -m module` with its arguments by `accelerate launch`; options of the command line win."""
-    entries, winning = launch_entries(of_recipe)[0], launch_entries(of_command)[0]
-    if {"accelerate_config", "config_file"} & winning.keys():
-        entries = {key: entry for key, entry in entries.items() if key not in ("accelerate_config", "config_file")}
-    strings = [string for entry in {**entries, **winning}.values() for string in entry]
+def launch(of_recipe: dict[str, str | bool], of_command: dict[str, str | bool], script_args: list[str]) -> None:
+    """Start a command with its arguments by `accelerate launch`; the launcher's options of the command line win."""
+    if {"accelerate_config", "config_file"} & of_command.keys():
+        of_recipe = {key: value for key, value in of_recipe.items() if key not in ("accelerate_config", "config_file")}
+    options = of_recipe | of_command
+    strings = [part for key, value in options.items() for part in (f"--{key}", value) if part is not True]
     with refusals_of("accelerate launch"):
-        strings = resolve_accelerate_config_argument(strings)
-        launch_command(launch_command_parser().parse_args([*strings, "--module", module, *script_args]))
+        strings = [*resolve_accelerate_config_argument(strings), "--module", "trl_r1v2.scripts.main", *script_args]
+        launch_command(launch_command_parser().parse_args(strings))

@@ -79,10 +79,14 @@ class Stage:
         else:
             found = self.command[0] == "python" or shutil.which(self.command[0]) is not None
             return None if found else f"{self.place}: there is no program {self.command[0]!r}."
+        from .parser import parser_of
+
         extend_search_path()
         try:
             script = importlib.import_module(module)
-            if "make_parser" in vars(script):
+            if isinstance(self.command, str):
+                parser_of(script.main).parse_recipe(self.args, self.place)
+            elif "make_parser" in vars(script):
                 script.make_parser(prog=module).parse_recipe(self.args, self.place)
         except ModuleNotFoundError as error:
             return f"{self.place}: there is no module {module!r} ({error})."

@@ -50,21 +50,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+_FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("([tT]rue|TRUE|[fF]alse|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """
-    Read a YAML file with one mapping; `env` is an entry like others.
-
-    Raises:
-        RecipeError: The file is missing or unreadable, is no YAML, gives a key twice, or is no mapping of names.
-    """
+    """Read a YAML file with one mapping, in which `env` is an entry like others; any other is a [`RecipeError`]."""
     path = Path(path)
     try:
         recipe = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)

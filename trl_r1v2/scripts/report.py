@@ -18,7 +18,6 @@ from ..evaluation.report import render_report
 from ..evaluation.summary import build_summary, read_evaluation, read_stages, read_training
 from ..sampling.histograms import check_plotting
 from .evaluate import read_dataset
-from .parser import RecipeParser
 from .recipe import refusals_of
 
 
@@ -97,11 +96,3 @@ def load_example_rows(summary: dict) -> dict[int, dict]:
         return {}
     dataset = read_dataset(summary["evaluations"][-1]["settings"])
     return {example["row"]: dataset[example["row"]] for example in summary["examples"]}
-
-
-def make_parser(prog: str | None = None) -> RecipeParser:
-    return RecipeParser((ReportArguments,), prog=prog)
-
-
-if __name__ == "__main__":
-    raise SystemExit(make_parser().run(main))

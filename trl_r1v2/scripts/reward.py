@@ -10,10 +10,18 @@ in. Writes model, head, processor and `trainer_state.json` (the log) to `output_
 and `trl-r1v2 serve-reward` load. Not covered: text-only reward models (`trl reward`).
 """
 
-from .training import prepare, train_and_save, training_parser
+from trl import DatasetMixtureConfig, ModelConfig
+
+from ..rewards.reward_trainer_config import VisionRewardConfig
+from .training import TrainingScriptArguments, prepare, train_and_save
 
 
-def main(script_args, training_args, model_args, dataset_args):
+def main(
+    script_args: TrainingScriptArguments,
+    training_args: VisionRewardConfig,
+    model_args: ModelConfig,
+    dataset_args: DatasetMixtureConfig,
+):
     from ..rewards.reward_trainer import VisionRewardTrainer
 
     columns = ["prompt", "chosen", "rejected"]
@@ -22,13 +30,3 @@ def main(script_args, training_args, model_args, dataset_args):
     trainer = VisionRewardTrainer(**prepared)
     trainer.accelerator.print(trainer.activation_report)
     train_and_save(trainer, script_args.dataset_name, result="Reward model")
-
-
-def make_parser(prog: str | None = None):
-    from ..rewards.reward_trainer_config import VisionRewardConfig
-
-    return training_parser(prog, VisionRewardConfig)
-
-
-if __name__ == "__main__":
-    raise SystemExit(make_parser().run(main))

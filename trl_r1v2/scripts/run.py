@@ -24,7 +24,6 @@ from rich.console import Console
 from rich.text import Text
 from transformers.hf_argparser import HfArg
 
-from .parser import RecipeParser
 from .pipeline import Stage, plan
 from .recipe import RecipeError
 from .stage_process import Stopped, folder_lock, log_lines, run_stage, stop_signals
@@ -43,7 +42,8 @@ class RunArguments:
     overrides: list[str] | None = HfArg(
         default=None, help="Keys to override, as stage.key=value, for example grpo.max_steps=20."
     )
-    dry_run: bool = HfArg(default=False, help="Check every stage's recipe and say what would run, without running it.")
+    dry_run: bool = HfArg(default=False, help="Check every stage's recipe and say what would run; nothing is run.")
+    recipe_path: str = HfArg(default="pipeline.yaml", help="The recipe itself; filled in from `--config`.")
 
     def resolve(self) -> list[Stage]:
         """Fill in the stages' recipes and the pipeline's name; refuse what names no stage, or two."""
@@ -62,8 +62,9 @@ class RunArguments:
             if name not in known:
                 raise RecipeError(f"there is no stage {name!r}; the pipeline has {', '.join(known)}.")
         for stage in stages:
-            stage.resolve(self.recipe_path.parent, self.output_dir, overriding[stage.name])
-        self.name = self.name or f"{self.recipe_path.resolve().parent.name}/{self.recipe_path.stem}"
+            stage.resolve(Path(self.recipe_path).parent, self.output_dir, overriding[stage.name])
+        path = Path(self.recipe_path)
+        self.name = self.name or f"{path.resolve().parent.name}/{path.stem}"
         return stages
 
 
@@ -90,7 +91,7 @@ def main(run_args: RunArguments):
         return
     for subfolder in ("stages", "logs", "recipes"):
         (folder / subfolder).mkdir(parents=True, exist_ok=True)
-    owner = {"name": run_args.name, "recipe": str(run_args.recipe_path), "stages": [stage.name for stage in stages]}
+    owner = {"name": run_args.name, "recipe": run_args.recipe_path, "stages": [stage.name for stage in stages]}
     owner_path.write_text(json.dumps(owner, indent=2) + "\n", encoding="utf-8")
     previous_id = None
     try:
@@ -148,20 +149,3 @@ def run(stage: Stage, stages: list[Stage], title: str, previous_id: str | None, 
 
 def elapsed(start: float) -> timedelta:
     return timedelta(seconds=int(time.monotonic() - start))
-
-
-class PipelineParser(RecipeParser):
-    """[`RecipeParser`] that tells [`RunArguments`] which recipe it was read from."""
-
-    def parse_args_and_config(self, *args, **kwargs):
-        outputs = super().parse_args_and_config(*args, **kwargs)
-        outputs[0].recipe_path = Path(self.recipe_path or "pipeline.yaml")
-        return outputs
-
-
-def make_parser(prog: str | None = None):
-    return PipelineParser((RunArguments,), prog=prog)
-
-
-if __name__ == "__main__":
-    raise SystemExit(make_parser().run(main))

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from transformers.hf_argparser import HfArg
 
-from .parser import RecipeParser
-
 
 @dataclass
 class ServeRewardArguments:
@@ -51,11 +49,3 @@ def main(args: ServeRewardArguments) -> None:
     print(f"{name} is served at {server.url}", flush=True)
     server.run()
     print(f"Stopped after {server.scorer.num_scored} scores.", flush=True)
-
-
-def make_parser(prog: str | None = None) -> RecipeParser:
-    return RecipeParser((ServeRewardArguments,), prog=prog)
-
-
-if __name__ == "__main__":
-    raise SystemExit(make_parser().run(main))

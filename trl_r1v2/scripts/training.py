@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from transformers.hf_argparser import HfArg
 from trl import (
-    DatasetMixtureConfig,
-    ModelConfig,
     ScriptArguments,
     get_dataset,
     get_peft_config,
@@ -21,7 +19,6 @@ from trl import (
 from ..checks.prompt_limits import PromptLimits
 from ..checks.rows import check_dataset, parse_check_images
 from .loading import check_model_path, load_splits, resolve_checkpoint, take_split
-from .parser import RecipeParser
 from .recipe import RecipeError, refusals_of
 
 
@@ -36,11 +33,6 @@ class TrainingScriptArguments(ScriptArguments):
 
     def __post_init__(self):
         parse_check_images(self.check_images)
-
-
-def training_parser(prog: str | None, config, *own, script_arguments=TrainingScriptArguments) -> RecipeParser:
-    """The parser of a command that trains: the script's arguments, the trainer's `config`, TRL's, and its `own`."""
-    return RecipeParser((script_arguments, config, ModelConfig, DatasetMixtureConfig, *own), prog=prog)
 
 
 def prepare(

@@ -32,8 +32,8 @@ _ADAPTERS_IN_VISUAL = ("merger", "merger_list", "deepstack_merger_list")
 @dataclass
 class TrainableArguments:
     """
-    Fields for a script or config that lets its user choose the trained components; the fields' meanings are in their
-    help. Pass `trainable` to [`set_trainable`].
+    Fields for a script or config that lets its user choose what [`set_trainable`] trains; their meanings are in their
+    help.
     """
 
     trainable: str | None = field(
@@ -70,12 +70,7 @@ class ActivationReport:
 
 
 def parse_trainable(trainable: str) -> frozenset[str]:
-    """
-    Components of `"llm+adapter"`, `"all"`, ….
-
-    Raises:
-        `ValueError`: when a name is unknown or given twice.
-    """
+    """Components of `"llm+adapter"`, `"all"`, …; a `ValueError` when a name is unknown or given twice."""
     if trainable == "all":
         return frozenset(COMPONENTS)
     names = trainable.split("+")
@@ -89,12 +84,7 @@ def parse_trainable(trainable: str) -> frozenset[str]:
 
 
 def component_of(name: str) -> str:
-    """
-    The component a parameter belongs to, by its name (PEFT's prefixes and wrappers included).
-
-    Raises:
-        `ValueError`: when the name holds no known component.
-    """
+    """The component of a parameter by its name, PEFT's wrappers included; a `ValueError` if it holds no known one."""
     return _known_place(name)[0]
 
 
@@ -171,15 +161,8 @@ def set_trainable(model: torch.nn.Module, trainable: str, *, unsaved_ok: bool = 
 
 def refuse_frozen_adapter(model: torch.nn.Module) -> None:
     """
-    Refuse reinforcement learning of a model that has an adapter of which nothing trains, such as one under LoRA on the
-    LLM alone. Models without an adapter of a known name pass.
-
-    Args:
-        model (`torch.nn.Module`): The model as it would train, PEFT applied.
-
-    Raises:
-        `ValueError`: when no parameter of the adapter, LoRA weights and copies included, requires a gradient (R1V3
-            measured a collapse).
+    Refuse reinforcement learning (`ValueError`) of a model, PEFT applied, that has an adapter of which nothing trains,
+    LoRA weights and copies included: R1V3 measured a collapse. Models without an adapter of a known name pass.
     """
     places = {name: _place(name) for name, _ in model.named_parameters()}
     adapter = {name: place[1] for name, place in places.items() if place is not None and place[0] == "adapter"}

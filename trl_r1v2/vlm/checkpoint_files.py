@@ -83,11 +83,8 @@ def joined(tensors: Iterable[LazyTensor], name: str) -> LazyTensor:
 
 def read_checkpoint(folder: Path) -> dict[str, LazyTensor]:
     """
-    Every tensor of a checkpoint folder by name.
-
-    Raises:
-        [`~vlm.errors.CheckpointError`]: when the folder holds no safetensors checkpoint or a quantised one, a shard is
-            missing or cut short, or the index and the shards disagree.
+    Every tensor of a checkpoint folder by name; a [`~vlm.errors.CheckpointError`] when it holds no safetensors or
+    quantised ones, a shard is missing or cut short, or the index and the shards disagree.
     """
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file():

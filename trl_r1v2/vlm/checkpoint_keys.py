@@ -80,12 +80,7 @@ def module_name(name: str) -> str:
 
 
 def by_module_name(tensors: dict[str, LazyTensor], folder: Path) -> dict[str, LazyTensor]:
-    """
-    The tensors of a native checkpoint under their modules' names.
-
-    Raises:
-        [`~vlm.errors.CheckpointError`]: listing the tensors that are stored under more than one of their names.
-    """
+    """The tensors of a native checkpoint under their modules' names; those stored under more than one are refused."""
     found: dict[str, LazyTensor] = {}
     twice = []
     for name, tensor in tensors.items():
@@ -100,10 +95,7 @@ def by_module_name(tensors: dict[str, LazyTensor], folder: Path) -> dict[str, La
 
 def to_native(tensors: dict[str, LazyTensor], folder: Path) -> list[LazyTensor]:
     """
-    Native tensors of published ones; `qkv` becomes three, split along its first dimension.
-
-    Raises:
-        [`~vlm.errors.CheckpointError`]: listing names that are in no table.
+    Native tensors of published ones, `qkv` split into three along its first dimension; unknown names are refused.
     """
     converted: list[LazyTensor] = []
     unknown: list[str] = []
@@ -122,15 +114,8 @@ def to_native(tensors: dict[str, LazyTensor], folder: Path) -> list[LazyTensor]:
 
 def to_published(tensors: dict[str, LazyTensor], folder: Path) -> list[LazyTensor]:
     """
-    Published tensors of native ones; query, key and value are joined again.
-
-    Args:
-        tensors (`dict[str, LazyTensor]`): All tensors by their modules' names, of the shapes that the model has.
-        folder (`Path`): Where they are from.
-
-    Raises:
-        [`~vlm.errors.CheckpointError`]: listing query, key and value of different dtypes, or names that are in no
-            table.
+    Published tensors of native ones, by their modules' names and of the model's shapes; query, key and value are
+    joined again. Refuses, listing them, query, key and value of different dtypes, and names that are in no table.
     """
     converted: list[LazyTensor] = []
     unknown: list[str] = []

@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
+from transformers.hf_argparser import HfArg
 
 from . import checkpoint_keys as keys
 from .checkpoint_files import LazyTensor, read_json_object
@@ -57,62 +58,57 @@ class ComposeReport:
     shards: WriteResult = field(repr=False)
 
     def __str__(self) -> str:
-        rows = [
-            f"  {name:<8}{count:>16,} parameters  {'/'.join(self.dtypes[name])}"
-            for name, count in self.num_parameters.items()
+        lines = [f"native InternVL checkpoint in {self.output_dir}"]
+        for name, count in self.num_parameters.items():
+            lines.append(f"{name:<8}{count:>16,} parameters  {'/'.join(self.dtypes[name])}")
+        lines += [
+            f"{self.image_seq_length} image tokens a tile; <IMG_CONTEXT> is {self.image_token_id}; "
+            f"{self.vocab_size:,} embedding rows; added tokens: {self.added_tokens or 'none'}",
+            *map(str, (self.image_statistics, self.shards)),
         ]
-        return "\n".join(
-            [
-                f"native InternVL checkpoint in {self.output_dir}",
-                *rows,
-                f"  {self.image_seq_length} image tokens a tile; <IMG_CONTEXT> is {self.image_token_id}; "
-                f"{self.vocab_size:,} embedding rows; added tokens: {self.added_tokens or 'none'}",
-                f"  {self.image_statistics}",
-                f"  {self.shards}",
-                *([f"  left out, derived by the model: {self.dropped_tensors}"] if self.dropped_tensors else []),
-            ]
-        )
+        lines += [f"left out, derived by the model: {self.dropped_tensors}"] if self.dropped_tensors else []
+        return "\n  ".join(lines)
 
 
-def compose_vlm(
-    vision: str,
-    llm: str,
-    output_dir: str,
-    *,
-    adapter: str | None = None,
-    downsample_ratio: float = 0.5,
-    seed: int = 0,
-    dtype: str | None = None,
-    max_shard_size: str = "5GB",
-    min_patches: int = 1,
-    max_patches: int = 12,
-    chat_template: str | None = None,
-    progress: bool = True,
-) -> ComposeReport:
+@dataclass
+class ComposeArguments:
+    """Arguments of [`compose_vlm`] and of `trl-r1v2 compose`; their meanings are in their help."""
+
+    vision: str = HfArg(
+        help="Folder of the vision tower: native InternVLVisionModel, published InternViT, or a whole native or "
+        "published InternVL checkpoint of which the tower is taken."
+    )
+    llm: str = HfArg(help="Folder of a Qwen2, Qwen3 or Llama causal LM with its tokenizer.")
+    output_dir: str = HfArg(help="Folder to write. An interrupted run is resumed there.")
+    adapter: str | None = HfArg(
+        default=None,
+        help="Native or published InternVL checkpoint whose adapter is taken. Default: a fresh one, LayerNorm at "
+        "identity, weights normal with standard deviation 0.02, biases zero (ours; the paper trains its adapter "
+        "before).",
+    )
+    downsample_ratio: float = HfArg(default=0.5, help="Pixel-shuffle ratio per side.")
+    seed: int = HfArg(default=0, help="Seed of a fresh adapter.")
+    dtype: str | None = HfArg(
+        default=None,
+        help="bfloat16, float16 or float32: cast every tensor. Default: every part keeps its own, and the config "
+        "names the LLM's.",
+    )
+    max_shard_size: str = HfArg(default="5GB", help="Size above which a new shard begins.")
+    min_patches: int = HfArg(default=1, help="Fewest tiles an image is cut into.")
+    max_patches: int = HfArg(default=12, help="Most tiles, without the thumbnail; 1 turns tiling off.")
+    chat_template: str | None = HfArg(
+        default=None, help="Path of a Jinja file to use instead of the LLM's own chat template."
+    )
+
+
+def compose_vlm(vision: str, llm: str, output_dir: str, *, progress: bool = True, **options) -> ComposeReport:
     """
     Compose a vision tower, an adapter and a causal LM into one folder for `AutoModelForImageTextToText` and
     `AutoProcessor`.
 
     Args:
-        vision (`str`): Folder of a tower: native `InternVLVisionModel`, published InternViT, or a whole native or
-            published InternVL checkpoint of which the tower is taken.
-        llm (`str`): Folder of a Qwen2, Qwen3 or Llama causal LM with its tokenizer.
-        output_dir (`str`): Folder to write. A run that was interrupted is resumed there.
-        adapter (`str`, *optional*): Native or published InternVL checkpoint whose adapter is taken. By default the
-            adapter is fresh: LayerNorm at identity, weights normal with standard deviation 0.02, biases zero (ours;
-            the paper trains its adapter before).
-        downsample_ratio (`float`, *optional*, defaults to `0.5`): Pixel-shuffle ratio per side.
-        seed (`int`, *optional*, defaults to `0`): Seed of a fresh adapter.
-        dtype (`str`, *optional*): `"bfloat16"`, `"float16"` or `"float32"` casts every tensor; by default every
-            part keeps its own, and the config names the LLM's.
-        max_shard_size (`str`, *optional*, defaults to `"5GB"`): Size above which a new shard begins.
-        min_patches (`int`, *optional*, defaults to `1`): Fewest tiles an image is cut into.
-        max_patches (`int`, *optional*, defaults to `12`): Most tiles, without the thumbnail; 1 turns tiling off.
-        chat_template (`str`, *optional*): Path of a Jinja file to use instead of the LLM's own template.
-        progress (`bool`, *optional*, defaults to `True`): Show a progress bar in bytes.
-
-    Returns:
-        [`ComposeReport`]
+        vision (`str`), llm (`str`), output_dir (`str`), **options: Fields of [`ComposeArguments`].
+        progress (`bool`, *optional*, defaults to `True`): Show a progress bar.
 
     Raises:
         [`~vlm.errors.CheckpointError`]: when the parts do not fit together (with the numbers that differ), a part has
@@ -120,13 +116,11 @@ def compose_vlm(
             writing there, or the disk is too small; nothing is written then. Also when the disk fails on the way, or a
             number turns out to be infinite in `dtype`.
     """
+    args = ComposeArguments(vision, llm, output_dir, **options)
     vision_dir, llm_dir = local_folder(vision, "vision"), local_folder(llm, "llm")
-    adapter_dir = None if adapter is None else local_folder(adapter, "adapter")
-    if dtype not in (None, *DTYPES):
-        raise CheckpointError(
-            f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}, or left out to keep the bytes."
-        )
-
+    adapter_dir = None if args.adapter is None else local_folder(args.adapter, "adapter")
+    if args.dtype not in (None, *DTYPES):
+        raise CheckpointError(f"dtype is {args.dtype!r}; give one of {', '.join(DTYPES)}, or none to keep the bytes.")
     vision_config, vision_tensors = read_vision(vision_dir)
     kind = read_config(llm_dir).get("model_type")
     text_config = AutoConfig.from_pretrained(llm_dir) if kind in CONFIG_MAPPING else None
@@ -137,25 +131,27 @@ def compose_vlm(
             f"{llm_dir} is quantised: its bytes cannot be composed. Give the unquantised checkpoint."
         )
     tokenizer, added = load_tokenizer(llm_dir)
-    template = chat_template_of(llm_dir, tokenizer, chat_template)
+    template = chat_template_of(llm_dir, tokenizer, args.chat_template)
     llm_tensors, dropped = read_llm(llm_dir, text_config, tokenizer, added)
-    llm_dtype = embedding_dtype(llm_tensors, llm_dir) if dtype is None else DTYPES[dtype]
+    llm_dtype = embedding_dtype(llm_tensors, llm_dir) if args.dtype is None else DTYPES[args.dtype]
 
-    config = native_config(vision_config, text_config, tokenizer, downsample_ratio, llm_dtype)
+    config = native_config(vision_config, text_config, tokenizer, args.downsample_ratio, llm_dtype)
     if adapter_dir is None:
-        adapter_tensors = fresh_adapter(config, seed, llm_dtype)
+        adapter_tensors = fresh_adapter(config, args.seed, llm_dtype)
     else:
         adapter_tensors = read_adapter(adapter_dir, config)
     statistics = ImageStatistics.from_folder(vision_dir)
-    processor = build_processor(
-        tokenizer, template, vision_config, downsample_ratio, statistics, min_patches, max_patches
-    )
-    settings = {
-        "vision": str(vision_dir), "llm": str(llm_dir), "adapter": None if adapter_dir is None else str(adapter_dir),
-        "downsample_ratio": downsample_ratio, "seed": seed, "dtype": dtype, "max_shard_size": max_shard_size,
-        "min_patches": min_patches, "max_patches": max_patches, "chat_template": chat_template,
-    }  # fmt: skip
-    tensors = [tensor.to(tensor.name, DTYPES.get(dtype)) for tensor in vision_tensors + adapter_tensors + llm_tensors]
+    tiles = args.min_patches, args.max_patches
+    processor = build_processor(tokenizer, template, vision_config, args.downsample_ratio, statistics, *tiles)
+    folders = {
+        "vision": str(vision_dir),
+        "llm": str(llm_dir),
+        "adapter": None if adapter_dir is None else str(adapter_dir),
+    }
+    settings = {name: value for name, value in (vars(args) | folders).items() if name != "output_dir"}
+    tensors = [
+        tensor.to(tensor.name, DTYPES.get(args.dtype)) for tensor in vision_tensors + adapter_tensors + llm_tensors
+    ]
     return write_native_checkpoint(
         Path(output_dir), config, tensors, processor, statistics, llm_dir, settings, added, dropped, progress
     )
@@ -227,22 +223,13 @@ def embedding_dtype(tensors: list[LazyTensor], folder: Path) -> torch.dtype:
     for tensor in tensors:
         if tensor.name == keys.EMBEDDING:
             return tensor.dtype
-    raise CheckpointError(
-        f"{folder}: there are no input embeddings (embed_tokens.weight). Fetch the checkpoint again."
-    )
+    raise CheckpointError(f"{folder}: no input embeddings (embed_tokens.weight) are there. Fetch it again.")
 
 
 def in_model_order(tensors: list[LazyTensor], config: InternVLConfig, source: str = "the tensors") -> list[LazyTensor]:
     """
-    The tensors in the order of the native model's state dict.
-
-    Args:
-        tensors (`list[LazyTensor]`): Tensors under native names.
-        config (`InternVLConfig`): Config of the whole.
-        source (`str`, *optional*): What to call the tensors in the error.
-
-    Raises:
-        [`~vlm.errors.CheckpointError`]: listing unknown, missing and repeated names and shapes that differ.
+    Tensors under native names in the order of the native model's state dict; a [`~vlm.errors.CheckpointError`] lists
+    unknown, missing and repeated names and shapes that differ in `source`.
     """
     with torch.device("meta"):
         model = InternVLForConditionalGeneration(config)

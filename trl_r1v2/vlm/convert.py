@@ -60,17 +60,8 @@ def to_native(
     progress: bool = True,
 ) -> ComposeReport:
     """
-    Convert a published checkpoint to the native layout.
-
-    Args:
-        checkpoint (`str`): Folder of a published InternVL, Skywork-R1V or Skywork-R1V2 checkpoint.
-        output_dir (`str`): Folder to write. An interrupted run is resumed there.
-        max_shard_size (`str`, *optional*, defaults to `"5GB"`): Size above which a new shard begins.
-        chat_template (`str`, *optional*): Path of a Jinja file to use instead of the tokenizer's template.
-        progress (`bool`, *optional*, defaults to `True`): Show a progress bar in bytes.
-
-    Returns:
-        [`~vlm.compose.ComposeReport`]
+    Convert a published InternVL, Skywork-R1V or Skywork-R1V2 checkpoint to the native layout; the arguments are those
+    of `trl-r1v2 convert`.
 
     Raises:
         [`~vlm.errors.CheckpointError`]: when a setting has no native counterpart, or tensors are unknown, missing or
@@ -126,18 +117,7 @@ def to_published(
     progress: bool = True,
 ) -> WriteResult:
     """
-    Convert a native InternVL checkpoint to the published layout.
-
-    Args:
-        checkpoint (`str`): Folder of a native InternVL checkpoint.
-        output_dir (`str`): Folder to write. An interrupted run is resumed there.
-        reference (`str`, *optional*): Folder of the published checkpoint it came from; settings that the native
-            folder does not hold (`auto_map`, `template`) are taken from its `config.json`.
-        max_shard_size (`str`, *optional*, defaults to `"5GB"`): Size above which a new shard begins.
-        progress (`bool`, *optional*, defaults to `True`): Show a progress bar in bytes.
-
-    Returns:
-        [`~vlm.shard_writer.WriteResult`]: Files and bytes written.
+    Convert a native InternVL checkpoint to the published layout; the arguments are those of `trl-r1v2 convert`.
 
     Raises:
         [`~vlm.errors.CheckpointError`]: when a setting has no published counterpart, or tensors are unknown, missing,

@@ -3,8 +3,4 @@
 
 
 class CheckpointError(ValueError):
-    """
-    A checkpoint folder, or a setting for composing or converting one, cannot be used.
-
-    The message names the folder or value and the remedy. The command line shows it without a traceback.
-    """
+    """A checkpoint folder, or a setting to make one, cannot be used; the message names it and the remedy."""

@@ -166,12 +166,7 @@ def fresh_adapter(config: InternVLConfig, seed: int, dtype: torch.dtype) -> list
 
 
 def read_adapter(folder: Path, config: InternVLConfig) -> list[LazyTensor]:
-    """
-    The adapter of a whole native or published checkpoint.
-
-    Raises:
-        [`~vlm.errors.CheckpointError`]: when it leads from another tower's width or to another LLM's.
-    """
+    """The adapter of a whole native or published checkpoint; refused if it fits another tower's or LLM's width."""
     raw = read_config(folder)
     kind = raw.get("model_type")
     if kind not in ("internvl", *PUBLISHED_CHAT_TYPES):

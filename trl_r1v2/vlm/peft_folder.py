@@ -15,17 +15,8 @@ def is_peft_folder(path: str) -> bool:
 
 def load_merged(path: str, load_base: Callable):
     """
-    Load adapters and merge them into their base model.
-
-    Args:
-        path (`str`): Folder with `adapter_config.json`.
-        load_base (`Callable`): Loads the base model, given its folder or Hub name.
-
-    Returns:
-        [`~transformers.PreTrainedModel`]: The merged model.
-
-    Raises:
-        CheckpointError: peft is not installed, or the folder lacks adapters of the model, which would be random.
+    Load adapters and merge them into their base model, which `load_base` loads by its folder or Hub name. A
+    [`CheckpointError`] when peft is not installed, or the folder lacks adapters of the model, which would be random.
     """
     try:
         from peft import PeftConfig, PeftModel

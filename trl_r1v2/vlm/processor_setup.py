@@ -75,17 +75,10 @@ CHAT_PRELUDE = """\
 
 def load_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, list[str]]:
     """
-    The tokenizer of `folder` with the image tokens registered; tokens it does not know are added at the end.
-
-    Qwen2.5's vocabulary has a video token of its own, which is taken rather than adding `<video>`. A tokenizer without
-    a padding token pads with its end of sequence, as TRL's trainers do.
-
-    Returns:
-        `tuple`: the tokenizer, and the tokens that were added, in the order of their ids.
-
-    Raises:
-        [`~vlm.errors.CheckpointError`]: when there is no tokenizer, a file of it is broken, it knows neither padding
-            nor an end, or the image tokens cannot be registered.
+    The tokenizer of `folder` with the image tokens registered, and the tokens that it did not know, which are added at
+    the end. Qwen2.5's own video token is taken rather than adding `<video>`; without a padding token, the end of
+    sequence pads, as in TRL's trainers. A [`~vlm.errors.CheckpointError`] when there is no tokenizer, a file of it is
+    broken, it knows neither padding nor an end, or the image tokens cannot be registered.
     """
     if not any((folder / name).is_file() for name in VOCABULARY_FILES):
         raise CheckpointError(
@@ -113,10 +106,8 @@ def load_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, list[str]]:
 
 def _load(folder: Path, **tokens: str) -> PreTrainedTokenizerBase:
     """
-    The tokenizer of a folder that has one.
-
-    A folder that names a generic class means its `tokenizer.json` literally. `AutoTokenizer` would rebuild it as the
-    class registered for the model type, with another pre-tokenizer and, for a model that is not BPE, another
+    The tokenizer of a folder that has one. A folder that names a generic class means its `tokenizer.json` literally,
+    which `AutoTokenizer` would rebuild as the class of the model type, with another pre-tokenizer and perhaps
     vocabulary.
     """
     paths = {name: folder / name for name in (VOCABULARY_FILES[0], *TOKENIZER_SETTINGS)}
@@ -152,9 +143,8 @@ def image_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def image_chat_template(template: str | dict[str, str], video_token: str = IMAGE_TOKENS["video_token"]) -> str:
     """
-    The LLM's chat template with a prelude that turns lists of `{"type": "image" | "text"}` parts into strings.
-
-    Conversations with string contents render exactly as with `template` alone.
+    The LLM's chat template with a prelude that turns lists of `{"type": "image" | "text"}` parts into strings. String
+    contents render exactly as with `template` alone.
     """
     if not isinstance(template, str):
         if "default" not in template:
@@ -167,10 +157,8 @@ def image_chat_template(template: str | dict[str, str], video_token: str = IMAGE
 
 def check_chat_template(template: str, tokenizer: PreTrainedTokenizerBase, source: str | Path) -> None:
     """
-    Try a template of [`image_chat_template`] on a question, without and with an image.
-
-    Raises:
-        [`~vlm.errors.CheckpointError`]: when it cannot be rendered, or text or image do not appear; `source` is named.
+    Refuse a template of [`image_chat_template`] that does not render a question, without and with an image, or leaves
+    out its text or image; `source` is named.
     """
     text = {"type": "text", "text": "What is it?"}
     for content, shown in (
@@ -209,10 +197,8 @@ class ImageStatistics:
     @classmethod
     def from_folder(cls, folder: Path) -> "ImageStatistics":
         """
-        Statistics of the tower in `folder`; what the folder does not give is ImageNet's.
-
-        Raises:
-            [`~vlm.errors.CheckpointError`]: when the folder's cannot be used.
+        Statistics of the tower in `folder`; what the folder does not give is ImageNet's, and what cannot be used is
+        refused.
         """
         settings, name = image_processor_settings(folder)
         if settings.get("do_normalize") is False:

@@ -39,15 +39,7 @@ NATIVE_QK_NORM_EPS = 1e-6
 
 
 def vision_config_to_native(published: dict) -> InternVLVisionConfig:
-    """
-    Native tower config of a published InternViT config.
-
-    Args:
-        published (`dict`): Contents of `config.json`, or the `vision_config` of a chat config.
-
-    Raises:
-        [`~vlm.errors.CheckpointError`]: when the native tower would compute something else.
-    """
+    """Native tower config of a published InternViT's; refuses one that the native tower would compute otherwise."""
     values = {native: published.get(name, default) for name, (native, default) in _VISION_FIELDS.items()}
     if values["use_qk_norm"] and values["layer_norm_eps"] != NATIVE_QK_NORM_EPS:
         raise CheckpointError(
@@ -91,12 +83,7 @@ def text_config_to_native(llm_config: dict) -> PreTrainedConfig:
 
 
 def check_sections(config: dict, folder: Path, *names: str) -> None:
-    """
-    Refuse a `config.json` without the sections `names`.
-
-    Raises:
-        [`~vlm.errors.CheckpointError`]: naming every section that is not there or no JSON object.
-    """
+    """Refuse a `config.json` without the sections `names`."""
     missing = [name for name in names if not isinstance(config.get(name), dict)]
     if missing:
         raise CheckpointError(
@@ -105,12 +92,7 @@ def check_sections(config: dict, folder: Path, *names: str) -> None:
 
 
 def check_chat_config(published: dict, folder: Path) -> None:
-    """
-    Refuse published chat settings that the native model does not reproduce.
-
-    Raises:
-        [`~vlm.errors.CheckpointError`]: naming every such setting with its value, or the section that is missing.
-    """
+    """Refuse published chat settings that the native model does not reproduce, all of them with their values."""
     check_sections(published, folder, "vision_config", "llm_config")
     image_size = published["vision_config"].get("image_size", _VISION_FIELDS["image_size"][1])
     required = {
@@ -128,12 +110,8 @@ def check_chat_config(published: dict, folder: Path) -> None:
 
 def chat_config_to_published(config: InternVLConfig, reference: dict | None) -> dict:
     """
-    Published chat config of a native one.
-
-    Args:
-        config (`InternVLConfig`): The native config.
-        reference (`dict`, *optional*): A published `config.json` whose other settings (`auto_map`, `template`,
-            `architectures`, tiling) are kept.
+    Published chat config of a native one. Other settings (`auto_map`, `template`, `architectures`, tiling) are those
+    of `reference`, a published `config.json`, if there is one.
     """
     if config.vision_feature_layer != -1 or config.vision_feature_select_strategy != "default":
         raise CheckpointError(
@@ -162,15 +140,9 @@ def chat_config_to_published(config: InternVLConfig, reference: dict | None) -> 
 
 def image_settings_to_published(settings: dict) -> tuple[dict, dict]:
     """
-    Settings of a native image processor in the published layout.
-
-    Args:
-        settings (`dict`): Settings of a `GotOcr2ImageProcessor` in an `InternVLProcessor`, which always cuts tiles and
-            adds a thumbnail where there are several.
-
-    Returns:
-        `tuple[dict, dict]`: Entries of `config.json`, and the whole `preprocessor_config.json`, which describes one
-            tile.
+    Entries of a published `config.json`, and the whole `preprocessor_config.json`, which describes one tile, from the
+    settings of a `GotOcr2ImageProcessor` in an `InternVLProcessor`, which always cuts tiles and adds a thumbnail where
+    there are several.
     """
     native = GotOcr2ImageProcessor.from_dict(settings)
     side = square((native.size.height, native.size.width), "image processor size")
@@ -215,11 +187,8 @@ def square(size: int | list[int] | tuple[int, ...], what: str) -> int:
 
 def image_seq_length(vision: InternVLVisionConfig, downsample_ratio: float) -> int:
     """
-    Image tokens per tile: the patch grid after pixel shuffle.
-
-    Raises:
-        [`~vlm.errors.CheckpointError`]: when the grid is not square or the shuffle does not divide it (native
-            `pixel_shuffle` would mix rows without a word).
+    Image tokens per tile: the patch grid after pixel shuffle. A grid that is not square or that the shuffle does not
+    divide is refused (native `pixel_shuffle` would mix rows without a word).
     """
     image, patch = square(vision.image_size, "vision image_size"), square(vision.patch_size, "vision patch_size")
     factor = round(1 / downsample_ratio) if 0 < downsample_ratio <= 1 else 0

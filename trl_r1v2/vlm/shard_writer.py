@@ -46,15 +46,9 @@ def written_shards(
     output_dir: Path, tensors: Sequence[LazyTensor], settings: dict, max_shard_size: str, progress: bool = True
 ) -> Iterator[WriteResult]:
     """
-    Write the shards that are not finished yet, and their index. The `with` block adds the rest: until its end the
-    folder is this run's alone, and errors of the disk are [`~vlm.errors.CheckpointError`]s.
-
-    Args:
-        output_dir (`Path`): Folder to write to; it must be empty, absent, or hold an earlier run of the same plan.
-        tensors (`Sequence[LazyTensor]`): What to write, in the order of the shards.
-        settings (`dict`): Everything beside the tensors' files that decides the result.
-        max_shard_size (`str`): Size above which a new shard begins, such as `"5GB"`.
-        progress (`bool`, *optional*, defaults to `True`): Show a progress bar.
+    Write the shards of `tensors` that are not finished yet, and their index, to a folder that is empty, absent, or
+    holds an earlier run of the same tensors and `settings`. The `with` block adds the rest: until its end the folder
+    is this run's alone, and errors of the disk are [`~vlm.errors.CheckpointError`]s.
 
     Raises:
         [`~vlm.errors.CheckpointError`]: when the folder holds anything else, another run holds it, or the disk has

@@ -92,15 +92,9 @@ class VisionCache:
 
     def install(self, model: torch.nn.Module, tower: torch.nn.Module | None = None) -> None:
         """
-        Wrap the forward of the model's vision tower.
-
-        Args:
-            model (`torch.nn.Module`): The model; wrapped models (PEFT, DDP) are fine.
-            tower (`torch.nn.Module`, *optional*): The tower, where it is not called `vision_tower`.
-
-        Raises:
-            `ValueError`: when no tower is found, it is wrapped already, or it carries PEFT layers, whose output
-                depends on whether they are switched on.
+        Wrap the forward of the vision tower of `model`, which may itself be wrapped (PEFT, DDP); `tower` is needed
+        where it is not called `vision_tower`. A `ValueError` when no tower is found, it is wrapped already, or it
+        carries PEFT layers, whose output depends on whether they are switched on.
         """
         tower = find_tower(model) if tower is None else tower
         if any(known.module is tower for known in self._towers):
@@ -288,12 +282,7 @@ def _lay_out(output: ModelOutput, num_tiles: int) -> tuple[_Layout, list[torch.T
 
 
 def find_tower(model: torch.nn.Module) -> torch.nn.Module:
-    """
-    The vision tower of a model.
-
-    Raises:
-        `ValueError`: when no module is called `vision_tower`.
-    """
+    """The module of a model that is called `vision_tower`; a `ValueError` if there is none."""
     for name, module in model.named_modules():
         if name.rsplit(".", 1)[-1] == "vision_tower":
             return module
