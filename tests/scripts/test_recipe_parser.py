@@ -108,7 +108,7 @@ def test_every_unknown_key_is_named_with_the_file(capsys, tmp_path):
         (["--learn", "1"], "unknown argument 'learn'"),
         (["other.yaml"], "unknown argument 'other.yaml'"),
         (["--config", "other.yaml"], "other.yaml: no such file"),
-        (["--num_processes", "2"], "--num_processes 2: this command's process cannot start others"),
+        (["--num_processes", "2"], "--num_processes: this command's process cannot start others"),
         (["--max_steps", "ten"], "invalid int value: 'ten'"),
     ],
 )

@@ -7,7 +7,9 @@ Scope: the fields, their bounds, and which signals they switch on. Does not cove
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from transformers.hf_argparser import HfArg
 
 from .threshold import RewardThresholdController
 
@@ -44,84 +46,67 @@ class MonitorConfig:
         ValueError: A value is out of bounds, or a signal lacks what it needs.
     """
 
-    monitor_dataset: str | None = field(
-        default=None,
-        metadata={"help": "Probe set: folder or Hub name with a column `prompt`, and images. Unset: no monitor."},
+    monitor_dataset: str | None = HfArg(
+        default=None, help="Probe set: folder or Hub name with a column `prompt`, and images. Unset: no monitor."
     )
-    monitor_dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the probe set."})
-    monitor_split: str = field(
-        default="validation", metadata={"help": "Split of the probe set. Neither the training nor the test split."}
+    monitor_dataset_config: str | None = HfArg(default=None, help="Configuration of the probe set.")
+    monitor_split: str = HfArg(
+        default="validation", help="Split of the probe set. Neither the training nor the test split."
     )
-    monitor_signals: list[str] | None = field(
-        default=None,
-        metadata={"help": f"Signals to measure: {', '.join(SIGNALS)}. Unset: all whose inputs are set."},
+    monitor_signals: list[str] | None = HfArg(
+        default=None, help=f"Signals to measure: {', '.join(SIGNALS)}. Unset: all whose inputs are set."
     )
-    monitor_every: int = field(default=50, metadata={"help": "Optimizer steps between two probes."})
-    monitor_at_start: bool = field(default=True, metadata={"help": "Whether to probe before the first step, too."})
-    monitor_max_rows: int = field(
-        default=64, metadata={"help": "Rows of the probe set that are used, from its start."}
-    )
-    monitor_max_new_tokens: int = field(default=512, metadata={"help": "Longest response, in tokens."})
-    monitor_temperature: float = field(default=1.0, metadata={"help": "Sampling temperature. 0: greedy decoding."})
-    monitor_batch_size: int = field(default=16, metadata={"help": "Rows that a process answers at once."})
-    monitor_seed: int = field(default=0, metadata={"help": "Seed of the sampling, the same at every probe."})
-    monitor_max_cost_share: float | None = field(
+    monitor_every: int = HfArg(default=50, help="Optimizer steps between two probes.")
+    monitor_at_start: bool = HfArg(default=True, help="Whether to probe before the first step, too.")
+    monitor_max_rows: int = HfArg(default=64, help="Rows of the probe set that are used, from its start.")
+    monitor_max_new_tokens: int = HfArg(default=512, help="Longest response, in tokens.")
+    monitor_temperature: float = HfArg(default=1.0, help="Sampling temperature. 0: greedy decoding.")
+    monitor_batch_size: int = HfArg(default=16, help="Rows that a process answers at once.")
+    monitor_seed: int = HfArg(default=0, help="Seed of the sampling, the same at every probe.")
+    monitor_max_cost_share: float | None = HfArg(
         default=0.1,
-        metadata={
-            "help": "Largest ratio of a probe's time to the training time that follows it before the next probe, "
-            "which is put off as long as that takes. Unset (null): no bound."
-        },
+        help="Largest ratio of a probe's time to the training time that follows it before the next probe, "
+        "which is put off as long as that takes. Unset (null): no bound.",
     )
-    monitor_claims_func: str | None = field(
+    monitor_claims_func: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Function (response, column value) → what the response claims without support: a dotted path, as "
-            "`hallucination_func` of `evaluate`. Needed for named_objects."
-        },
+        help="Function (response, column value) → what the response claims without support: a dotted path, as "
+        "`hallucination_func` of `evaluate`. Needed for named_objects.",
     )
-    monitor_claims_column: str | None = field(
-        default=None, metadata={"help": "Column with what the images hold, for `monitor_claims_func`."}
+    monitor_claims_column: str | None = HfArg(
+        default=None, help="Column with what the images hold, for `monitor_claims_func`."
     )
-    monitor_named_func: str | None = field(
+    monitor_named_func: str | None = HfArg(
+        default=None, help="Function (response) → everything it claims to see: a dotted path. Adds CHAIR_i."
+    )
+    monitor_object_column: str | None = HfArg(
+        default=None, help="Column with `yes` or `no` where the prompt asks for an object. Needed for object_probes."
+    )
+    monitor_think_open: bool | None = HfArg(
         default=None,
-        metadata={"help": "Function (response) → everything it claims to see: a dotted path. Adds CHAIR_i."},
+        help="Whether the chat template opens `<think>`, as QwQ's and R1V2's do: then a response without "
+        "`</think>` has not answered an object probe. Unset: looks at the prompts.",
     )
-    monitor_object_column: str | None = field(
-        default=None,
-        metadata={"help": "Column with `yes` or `no` where the prompt asks for an object. Needed for object_probes."},
+    monitor_min_gap: float = HfArg(
+        default=0.01, help="Grounding gap, in nats a token, below which a response is ungrounded."
     )
-    monitor_think_open: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Whether the chat template opens `<think>`, as QwQ's and R1V2's do: then a response without "
-            "`</think>` has not answered an object probe. Unset: looks at the prompts."
-        },
+    monitor_reward_func: str | None = HfArg(
+        default=None, help="Reward model as a reward function: a dotted path. Needed for reward_disagreement."
     )
-    monitor_min_gap: float = field(
-        default=0.01, metadata={"help": "Grounding gap, in nats a token, below which a response is ungrounded."}
+    monitor_reward_threshold: float | None = HfArg(
+        default=None, help="Score from which the reward model counts as pleased, for wrong_above_threshold."
     )
-    monitor_reward_func: str | None = field(
-        default=None,
-        metadata={"help": "Reward model as a reward function: a dotted path. Needed for reward_disagreement."},
-    )
-    monitor_reward_threshold: float | None = field(
-        default=None,
-        metadata={"help": "Score from which the reward model counts as pleased, for wrong_above_threshold."},
-    )
-    monitor_rule_func: str = field(
+    monitor_rule_func: str = HfArg(
         default="trl_r1v2.rewards.accuracy_reward",
-        metadata={"help": "Rule for reward_disagreement: a reward function by dotted path; right is at least 0.5."},
+        help="Rule for reward_disagreement: a reward function by dotted path; right is at least 0.5.",
     )
-    monitor_watch: str = field(
-        default="rate",
-        metadata={"help": f"Figure that stops the run and moves the threshold: one of {', '.join(WATCHABLE)}."},
+    monitor_watch: str = HfArg(
+        default="rate", help=f"Figure that stops the run and moves the threshold: one of {', '.join(WATCHABLE)}."
     )
-    monitor_stop_above: float | None = field(
-        default=None, metadata={"help": "Stop training when the watched figure is above this. Unset: never."}
+    monitor_stop_above: float | None = HfArg(
+        default=None, help="Stop training when the watched figure is above this. Unset: never."
     )
-    monitor_stop_patience: int = field(
-        default=1, metadata={"help": "Probes in a row that have to be above `monitor_stop_above`."}
-    )
+    monitor_stop_patience: int = HfArg(default=1, help="Probes in a row that have to be above `monitor_stop_above`.")
 
     def __post_init__(self):
         at_least = {
@@ -187,37 +172,27 @@ class ControllerConfig:
         ValueError: A value is out of bounds or missing.
     """
 
-    controller_target: float | None = field(
+    controller_target: float | None = HfArg(
+        default=None, help="Value of `monitor_watch` to hold by moving a reward threshold. Unset: no controller."
+    )
+    controller_component: str | None = HfArg(
         default=None,
-        metadata={"help": "Value of `monitor_watch` to hold by moving a reward threshold. Unset: no controller."},
+        help="Component of the run's HybridReward whose `min_score` is the threshold. Unset: the threshold is "
+        "only written to hallucination/threshold.json, for `pairs`.",
     )
-    controller_component: str | None = field(
-        default=None,
-        metadata={
-            "help": "Component of the run's HybridReward whose `min_score` is the threshold. Unset: the threshold is "
-            "only written to hallucination/threshold.json, for `pairs`."
-        },
+    controller_initial: float | None = HfArg(
+        default=None, help="First threshold. Unset: `controller_minimum`, or that of `controller_file`."
     )
-    controller_initial: float | None = field(
-        default=None, metadata={"help": "First threshold. Unset: `controller_minimum`, or that of `controller_file`."}
+    controller_minimum: float | None = HfArg(default=None, help="Lowest threshold, in units of the score.")
+    controller_maximum: float | None = HfArg(default=None, help="Highest threshold.")
+    controller_gain: float = HfArg(default=10.0, help="Units of the score per unit of the rate.")
+    controller_max_step: float | None = HfArg(
+        default=None, help="Largest move. Unset: a quarter of the distance between the bounds."
     )
-    controller_minimum: float | None = field(
-        default=None, metadata={"help": "Lowest threshold, in units of the score."}
-    )
-    controller_maximum: float | None = field(default=None, metadata={"help": "Highest threshold."})
-    controller_gain: float = field(default=10.0, metadata={"help": "Units of the score per unit of the rate."})
-    controller_max_step: float | None = field(
-        default=None, metadata={"help": "Largest move. Unset: a quarter of the distance between the bounds."}
-    )
-    controller_dead_band: float = field(
-        default=0.05, metadata={"help": "Distance from the target within which nothing moves."}
-    )
-    controller_patience: int = field(
-        default=2, metadata={"help": "Probes in a row below the band before the threshold falls."}
-    )
-    controller_file: str | None = field(
-        default=None,
-        metadata={"help": "threshold.json of an earlier run whose controller this one goes on with."},
+    controller_dead_band: float = HfArg(default=0.05, help="Distance from the target within which nothing moves.")
+    controller_patience: int = HfArg(default=2, help="Probes in a row below the band before the threshold falls.")
+    controller_file: str | None = HfArg(
+        default=None, help="threshold.json of an earlier run whose controller this one goes on with."
     )
 
     def __post_init__(self):

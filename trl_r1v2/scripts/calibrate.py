@@ -69,28 +69,18 @@ def main(args: CalibrateArguments) -> None:
         check_plotting()
     records, weights, judge, limit = read_scored(args)
     verdicts = [record["scores"][judge] for record in records]
+    names = ("thresholds", "quantiles", "min_precision", "min_pairs", "max_pairs")
     calibration = calibrate_threshold(
         [total_score(record["scores"], weights) for record in records],
         [None if verdict is None else verdict >= limit for verdict in verdicts],
         [record["row"] for record in records],
-        thresholds=args.thresholds,
-        quantiles=args.quantiles,
-        min_precision=args.min_precision,
-        min_pairs=args.min_pairs,
-        max_pairs=args.max_pairs,
+        **{name: vars(args)[name] for name in names},
     )
     folder = Path(args.output_dir)
-    write_threshold_file(
-        folder / JSON_FILE,
-        calibration.suggested,
-        source="calibrate",
-        score=weights,
-        reason=calibration.reason,
-        judge=judge,
-        num_responses=len(records),
-        settings=asdict(args),
-        sweep=[asdict(point) for point in calibration.points],
-    )
+    found = {"reason": calibration.reason, "judge": judge, "num_responses": len(records), "settings": asdict(args)}
+    found["sweep"] = [asdict(point) for point in calibration.points]
+    path = folder / JSON_FILE
+    write_threshold_file(path, calibration.suggested, source="calibrate", score=weights, **found)
     table = table_of(calibration)
     write_atomically(folder / TABLE_FILE, f"# Reward thresholds\n\n{table}\n\n{sentence(calibration)}\n")
     if args.plots:

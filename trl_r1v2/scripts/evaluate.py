@@ -20,6 +20,7 @@ from transformers.hf_argparser import HfArg
 from ..checks.rows import check_dataset, parse_check_images
 from ..evaluation.records import GREEDY, SAMPLED, Scorers, score_rollouts, summarize, write_records
 from ..evaluation.terminal import print_metrics
+from ..hallucination.threshold_files import write_atomically
 from ..rewards import AccuracyReward, FormatReward
 from ..rewards.columns import reward_columns
 from ..sampling.fingerprints import dataset_fingerprint
@@ -112,9 +113,7 @@ def main(eval_args: EvaluateArguments) -> None:
         "num_rows": len(dataset),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else str(device),
         "tasks": summarize(records),
-        "generated_tokens": {
-            mode: sum(rollout.num_tokens for rollout in of_mode) for mode, of_mode in rollouts.items()
-        },
+        "generated_tokens": {mode: sum(r.num_tokens for r in of_mode) for mode, of_mode in rollouts.items()},
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
     (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
@@ -129,14 +128,9 @@ def make_scorers(eval_args: EvaluateArguments) -> Scorers:
         form = import_by_name(eval_args.format_reward, entry="format_reward")
     else:
         accuracy, form = AccuracyReward(think_open=think_open), FormatReward(think_open=think_open)
-    return Scorers(
-        accuracy=accuracy,
-        format=form,
-        unsupported=eval_args.hallucination_func
-        and import_by_name(eval_args.hallucination_func, entry="hallucination_func"),
-        unsupported_column=eval_args.hallucination_column,
-        think_open=think_open,
-    )
+    name = eval_args.hallucination_func
+    unsupported = None if name is None else import_by_name(name, entry="hallucination_func")
+    return Scorers(accuracy, form, unsupported, eval_args.hallucination_column, think_open)
 
 
 def load_rows(eval_args: EvaluateArguments, scorers: Scorers):
@@ -175,8 +169,6 @@ def sample_mode(eval_args: EvaluateArguments, mode: str, engine, dataset, finger
     for chunk in engine.sample_chunks(dataset, rows=store.remaining(rows), **settings):
         store.append_rollouts(chunk)
         seconds += time.perf_counter() - start
-        temporary = clock_path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(seconds), encoding="utf-8")
-        temporary.replace(clock_path)
+        write_atomically(clock_path, json.dumps(seconds))
         start = time.perf_counter()
     return RolloutStore.merge(folder, rows, settings["num_samples"]), seconds

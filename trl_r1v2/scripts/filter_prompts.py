@@ -94,13 +94,9 @@ def write_summary(
     num_bins = min(run.args.num_samples + 1, 21)
     counts = pass_rate_histogram(outcomes, num_bins)
     histogram = {"edges": [index / num_bins for index in range(num_bins + 1)], "counts": counts}
-    num_mixed = sum(0 < outcome.num_right < outcome.num_scored for outcome in outcomes)
-    result = {
-        "num_prompts": len(outcomes),
-        "prompts": fates,
-        "mixed_share": num_mixed / len(outcomes),
-        "pass_rate_histogram": histogram,
-    }
+    mixed_share = sum(0 < outcome.num_right < outcome.num_scored for outcome in outcomes) / len(outcomes)
+    result = {"num_prompts": len(outcomes), "prompts": fates, "mixed_share": mixed_share}
+    result["pass_rate_histogram"] = histogram
     title = f"{len(outcomes)} prompts, {run.args.num_samples} responses each"
     panel = {"title": title, "xlabel": "pass rate", "series": {"prompts": histogram}}
     run.write_summary(result, scored, "pass_rates.png", [panel])

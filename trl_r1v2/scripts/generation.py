@@ -20,9 +20,6 @@ from ..vlm.peft_folder import is_peft_folder, load_merged
 from .recipe import RecipeError
 
 
-GENERATIONS = ("transformers", "vllm", "server")
-
-
 @dataclass(kw_only=True)
 class GenerationArguments:
     """Arguments of commands that generate responses to the prompts of a dataset."""
@@ -55,7 +52,7 @@ class GenerationArguments:
         default="transformers",
         help="What generates: transformers in this process, vLLM's offline engine in one of its own, or an "
         "OpenAI-compatible server.",
-        metadata={"choices": list(GENERATIONS)},
+        metadata={"choices": ["transformers", "vllm", "server"]},
     )
     vllm_python: str | None = HfArg(
         default=None, help="Interpreter of an environment with vLLM, for `generation: vllm`. Unset: this one."
@@ -83,8 +80,6 @@ class GenerationArguments:
             raise ValueError(f"`temperature` is {self.temperature}, but must be above 0")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"`top_p` is {self.top_p}, but must be in (0, 1]")
-        if self.generation not in GENERATIONS:
-            raise ValueError(f"`generation` is {self.generation!r}; give one of {', '.join(GENERATIONS)}")
         if (self.generation == "server") != (self.server_url is not None):
             raise ValueError("`generation: server` and `server_url` belong together: set both or neither")
 
@@ -101,10 +96,9 @@ def open_engine(
     args: GenerationArguments, device, revision: str | None = None, with_logps: bool = False
 ) -> Iterator[Any]:
     """
-    The engine that the arguments of a command name; what it started ends with it.
-
-    An engine has `sample_chunks` as [`~trl_r1v2.sampling.generation.sample_chunks`] has it, a `fingerprint` that
-    stored rollouts share, and the `processing_class` of its prompts, if that is known here.
+    The engine that the arguments of a command name, which ends with the block: `sample_chunks` as in
+    `sampling.generation`, a `fingerprint` that stored rollouts share, and the `processing_class` of its prompts, if
+    that is known here.
     """
     path = args.model_name_or_path
     if path is None:
@@ -132,24 +126,16 @@ def _chat_server(args: GenerationArguments, path: str):
     extra = dict(args.server_extra_body or {})
     if Path(path).is_dir():  # the model's own folder, by whose name vLLM and transformers serve it
         extra |= {"logit_bias": {**image_token_bias(path), **extra.get("logit_bias", {})}}
-    return ChatServer(
-        args.server_url,
-        path,
-        api_key_env=args.server_api_key_env,
-        concurrency=args.server_concurrency,
-        timeout=args.server_timeout,
-        max_retries=args.server_max_retries,
-        extra_body=extra,
-    )
+    limits = args.server_concurrency, args.server_timeout, args.server_max_retries
+    return ChatServer(args.server_url, path, args.server_api_key_env, *limits, extra_body=extra)
 
 
 def load_policy(path: str, device, revision: str | None = None, **kwargs: Any) -> tuple:
     """
-    Loads a model to run it and its processor or tokenizer; a folder of PEFT adapters is merged into its base
-    model. A tokenizer without a padding token pads with its end of sequence.
+    Loads a model to run it and its processor or tokenizer; a folder of PEFT adapters is merged into its base model.
     """
-    revision_of = {} if revision is None else {"revision": revision}
-    create = functools.partial(create_model_from_path, device_map=None, **revision_of, **kwargs)
+    kwargs |= {"device_map": None} | ({} if revision is None else {"revision": revision})
+    create = functools.partial(create_model_from_path, **kwargs)
     model = load_merged(path, create) if is_peft_folder(path) else create(path)
     processing_class = AutoProcessor.from_pretrained(path, revision=revision)
     tokenizer = tokenizer_of(processing_class)

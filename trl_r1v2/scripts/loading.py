@@ -1,8 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-What several scripts do with the values of a recipe: datasets, dotted names, reward functions, models, checkpoints.
-
-Does not cover the models of trainers, which load them themselves. Imports `datasets` and trl only when called.
+What several scripts do with the values of a recipe: datasets, dotted names, reward functions, checkpoints. Imports
+`datasets` and trl only when called.
 """
 
 import difflib
@@ -18,6 +17,11 @@ from ..checks.rows import DatasetError
 from .recipe import RecipeError, read_recipe, refusals_of
 
 
+def is_missing_folder(path: str) -> bool:
+    """Whether a path can be no name on the Hub, and there is nothing."""
+    return not Path(path).exists() and (path.count("/") > 1 or path.startswith((".", "~", os.sep)))
+
+
 def load_splits(path: str, name: str | None = None, *, streaming: bool = False):
     """
     All splits of a dataset: a folder of data files or of `save_to_disk`, a data file, or a name of the Hub. What has
@@ -26,7 +30,7 @@ def load_splits(path: str, name: str | None = None, *, streaming: bool = False):
     from datasets import DatasetDict, load_dataset, load_from_disk
 
     folder, options = Path(path), {"path": path, "name": name}
-    if not folder.exists() and (path.count("/") > 1 or path.startswith((".", "~", os.sep))):
+    if is_missing_folder(path):
         raise DatasetError(f"dataset {path}: no such folder. Build it first, or correct `dataset_name`.")
     if (folder / "state.json").is_file():
         return DatasetDict(train=load_from_disk(path))
@@ -69,7 +73,7 @@ def check_model_path(path: str | None) -> None:
     """Refuse a model that can only be a folder and is none, before anything is loaded."""
     if not path:
         raise RecipeError("`model_name_or_path` is not set: name a folder or a model of the Hub.")
-    if not Path(path).exists() and (path.count("/") > 1 or path.startswith((".", "~", os.sep))):
+    if is_missing_folder(path):
         raise RecipeError(f"model {path}: no such folder. Build it first, or correct `model_name_or_path`.")
 
 
@@ -109,9 +113,6 @@ def load_reward_func(name: str, *, entry: str) -> Callable:
     Find a reward function that the recipe's `entry` names: by its name in TRL's registry, by the dotted path of a
     module-level function or instance, by the folder of a reward model with a scalar head, as `trl-r1v2 reward` writes
     it, or by a YAML file with the mapping that [`~trl_r1v2.rewards.HybridReward.from_config`] takes.
-
-    Raises:
-        RecipeError: The name is unknown, cannot be imported, or is not callable.
     """
     from trl import rewards
 
@@ -143,10 +144,8 @@ def load_reward_func(name: str, *, entry: str) -> Callable:
         )
     reward_func = import_by_name(name, entry=entry)
     if not callable(reward_func) or isinstance(reward_func, type):
-        raise RecipeError(
-            f"`{entry}: {name}` is a {type(reward_func).__name__}, no reward function. Name a module-level function "
-            "or instance."
-        )
+        kind = type(reward_func).__name__
+        raise RecipeError(f"`{entry}: {name}` is a {kind}, no reward function. Name a function or an instance.")
     return reward_func
 
 
@@ -166,10 +165,8 @@ def load_reward_funcs(names: list[str] | None, reward_model: str | None = None) 
 def resolve_checkpoint(value: str | bool | None, output_dir: str) -> str | None:
     """
     The folder to resume from: a checkpoint by its path; `true`: the last one in `output_dir`; `auto`: the same, or
-    `None` for a fresh start when there is none; false or unset: `None`.
-
-    Raises:
-        RecipeError: There is no such checkpoint.
+    `None` for a fresh start when there is none; false or unset: `None`. A [`RecipeError`] if there is no such
+    checkpoint.
     """
     word = str(value).lower()
     if value is None or word in ("false", "none"):

@@ -1,9 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-From the values of a recipe to a monitor on a trainer.
-
-Scope: loading the probe set and what the dotted paths name, before a model is loaded, and connecting the controller to
-the run's HybridReward. Does not cover the measuring (`monitor.py`).
+From the values of a recipe to a monitor on a trainer: the probe set and what the dotted paths name, loaded before a
+model is, and the controller's connection to the run's HybridReward. Does not cover the measuring (`hallucination/`).
 """
 
 import functools
@@ -29,20 +27,17 @@ def load_monitor_parts(
     from ..hallucination.probe import Probe, ProbeFunctions
 
     source, split = config.monitor_dataset, config.monitor_split
-    limit = config.monitor_max_rows
-    dataset = load_split(source, config.monitor_dataset_config, split, limit, entry="monitor_split")
+    dataset = load_split(source, config.monitor_dataset_config, split, config.monitor_max_rows, entry="monitor_split")
     check_dataset(dataset, name=f"{source} [{split}]", columns=["prompt"], check_images="all", progress=False)
-    paths = {"claims": config.monitor_claims_func, "named": config.monitor_named_func}
-    if "reward_disagreement" in config.signals:
-        paths |= {"rule": config.monitor_rule_func, "reward": config.monitor_reward_func}
+    names = ["claims", "named"] + ["rule", "reward"] * ("reward_disagreement" in config.signals)
+    paths = {name: vars(config)[f"monitor_{name}_func"] for name in names}
     named = {name: path for name, path in paths.items() if path is not None}
     functions = ProbeFunctions(**{n: import_by_name(path, entry=f"monitor_{n}_func") for n, path in named.items()})
     with refusals_of():
         Probe(dataset, config, functions)
         controller = _build_controller(config, controller_config)
-    set_threshold = None
-    if controller is not None and controller_config.controller_component is not None:
-        set_threshold = _gate(controller_config.controller_component, reward_funcs)
+    component = controller_config.controller_component
+    set_threshold = None if None in (controller, component) else _gate(component, reward_funcs)
     parts = {"dataset": dataset, "config": config, "functions": functions}
     return {**parts, "controller": controller, "set_threshold": set_threshold}
 

@@ -8,6 +8,7 @@ where they come from. The rules are in `trl_r1v2.sampling.pairs`; training is no
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -134,21 +135,12 @@ def to_responses(args: PairsArguments, dataset: Dataset, scored: Sequence[Scored
     }
     responses = []
     for item in scored:
-        rollout = item.rollout
+        rollout, score, right = item.rollout, item.score, item.right
         answer = final_answer(rollout.text, opens_think[rollout.row])
+        answer = None if answer is None else answer.text
         form = None if args.format_func is None else item.scores[args.format_func]
-        responses.append(
-            Response(
-                row=rollout.row,
-                sample=rollout.sample,
-                text=rollout.text,
-                score=item.score,
-                right=item.right,
-                answer=None if answer is None else answer.text,
-                finished=rollout.finished,
-                well_formed=form is None or form >= 0.5,
-            )
-        )
+        of_text = rollout.row, rollout.sample, rollout.text
+        responses.append(Response(*of_text, score, right, answer, rollout.finished, form is None or form >= 0.5))
     scores = {response.score for response in responses}
     if len(scores) == 1:
         logger.warning(f"every response scored {scores.pop()}: these reward functions cannot tell the responses apart")
@@ -198,21 +190,15 @@ def write_summary(
 ) -> None:
     """Writes `summary.json` and the histograms of scores and margins."""
     roles = {"right": ("right",), "negative": NEGATIVES, "format": ("format",)}
-    scores = {
-        name: histogram([response.score for response in responses if response.role in members])
-        for name, members in roles.items()
-    }
+    scores = {name: histogram([r.score for r in responses if r.role in members]) for name, members in roles.items()}
     margins = histogram([pair.margin for pair in pair_set.pairs if pair.margin is not None])
-    kinds = [pair.kind for pair in pair_set.pairs]
     num_unanswered = len(run.dataset) - len({response.row for response in responses})
     result = {
+        **vars(pair_set),
         "num_pairs": len(pair_set.pairs),
-        "pairs": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+        "pairs": dict(sorted(Counter(pair.kind for pair in pair_set.pairs).items())),
         "prompts": {**pair_set.prompts, "no_responses": num_unanswered},
-        "responses": pair_set.responses,
-        "candidates": pair_set.candidates,
         "dropout_ntp": dropout_counts,
-        "thresholds": pair_set.thresholds,
         "score_histograms": scores,
         "margin_histogram": margins,
     }

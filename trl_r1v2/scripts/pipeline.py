@@ -1,8 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
 The stages of a pipeline recipe: what each runs, what is on disk about it, and whether a run therefore starts it.
-
-Does not cover running (`run.py`, `stage_process.py`). Imports neither torch nor trl, unless a stage is checked.
+Running is `run.py` and `stage_process.py`. Imports neither torch nor trl, unless a stage is checked.
 """
 
 import importlib
@@ -96,9 +95,9 @@ class Stage:
 
     def read_marker(self) -> dict[str, Any] | None:
         """
-        What is on disk about the stage, `None` if it has never run: `command` and `recipe`, `run_id`, which changes
-        each time, `follows`, the `run_id` of the stage before it, whose output it read, `status` (`"running"`,
-        `"finished"`, `"failed"` or `"interrupted"`), `started` (UTC), `seconds` and `output_dir`.
+        What is on disk about the stage, `None` if it has never run: `command`, `recipe`, `output_dir`, `run_id`, which
+        changes each time, `follows`, the `run_id` of the stage before it, whose output it read, `status` (`"running"`,
+        `"finished"`, `"failed"` or `"interrupted"`), `started` (UTC) and `seconds`.
         """
         return json.loads(self.marker_path.read_text(encoding="utf-8")) if self.marker_path.is_file() else None
 
@@ -136,11 +135,7 @@ class Stage:
 def plan(stages: list[Stage], only: list[str] | None = None) -> None:
     """
     Decide what is done about each stage: whether it `runs`, the `reason`, and whether it `resumes`, because it was
-    stopped.
-
-    The first stage that is not finished runs, and all after it; or those in `only`, finished or not. A stage is
-    finished when its marker says so for the same command and recipe, for the same run of the stage before it, and its
-    output folder still exists.
+    stopped. The first stage that is not finished ([`Stage.unfinished`]) runs, and all after it; or those in `only`.
     """
     previous_id, changed = None, False
     for stage in stages:

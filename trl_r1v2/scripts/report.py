@@ -74,11 +74,8 @@ def collect(report_args: ReportArguments) -> dict:
         evaluations = [stage["output_dir"] for stage in stages if stage["command"] == "evaluate"]
     training = {Path(folder).name: folder for folder in report_args.training or []}
     if report_args.training is None:
-        training = {
-            stage["name"]: stage["output_dir"]
-            for stage in stages
-            if stage["output_dir"] and (Path(stage["output_dir"]) / "trainer_state.json").is_file()
-        }
+        folders = {stage["name"]: stage["output_dir"] for stage in stages if stage["output_dir"]}
+        training = {name: f for name, f in folders.items() if (Path(f) / "trainer_state.json").is_file()}
     return build_summary(
         title=report_args.title,
         notes=report_args.notes or [],

@@ -97,13 +97,9 @@ class ScoredRollout:
 
 class SamplingRun:
     """
-    One command's processes, prompts, reward functions and output folder. What can be wrong without a model is found
-    here, before one is loaded.
-
-    Args:
-        args ([`SamplingArguments`]): The command's arguments.
-        command (`str`): Its name; a folder with the result of another command is refused.
-        extra_func (`str`, *optional*): Reward function to call besides those of the score and the judge.
+    One command's processes, prompts, reward functions and output folder, in which another command's result is refused.
+    What can be wrong without a model is found here, before one is loaded. `extra_func` names a reward function to call
+    besides those of the score and the judge.
     """
 
     def __init__(self, args: SamplingArguments, command: str, extra_func: str | None = None):
@@ -118,9 +114,7 @@ class SamplingRun:
         summary = self.folder / "summary.json"
         written_by = json.loads(summary.read_text(encoding="utf-8"))["command"] if summary.is_file() else command
         if written_by != command:
-            raise ValueError(
-                f"`output_dir` {args.output_dir} holds the result of `{written_by}`: choose another folder"
-            )
+            raise ValueError(f"`output_dir` {args.output_dir} holds the result of `{written_by}`: choose another one")
         if args.plots:
             check_plotting()
         names = dict.fromkeys([*args.reward_funcs, args.judge, *([] if extra_func is None else [extra_func])])
@@ -133,24 +127,13 @@ class SamplingRun:
         return RolloutStore(self.rollout_folder, fingerprint, self.state.process_index, self.state.num_processes, name)
 
     def sample(
-        self,
-        dataset: Dataset,
-        engine,
-        name: str = "rollouts",
-        extra_fingerprint: dict[str, Any] | None = None,
-        **settings,
+        self, dataset: Dataset, engine, name: str = "rollouts", extra_fingerprint: dict | None = None, **settings
     ) -> Iterator[list[Rollout]]:
         """Samples what is not yet in the shards called `name`, each process its own rows."""
         names = ("num_samples", "max_new_tokens", "temperature", "top_p", "seed")
-        of_args = {name: vars(self.args)[name] for name in names}
-        fingerprint = {
-            **engine.fingerprint,
-            "dataset": dataset_fingerprint(dataset),
-            "num_rows": len(dataset),
-            **of_args,
-            "num_samples": settings.get("num_samples", self.args.num_samples),
-            **(extra_fingerprint or {}),
-        }
+        settings = {name: vars(self.args)[name] for name in names} | settings
+        fingerprint = {**engine.fingerprint, "dataset": dataset_fingerprint(dataset), "num_rows": len(dataset)}
+        fingerprint |= {name: settings[name] for name in names} | (extra_fingerprint or {})
         if engine.processing_class is not None:
             first = encode_prompts(engine.processing_class, [read_prompt(dataset, 0, engine.processing_class)])
             fingerprint["first_prompt"] = content_fingerprint(first["input_ids"].tolist())
@@ -158,8 +141,8 @@ class SamplingRun:
         rows = range(self.state.process_index, len(dataset), self.state.num_processes)
 
         def sample() -> Iterator[list[Rollout]]:
-            chosen = {**of_args, **settings, "progress": self.state.is_local_main_process}
-            for chunk in engine.sample_chunks(dataset, rows=store.remaining(rows), **chosen):
+            settings["progress"] = self.state.is_local_main_process
+            for chunk in engine.sample_chunks(dataset, rows=store.remaining(rows), **settings):
                 store.append_rollouts(chunk)
                 yield chunk
 

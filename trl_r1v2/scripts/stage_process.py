@@ -1,9 +1,5 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""
-One stage of a pipeline as a process of its own, stopped with all its children. POSIX only.
-
-Does not cover what is run (`pipeline.py`) nor what is shown (`run.py`).
-"""
+"""One stage of a pipeline as a process of its own, stopped with all its children. POSIX only."""
 
 import contextlib
 import fcntl

@@ -8,6 +8,8 @@ Does not cover the trainers and what is special to one command.
 
 from dataclasses import dataclass
 
+import torch
+from accelerate.utils import DistributedType
 from transformers.hf_argparser import HfArg
 from trl import (
     ScriptArguments,
@@ -18,6 +20,7 @@ from trl import (
 
 from ..checks.prompt_limits import PromptLimits
 from ..checks.rows import check_dataset, parse_check_images
+from ..vlm.activation import set_trainable
 from .loading import check_model_path, load_splits, resolve_checkpoint, take_split
 from .recipe import RecipeError, refusals_of
 
@@ -39,14 +42,9 @@ def prepare(
     script_args, training_args, model_args, dataset_args, columns, limits=True, completion_length=None
 ) -> dict:
     """
-    Check what can be checked without the model's weights, and gather what the trainer's constructor takes.
-
-    The datasets must have `columns`; `limits` says whether texts are held against what the model allows, where
+    Check what can be checked without the model's weights, and gather what the trainer's constructor takes. The
+    datasets must have `columns`; `limits` says whether texts are held against what the model allows, where
     `completion_length` tokens have to fit behind a prompt. Fills in `resume_from_checkpoint` and `model_init_kwargs`.
-
-    Raises:
-        RecipeError: There is no such model or checkpoint, no dataset, or two.
-        DatasetError: A dataset cannot be used.
     """
     path, options = model_args.model_name_or_path, {"trust_remote_code": training_args.trust_remote_code}
     options["revision"] = model_args.model_revision
@@ -99,28 +97,19 @@ def load_datasets(script_args, training_args, dataset_args, columns, limits) -> 
     return taken
 
 
-def choose_components(trainer, trainable: str | None, **options) -> None:
-    """
-    Make the chosen components of a trainer's model trainable and print the table; without a choice, nothing. `options`
-    are those of [`~trl_r1v2.vlm.activation.set_trainable`].
-    """
-    from ..vlm.activation import set_trainable
-
+def choose_components(trainer, trainable: str | None) -> None:
+    """Make the chosen components of a trainer's model trainable and print the table; without a choice, nothing."""
     if trainable is not None:
         with refusals_of(f"trainable: {trainable}"):
-            trainer.accelerator.print(set_trainable(trainer.model, trainable, **options))
+            trainer.accelerator.print(set_trainable(trainer.model, trainable))
 
 
 def precision_warning(trainer) -> str | None:
     """
-    What to say when weights train in 16 bits and nothing keeps a float32 copy of them.
-
-    DeepSpeed keeps one (unless `bf16_master_weights_and_grads` is set), and so does FSDP under accelerate with mixed
-    precision, which makes the trained weights float32 when it shards them. Autocast (`bf16: true`) alone does not.
+    What to say when weights train in 16 bits and nothing keeps a float32 copy of them. DeepSpeed keeps one (unless
+    `bf16_master_weights_and_grads` is set), and so does FSDP under accelerate with mixed precision, which makes the
+    trained weights float32 when it shards them. Autocast (`bf16: true`) alone does not.
     """
-    import torch
-    from accelerate.utils import DistributedType
-
     accelerator = trainer.accelerator
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         settings = accelerator.state.deepspeed_plugin.deepspeed_config.get("bf16", {})
@@ -144,9 +133,6 @@ def train_and_save(trainer, dataset_name: str | None, result: str = "Model, proc
     """
     Train from `args.resume_from_checkpoint`, if it is set, and save what was trained with the log. `dataset_name` is
     for the card of a model that is pushed to the Hub; the last message calls what is saved `result`.
-
-    Raises:
-        RecipeError: The checkpoint is not one of this run, or the data are too few for a single step.
     """
     from ..mpo.reward_shift import MPOStateError
     from ..ssb_grpo.checkpoint import BufferStateError

@@ -11,6 +11,7 @@ PEFT there) and before `train()`, which creates the optimizer.
 from dataclasses import dataclass, field
 
 import torch
+from transformers.hf_argparser import HfArg
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import is_peft_available
 
@@ -36,16 +37,13 @@ class TrainableArguments:
     help.
     """
 
-    trainable: str | None = field(
+    trainable: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Components to train, joined with '+': vision, adapter, llm (for example 'llm+adapter'), or "
-            "'all'. By default the model is left as it is."
-        },
+        help="Components to train, joined with '+': vision, adapter, llm (for example 'llm+adapter'), or "
+        "'all'. By default the model is left as it is.",
     )
-    allow_frozen_adapter: bool = field(
-        default=False,
-        metadata={"help": "Run reinforcement learning with a frozen adapter, which R1V3 saw collapse."},
+    allow_frozen_adapter: bool = HfArg(
+        default=False, help="Run reinforcement learning with a frozen adapter, which R1V3 saw collapse."
     )
 
     def __post_init__(self):

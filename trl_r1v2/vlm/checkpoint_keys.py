@@ -82,10 +82,8 @@ def module_name(name: str) -> str:
 def by_module_name(tensors: dict[str, LazyTensor], folder: Path) -> dict[str, LazyTensor]:
     """The tensors of a native checkpoint under their modules' names; those stored under more than one are refused."""
     found: dict[str, LazyTensor] = {}
-    twice = []
-    for name, tensor in tensors.items():
-        if found.setdefault(module_name(name), tensor) is not tensor:
-            twice.append(f"{found[module_name(name)].name} and {name}")
+    kept = {name: found.setdefault(module_name(name), tensor).name for name, tensor in tensors.items()}
+    twice = [f"{first} and {name}" for name, first in kept.items() if first != name]
     if twice:
         raise CheckpointError(
             f"{folder}: {len(twice)} tensors are given twice: {', '.join(twice[:8])}. Remove the ones not to be kept."
@@ -98,18 +96,17 @@ def to_native(tensors: dict[str, LazyTensor], folder: Path) -> list[LazyTensor]:
     Native tensors of published ones, `qkv` split into three along its first dimension; unknown names are refused.
     """
     converted: list[LazyTensor] = []
-    unknown: list[str] = []
+    others: dict[str, LazyTensor] = {}
     for name, tensor in tensors.items():
         fields = _match(PUBLISHED_QKV, name)
         if fields is None:
-            _translate(tensor, name, NAMES, converted, unknown)
+            others[name] = tensor
             continue
         if not tensor.shape or tensor.shape[0] % 3:
             raise CheckpointError(f"{name}: {list(tensor.shape)} cannot be split into query, key and value.")
         rows = tensor.shape[0] // 3
         converted += [tensor.rows(t.format(**fields), k * rows, (k + 1) * rows) for k, t in enumerate(NATIVE_QKV)]
-    _refuse_unknown(unknown, folder)
-    return converted
+    return converted + _translated(others, NAMES, folder)
 
 
 def to_published(tensors: dict[str, LazyTensor], folder: Path) -> list[LazyTensor]:
@@ -117,8 +114,8 @@ def to_published(tensors: dict[str, LazyTensor], folder: Path) -> list[LazyTenso
     Published tensors of native ones, by their modules' names and of the model's shapes; query, key and value are
     joined again. Refuses, listing them, query, key and value of different dtypes, and names that are in no table.
     """
-    converted: list[LazyTensor] = []
-    unknown: list[str] = []
+    parts_joined: dict[str, LazyTensor] = {}
+    others: dict[str, LazyTensor] = {}
     mixed: list[str] = []
     for name, tensor in tensors.items():
         fields = _match(NATIVE_QKV[0], name)
@@ -127,28 +124,26 @@ def to_published(tensors: dict[str, LazyTensor], folder: Path) -> list[LazyTenso
             dtypes = [str(part.dtype).removeprefix("torch.") for part in parts]
             if len(set(dtypes)) > 1:
                 mixed.append(f"{name} {dtypes[0]}, key {dtypes[1]}, value {dtypes[2]}")
-            converted.append(joined(parts, PUBLISHED_QKV.format(**fields)))
+            parts_joined[name] = joined(parts, PUBLISHED_QKV.format(**fields))
         elif not any(_match(template, name) for template in NATIVE_QKV[1:]):
-            _translate(tensor, name, [(native, published) for published, native in NAMES], converted, unknown)
+            others[name] = tensor
     if mixed:
         raise CheckpointError(
             f"the published layout keeps query, key and value in one tensor, and {len(mixed)} have several dtypes: "
             f"{'; '.join(mixed[:8])}. Save the tower in one dtype first."
         )
-    _refuse_unknown(unknown, folder)
-    return converted
+    renamed = _translated(others, [(native, published) for published, native in NAMES], folder)
+    written = parts_joined | dict(zip(others, renamed, strict=True))
+    return [written[name] for name in tensors if name in written]
 
 
-def _translate(tensor: LazyTensor, name: str, table, converted: list[LazyTensor], unknown: list[str]) -> None:
-    """Put `tensor` into `converted` under its other name, or `name` into `unknown`."""
-    for source, target in table:
-        fields = _match(source, name)
-        if fields is not None:
-            converted.append(tensor.to(target.format(**fields)))
-            return
-    unknown.append(name)
-
-
-def _refuse_unknown(unknown: list[str], folder: Path) -> None:
+def _translated(tensors: dict[str, LazyTensor], table, folder: Path) -> list[LazyTensor]:
+    """The tensors under their other names."""
+    fitting = {
+        name: [(target, fields) for source, target in table if (fields := _match(source, name)) is not None]
+        for name in tensors
+    }
+    unknown = [name for name, found in fitting.items() if not found]
     if unknown:
         raise CheckpointError(f"{folder}: {len(unknown)} tensors are in no table: {', '.join(unknown[:8])}.")
+    return [tensors[name].to(target.format(**fields)) for name, ((target, fields), *_) in fitting.items()]

@@ -41,10 +41,10 @@ class _Tower:
         return [(p, 0 if p.is_inference() else p._version) for p in self.module.parameters()]
 
     def is_current(self) -> bool:
-        now = self.current_weights()
-        return len(now) == len(self.weights) and all(
-            a is b and version == seen for (a, version), (b, seen) in zip(now, self.weights, strict=True)
-        )
+        def identities(weights):
+            return [(id(parameter), version) for parameter, version in weights]
+
+        return identities(self.current_weights()) == identities(self.weights)
 
 
 # Where each field of an output finds its tensor: a position, or one (or nothing) for each element of a tuple.
@@ -78,17 +78,11 @@ class VisionCache:
             raise ValueError(f"max_bytes is {max_bytes}; it must be positive.")
         self.max_bytes = max_bytes
         self.device = None if device is None else torch.device(device)
-        self.num_tiles = 0
-        self.num_encoded = 0
-        self.num_bypassed = 0
-        self.num_evicted = 0
-        self.num_bytes = 0
+        self.num_tiles = self.num_encoded = self.num_bypassed = self.num_evicted = self.num_bytes = 0
         self._entries: OrderedDict[tuple, _Entry] = OrderedDict()
         self._towers: list[_Tower] = []
         self._num_spaces = 0
         self._hasher = TileHasher()
-
-    # --- installing -------------------------------------------------------------------------------------------------
 
     def install(self, model: torch.nn.Module, tower: torch.nn.Module | None = None) -> None:
         """
@@ -131,15 +125,9 @@ class VisionCache:
 
     def metrics(self) -> dict[str, float]:
         """Counters since the cache was made."""
-        return {
-            "vision_cache/tiles": float(self.num_tiles),
-            "vision_cache/encoded": float(self.num_encoded),
-            "vision_cache/bypassed_forwards": float(self.num_bypassed),
-            "vision_cache/evicted": float(self.num_evicted),
-            "vision_cache/bytes": float(self.num_bytes),
-        }
-
-    # --- one forward ------------------------------------------------------------------------------------------------
+        names = ("tiles", "encoded", "bypassed_forwards", "evicted", "bytes")
+        counts = (self.num_tiles, self.num_encoded, self.num_bypassed, self.num_evicted, self.num_bytes)
+        return {f"vision_cache/{name}": float(count) for name, count in zip(names, counts, strict=True)}
 
     def _forward(self, known: _Tower, pixel_values: torch.Tensor, kwargs: dict):
         if not self._may_reuse(known, pixel_values, kwargs):
@@ -157,23 +145,18 @@ class VisionCache:
             else:
                 missing.setdefault(key, row)
         if _any_rank(bool(missing), known.module, pixel_values.device):
-            for key, entry in zip(
-                missing, self._encode(known, pixel_values, list(missing.values()), kwargs), strict=True
-            ):
+            entries = self._encode(known, pixel_values, list(missing.values()), kwargs)
+            for key, entry in zip(missing, entries, strict=True):
                 found[key] = entry
                 self._store(key, entry)
         first, device = found[keys[0]], pixel_values.device
-        stacked = [
-            torch.stack([found[key].features[k].to(device) for key in keys]) for k in range(len(first.features))
-        ]
-        return first.output_class(
-            **{
-                name: stacked[place]
-                if isinstance(place, int)
-                else tuple(None if k is None else stacked[k] for k in place)
-                for name, place in first.layout.items()
-            }
-        )
+        stacked = [torch.stack([value.to(device) for value in of_tiles])
+                   for of_tiles in zip(*(found[key].features for key in keys), strict=True)]  # fmt: skip
+
+        def filled(place):
+            return stacked[place] if isinstance(place, int) else tuple(k if k is None else stacked[k] for k in place)
+
+        return first.output_class(**{name: filled(place) for name, place in first.layout.items()})
 
     def _encode(self, known: _Tower, pixel_values: torch.Tensor, rows: list[int], kwargs: dict) -> list[_Entry]:
         """Run the tower on `rows`; without any, on one tile whose features are not kept."""
@@ -182,10 +165,7 @@ class VisionCache:
             output = known.own_forward(batch, **{**kwargs, "return_dict": True})
         layout, tensors = _lay_out(output, len(batch))
         self.num_encoded += len(rows)
-        return [
-            _Entry(type(output), layout, tuple(value[position].clone() for value in tensors))
-            for position in range(len(rows))
-        ]
+        return [_Entry(type(output), layout, tuple(value[k].clone() for value in tensors)) for k in range(len(rows))]
 
     def _store(self, key: tuple, entry: _Entry) -> None:
         if entry.nbytes > self.max_bytes:
@@ -242,15 +222,8 @@ class VisionCache:
         states = tuple(selected) if isinstance(selected, (list, tuple)) else selected
         kind = pixel_values.device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        common = (
-            known.space,
-            states,
-            pixel_values.device,
-            autocast,
-            pixel_values.dtype,
-            tuple(pixel_values.shape[1:]),
-        )
-        return [(*common, *pair) for pair in self._hasher(pixel_values).tolist()]
+        tile = pixel_values.device, autocast, pixel_values.dtype, tuple(pixel_values.shape[1:])
+        return [(known.space, states, *tile, *pair) for pair in self._hasher(pixel_values).tolist()]
 
 
 def _lay_out(output: ModelOutput, num_tiles: int) -> tuple[_Layout, list[torch.Tensor]]:
@@ -294,10 +267,8 @@ def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     first, second = a.state_dict(), b.state_dict()
     if first.keys() != second.keys() or _is_sharded(a) or _is_sharded(b):
         return False
-    return all(
-        first[k].dtype == second[k].dtype and first[k].device == second[k].device and torch.equal(first[k], second[k])
-        for k in first
-    )
+    pairs = [(first[name], second[name]) for name in first]
+    return all((x.dtype, x.device) == (y.dtype, y.device) and torch.equal(x, y) for x, y in pairs)
 
 
 def _is_sharded(tower: torch.nn.Module) -> bool:

@@ -1,13 +1,11 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""
-The vision cache in a TRL trainer: the fields that switch it, and the callback that installs and reports it. What is
-cached and when is `vision_cache.py`.
-"""
+"""The vision cache in a TRL trainer: the fields that switch it, and the callback that installs and reports it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from transformers import Trainer, TrainerCallback
+from transformers.hf_argparser import HfArg
 from transformers.utils.hub import convert_file_size_to_int
 
 from .vision_cache import VisionCache
@@ -17,21 +15,18 @@ from .vision_cache import VisionCache
 class VisionCacheArguments:
     """Fields for a script or config that lets its user switch the cache; their meanings are in their help."""
 
-    vision_cache: bool = field(
-        default=False, metadata={"help": "Encode each distinct tile once while the vision tower is frozen."}
-    )
-    vision_cache_size: str = field(default="2GB", metadata={"help": "Most bytes of tile features to keep."})
-    vision_cache_device: str | None = field(
-        default=None, metadata={"help": "Device that keeps the features, for example 'cpu'. Default: the tower's."}
+    vision_cache: bool = HfArg(default=False, help="Encode each distinct tile once while the vision tower is frozen.")
+    vision_cache_size: str = HfArg(default="2GB", help="Most bytes of tile features to keep.")
+    vision_cache_device: str | None = HfArg(
+        default=None, help="Device that keeps the features, for example 'cpu'. Default: the tower's."
     )
 
     def __post_init__(self):
         try:
             convert_file_size_to_int(self.vision_cache_size)
         except ValueError:
-            raise ValueError(
-                f"`vision_cache_size` is {self.vision_cache_size!r}; give a size such as '2GB' or '500MB'."
-            ) from None
+            size = self.vision_cache_size
+            raise ValueError(f"`vision_cache_size` is {size!r}; give one such as '2GB' or '500MB'.") from None
 
 
 def add_vision_cache(trainer: Trainer, arguments: VisionCacheArguments, reference: torch.nn.Module | None = None):
@@ -44,13 +39,8 @@ def add_vision_cache(trainer: Trainer, arguments: VisionCacheArguments, referenc
 
 class VisionCacheCallback(TrainerCallback):
     """
-    Installs a cache while a TRL trainer trains and adds its metrics to the trainer's, step by step.
-
-    Args:
-        cache ([`VisionCache`]): The cache.
-        trainer (`transformers.Trainer`): The TRL trainer the callback is added to.
-        reference (`torch.nn.Module`, *optional*): The trainer's reference model, which is frozen here; it shares
-            features when its tower has equal weights.
+    Installs a cache while a TRL trainer trains and adds its metrics to the trainer's, step by step. The trainer's
+    reference model, if one is given, is frozen here; it shares features when its tower has equal weights.
     """
 
     def __init__(self, cache: VisionCache, trainer: Trainer, reference: torch.nn.Module | None = None):
