@@ -1,8 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-A trainer's model, lent for a measurement in the middle of training and given back as it was.
-
-Scope: whole weights in every process (plain, DDP, DeepSpeed), modules' modes and random states. FSDP is not covered.
+A trainer's model, lent for a measurement in the middle of training and given back as it was: whole weights in every
+process (plain, DDP, DeepSpeed), modules' modes and random states. FSDP is not covered.
 """
 
 import random

@@ -1,10 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-The tables of flagged responses, and the images they name.
-
-Scope: one table a probe, of the same columns whatever it holds, so that a run's tables read as one; images named by
-what they show, so that no table names another's. Does not cover what is flagged (`probe.py`) nor when tables are
-written (`monitor.py`).
+The tables of flagged responses, and the images they name: one table a probe, of the same columns whatever it holds, so
+that a run's tables read as one; images named by what they show, so that no table names another's.
 """
 
 import hashlib
@@ -20,23 +17,12 @@ from ..images.processing import ImageSource, load_image
 from .threshold_files import write_atomically
 
 
+_TEXT, _TEXTS, _NUMBER, _VERDICT = Value("string"), List(Value("string")), Value("float64"), Value("bool")
 FEATURES = Features(
-    {
-        "step": Value("int64"),
-        "row": Value("int64"),
-        "flags": List(Value("string")),
-        "question": Value("string"),
-        "response": Value("string"),
-        "blind_phrases": List(Value("string")),
-        "unsupported": List(Value("string")),
-        "grounding_gap": Value("float64"),
-        "answer": Value("bool"),
-        "truth": Value("bool"),
-        "right": Value("bool"),
-        "reward": Value("float64"),
-        "images": List(Value("string")),
-    }
-)
+    step=Value("int64"), row=Value("int64"), flags=_TEXTS, question=_TEXT, response=_TEXT, blind_phrases=_TEXTS,
+    unsupported=_TEXTS, grounding_gap=_NUMBER, answer=_VERDICT, truth=_VERDICT, right=_VERDICT, reward=_NUMBER,
+    images=_TEXTS,
+)  # fmt: skip
 
 
 def write_table(folder: Path, step: int, rows: Sequence[Mapping[str, Any]]) -> None:

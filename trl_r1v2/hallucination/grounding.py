@@ -1,9 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
 Forward passes over given responses: log-probabilities and entropies, with the images or with others in their place.
-
-Scope: one process, a model that holds all of its weights. What the numbers say is `signals.py`; in which mode and with
-which random state the model runs is the caller's business.
+One process, a model that holds all of its weights; its mode and the random state are the caller's business.
 """
 
 import inspect
@@ -73,12 +71,8 @@ def image_partners(dataset: Dataset) -> dict[int, int]:
     for row in range(len(dataset)):
         rows_of.setdefault(count_images(dataset, row), []).append(row)
     rows_of.pop(0, None)
-    return {
-        row: rows[(place + 1) % len(rows)]
-        for rows in rows_of.values()
-        if len(rows) > 1
-        for place, row in enumerate(rows)
-    }
+    shared = [rows for rows in rows_of.values() if len(rows) > 1]
+    return {row: rows[(place + 1) % len(rows)] for rows in shared for place, row in enumerate(rows)}
 
 
 def prompt_with_other_images(dataset: Dataset, row: int, partner: int) -> list[dict[str, Any]]:

@@ -1,9 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Settings of the hallucination monitor and of the threshold controller behind it.
-
-Scope: the fields, their bounds, and which signals they switch on. Does not cover what is measured (`signals.py`,
-`probe.py`) nor loading what the dotted paths name (`recipe.py`). All defaults are ours.
+Settings of the hallucination monitor and of the threshold controller behind it: the fields, their bounds, and which
+signals they switch on. All defaults are ours. Loading what the dotted paths name is the command's business.
 """
 
 import math
@@ -41,9 +39,6 @@ class MonitorConfig:
     """
     What the monitor measures, how often, and what it may cost; the fields' meanings are in their help. A signal is
     measured where what it needs is set, unless `monitor_signals` names the ones to measure.
-
-    Raises:
-        ValueError: A value is out of bounds, or a signal lacks what it needs.
     """
 
     monitor_dataset: str | None = HfArg(
@@ -109,17 +104,10 @@ class MonitorConfig:
     monitor_stop_patience: int = HfArg(default=1, help="Probes in a row that have to be above `monitor_stop_above`.")
 
     def __post_init__(self):
-        at_least = {
-            "monitor_every": 1,
-            "monitor_max_rows": 1,
-            "monitor_max_new_tokens": 1,
-            "monitor_batch_size": 1,
-            "monitor_stop_patience": 1,
-            "monitor_temperature": 0,
-        }
-        for name, least in at_least.items():
-            if vars(self)[name] < least:
-                raise ValueError(f"`{name}` is {vars(self)[name]}; give at least {least}.")
+        for name in ("every", "max_rows", "max_new_tokens", "batch_size", "stop_patience", "temperature"):
+            value, least = vars(self)[f"monitor_{name}"], int(name != "temperature")
+            if value < least:
+                raise ValueError(f"`monitor_{name}` is {value}; give at least {least}.")
         if self.monitor_max_cost_share is not None and not self.monitor_max_cost_share > 0:
             raise ValueError(
                 f"`monitor_max_cost_share` is {self.monitor_max_cost_share}; give more than 0, or null for no bound."
@@ -164,13 +152,7 @@ class MonitorConfig:
 
 @dataclass
 class ControllerConfig:
-    """
-    How the reward threshold follows the watched figure; see
-    [`~trl_r1v2.hallucination.threshold.RewardThresholdController`] for the formula.
-
-    Raises:
-        ValueError: A value is out of bounds or missing.
-    """
+    """How the reward threshold follows the watched figure; the formula is [`RewardThresholdController`]'s."""
 
     controller_target: float | None = HfArg(
         default=None, help="Value of `monitor_watch` to hold by moving a reward threshold. Unset: no controller."
@@ -200,20 +182,14 @@ class ControllerConfig:
             given = [name for name in ("component", "initial", "minimum", "maximum", "file")
                      if vars(self)[f"controller_{name}"] is not None]  # fmt: skip
             if given:
-                raise ValueError(
-                    f"`controller_{given[0]}` is set, but there is no controller: set `controller_target`."
-                )
+                raise ValueError(f"`controller_{given[0]}` is set, but not `controller_target`: set it, too.")
             return
         for name in ("minimum", "maximum"):
             value = vars(self)[f"controller_{name}"]
             if value is None or not math.isfinite(value):
-                raise ValueError(
-                    f"`controller_{name}` is {value}; a controller needs finite bounds, in units of the score."
-                )
+                raise ValueError(f"`controller_{name}` is {value}; give a finite bound, in units of the score.")
         if self.controller_initial is not None and self.controller_file is not None:
-            raise ValueError(
-                "`controller_initial` and `controller_file` both give the first threshold: set one of them."
-            )
+            raise ValueError("`controller_initial` and `controller_file` both give the first threshold: set one.")
         self.build()
 
     def build(self):

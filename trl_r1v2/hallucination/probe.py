@@ -1,9 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-A probe: responses of a model to a fixed set of rows, what the signals say of each, and the figures of all.
-
-Scope: one call measures some of the rows on one process; figures come from the records of all of them, so they do not
-depend on how many processes shared the rows. Does not cover when to probe or what follows from it (`monitor.py`).
+A probe: responses of a model to a fixed set of rows, what the signals say of each, and the figures of all. One call
+measures some of the rows on one process; figures come from the records of all of them, so they do not depend on how
+many processes shared the rows. When to probe and what follows from it is `monitor.py`.
 """
 
 import re
@@ -13,12 +12,11 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import ProcessorMixin
 
 from ..rewards.answers import message_text, prompt_opens_think
 from ..rewards.columns import reward_columns
 from ..sampling.generation import sample_responses
-from ..sampling.prompts import count_images, read_prompt
+from ..sampling.prompts import count_images, read_prompt, tokenizer_of
 from ..sampling.rollouts import Rollout
 from ..sampling.scoring import score_rollouts
 from .grounding import image_partners, prompt_with_other_images, response_statistics
@@ -79,13 +77,11 @@ class Probe:
 
     Args:
         dataset ([`~datasets.Dataset`]): Rows with a column `prompt`, images in `images` or `image`, and the columns
-            that the functions read; the first `monitor_max_rows` are used.
+            that the functions read; the first `monitor_max_rows` are used. A `ValueError` if it is empty, or a column
+            or a function that a signal needs is lacking.
         config ([`MonitorConfig`]): What to measure and how.
         functions ([`ProbeFunctions`], *optional*): What the configuration's dotted paths name.
         chat_template_kwargs (`dict[str, Any]`, *optional*): Passed to the chat template.
-
-    Raises:
-        ValueError: The set is empty, or lacks a column or a function that a signal needs.
     """
 
     def __init__(
@@ -108,9 +104,8 @@ class Probe:
         if len(self.dataset) == 0:
             raise ValueError("the probe set is empty: name a split with rows.")
         config, functions, signals = self.config, self.functions, self.config.signals
-        needed = {"claims"} if "named_objects" in signals else set()
-        needed |= {"rule", "reward"} if "reward_disagreement" in signals else set()
-        missing = sorted(name for name in needed if vars(functions)[name] is None)
+        needed = ["claims"] * ("named_objects" in signals) + ["reward", "rule"] * ("reward_disagreement" in signals)
+        missing = [name for name in needed if vars(functions)[name] is None]
         if missing:
             raise ValueError(
                 f"the signals {', '.join(signals)} need `ProbeFunctions.{missing[0]}`, which is not given."
@@ -120,11 +115,9 @@ class Probe:
         wanted |= {config.monitor_object_column} if "object_probes" in signals else set()
         if "reward_disagreement" in signals:
             wanted |= set(reward_columns([functions.rule, functions.reward]))
-        absent = sorted(wanted - set(self.dataset.column_names))
+        absent, present = sorted(wanted - set(self.dataset.column_names)), ", ".join(self.dataset.column_names)
         if absent:
-            raise ValueError(
-                f"the probe set lacks the column {absent[0]!r}; it has {', '.join(self.dataset.column_names)}."
-            )
+            raise ValueError(f"the probe set lacks the column {absent[0]!r}; it has {present}.")
 
     def chunks(self) -> list[list[int]]:
         """Rows that are answered together; the same whatever the number of processes, and so are the responses."""
@@ -135,19 +128,21 @@ class Probe:
         """Answer the rows of some of [`~Probe.chunks`] and measure the responses."""
         config, records = self.config, []
         for rows in chunks:
+            sampling = (
+                {"temperature": config.monitor_temperature} if config.monitor_temperature else {"do_sample": False}
+            )
             rollouts = sample_responses(
                 model,
                 processing_class,
                 self.dataset,
                 num_samples=1,
                 max_new_tokens=config.monitor_max_new_tokens,
-                temperature=config.monitor_temperature or 1.0,
-                do_sample=config.monitor_temperature > 0,
                 batch_size=config.monitor_batch_size,
                 seed=config.monitor_seed,
                 rows=rows,
                 progress=False,
                 chat_template_kwargs=self.chat_template_kwargs,
+                **sampling,
             )
             found = [self._read(rollout) for rollout in rollouts]
             self._forward(model, processing_class, rollouts, found)
@@ -195,9 +190,7 @@ class Probe:
             model, processing_class, [prompts[row] for row in rows], ids, **options
         )
         if "critical_tokens" in signals:
-            tokenizer = (
-                processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
-            )
+            tokenizer = tokenizer_of(processing_class)
             for record, values, own, tokens in zip(records, entropies, mask, ids, strict=True):
                 record.entropies = values[own].tolist()
                 record.critical = critical_positions(_pieces(tokenizer, tokens))
@@ -206,13 +199,8 @@ class Probe:
                 row: prompt_with_other_images(self.dataset, row, self._partners[row])
                 for row in {rows[index] for index in swapped}
             }
-            without, _, mask_without = response_statistics(
-                model,
-                processing_class,
-                [others[rows[index]] for index in swapped],
-                [ids[i] for i in swapped],
-                **options,
-            )
+            prompts, their_ids = [others[rows[index]] for index in swapped], [ids[index] for index in swapped]
+            without, _, mask_without = response_statistics(model, processing_class, prompts, their_ids, **options)
             width = without.shape[1]
             gaps = grounding_gaps(logps[swapped, -width:].numpy(), without.numpy(), mask_without.numpy())
             for index, gap in zip(swapped, gaps.tolist(), strict=True):
@@ -281,7 +269,5 @@ def _pieces(tokenizer, ids: Sequence[int]) -> list[str]:
     Critical words are ASCII; what else there is (dashes and quotation marks in pieces of bytes) ends a word.
     """
     tokens = tokenizer.convert_ids_to_tokens(list(ids))
-    return [
-        re.sub(r"[^\x00-\x7f]", "\ufffd", token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n"))
-        for token in tokens
-    ]
+    readable = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})
+    return [re.sub(r"[^\x00-\x7f]", "\ufffd", token.translate(readable)) for token in tokens]

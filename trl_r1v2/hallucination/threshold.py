@@ -225,8 +225,8 @@ class RewardThresholdController:
         dead_band: float = 0.05,
         patience: int = 2,
     ):
-        for name, value, bound in (("target", target, 1), ("dead_band", dead_band, math.nextafter(1, 0))):
-            if not 0 <= value <= bound:
+        for name, value in (("target", target), ("dead_band", dead_band)):
+            if not 0 <= value <= 1 or (name, value) == ("dead_band", 1):
                 raise ValueError(f"{name} is {value}; a rate lies in [0, 1].")
         if not (math.isfinite(minimum) and math.isfinite(maximum) and minimum < maximum):
             raise ValueError(f"minimum is {minimum} and maximum {maximum}; give finite bounds, the lower one first.")
@@ -291,14 +291,13 @@ class RewardThresholdController:
         Restore what [`~RewardThresholdController.state_dict`] gave; refuses one of another version, with other fields,
         or with a threshold outside the bounds.
         """
-        if state.get("schema_version") != STATE_VERSION:
+        differing = sorted(state.keys() ^ self.state_dict().keys())
+        if differing or state["schema_version"] != STATE_VERSION:
             raise ValueError(
                 f"the controller's state has schema version {state.get('schema_version')}; this code reads "
-                f"{STATE_VERSION}. Set `controller_initial` to its threshold instead."
+                f"{STATE_VERSION} (lacking or unknown fields: {', '.join(differing) or 'none'}). Set "
+                "`controller_initial` to its threshold instead."
             )
-        differing = sorted(state.keys() ^ self.state_dict().keys())
-        if differing:
-            raise ValueError(f"the controller's state lacks or has unknown fields: {', '.join(differing)}.")
         if not self.minimum <= state["threshold"] <= self.maximum:
             raise ValueError(
                 f"the saved threshold {state['threshold']} lies outside [{self.minimum}, {self.maximum}]; restore the "

@@ -1,9 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Files that carry a reward threshold from `calibrate` or from a training run to `pairs`.
-
-Scope: the one JSON layout of both, and writing files so that a reader never sees half of one. Does not cover how a
-threshold is found (`threshold.py`). Imports neither torch nor TRL.
+Files that carry a reward threshold from `calibrate` or from a training run to `pairs`, in one JSON layout, written so
+that a reader never sees half of one. How a threshold is found is `threshold.py`. Imports neither torch nor TRL.
 """
 
 import json
@@ -30,24 +28,14 @@ def write_atomically(path: Path, content: str | Callable[[Path], Any]) -> None:
 
 
 def write_threshold_file(
-    path: str | Path,
-    threshold: float | None,
-    *,
-    source: str,
-    score: Mapping[str, float] | None = None,
-    **details: Any,
+    path: Path, threshold: float | None, *, source: str, score: Mapping[str, float] | None = None, **details: Any
 ) -> None:
     """
     Write a threshold, in units of the score (`None` if none could be suggested), what found it (`"calibrate"` or
     `"controller"`), the weight of each reward function in that score where it is known, and JSON-able `details`.
     """
-    content = {
-        "schema_version": SCHEMA_VERSION,
-        "source": source,
-        "chosen_threshold": threshold,
-        "score": None if score is None else dict(score),
-        **details,
-    }
+    content = {"schema_version": SCHEMA_VERSION, "source": source, "chosen_threshold": threshold}
+    content |= {"score": None if score is None else dict(score), **details}
     write_atomically(Path(path), json.dumps(content, indent=2) + "\n")
 
 

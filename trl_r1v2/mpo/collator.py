@@ -6,6 +6,7 @@ Covers what TRL's collators leave open; batch layout and tokenization are theirs
 training on (`pairs.py`).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,16 +60,9 @@ class MPODataCollator(DataCollatorForPreference):
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         output = super().torch_call(examples)
-        lengths = torch.tensor(
-            [
-                len(example["prompt_ids"]) + len(example[f"{side}_ids"])
-                for side in ("chosen", "rejected")
-                for example in examples
-            ]
-        )
-        output[TRUNCATED] = torch.zeros_like(lengths, dtype=torch.bool)
-        if self.max_length is not None:
-            output[TRUNCATED] = lengths > self.max_length
+        rows = [(example, side) for side in ("chosen", "rejected") for example in examples]
+        lengths = torch.tensor([len(example["prompt_ids"]) + len(example[f"{side}_ids"]) for example, side in rows])
+        output[TRUNCATED] = lengths > (math.inf if self.max_length is None else self.max_length)
         return output
 
 

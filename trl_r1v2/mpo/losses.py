@@ -24,14 +24,13 @@ class PairLogps:
     What the policy and the reference say about a batch of pairs.
 
     Args:
-        per_token_logps (`torch.Tensor` of shape `(2 * B, T)`):
-            Log-probability under the policy of each next token, in nats; chosen rows first.
-        completion_mask (`torch.Tensor` of shape `(2 * B, T)`):
-            1 where the predicted token belongs to the response, 0 on prompt and padding.
-        ref_chosen_logps (`torch.Tensor` of shape `(B,)`):
-            Summed log-probability of the chosen responses under the reference, in nats.
-        ref_rejected_logps (`torch.Tensor` of shape `(B,)`):
-            The same of the rejected responses.
+        per_token_logps (`torch.Tensor` of shape `(2 * B, T)`): Log-probability under the policy of each next token, in
+            nats; chosen rows first.
+        completion_mask (`torch.Tensor` of shape `(2 * B, T)`): 1 where the predicted token belongs to the response, 0
+            on prompt and padding.
+        ref_chosen_logps (`torch.Tensor` of shape `(B,)`): Summed log-probability of the chosen responses under the
+            reference, in nats.
+        ref_rejected_logps (`torch.Tensor` of shape `(B,)`): The same of the rejected responses.
     """
 
     per_token_logps: torch.Tensor
@@ -80,10 +79,8 @@ class MPOWeights:
 class MPOLosses:
     """
     Args:
-        loss (`torch.Tensor` of shape `()`):
-            The weighted sum of eq. 2, averaged over the pairs.
-        metrics (`dict[str, torch.Tensor]`):
-            Means over the batch's pairs, each of shape `()` and without gradient.
+        loss (`torch.Tensor` of shape `()`): The weighted sum of eq. 2, averaged over the pairs.
+        metrics (`dict[str, torch.Tensor]`): Means over the batch's pairs, each of shape `()` and without gradient.
     """
 
     loss: torch.Tensor
@@ -95,11 +92,9 @@ def preference_loss(margins: torch.Tensor, label_smoothing: float = 0.0) -> torc
     Preference loss −log σ(r(y_c) − r(y_r)) (eq. 3).
 
     Args:
-        margins (`torch.Tensor` of shape `(B,)`):
-            r(y_c) − r(y_r).
-        label_smoothing (`float`, *optional*, defaults to `0.0`):
-            Probability that a pair is labelled the wrong way round, as in conservative DPO. Not in eq. 3; InternVL's
-            training code offers it for this loss alone.
+        margins (`torch.Tensor` of shape `(B,)`): r(y_c) − r(y_r).
+        label_smoothing (`float`, *optional*, defaults to `0.0`): Probability that a pair is labelled the wrong way
+            round, as in conservative DPO. Not in eq. 3; InternVL's training code offers it for this loss alone.
 
     Returns:
         `torch.Tensor` of shape `(B,)`
@@ -111,15 +106,8 @@ def quality_loss(
     chosen_rewards: torch.Tensor, rejected_rewards: torch.Tensor, reward_shift: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Quality loss −log σ(r(y_c) − δ) − log σ(−(r(y_r) − δ)) (eq. 4), a binary classifier of single responses (BCO).
-
-    Args:
-        chosen_rewards (`torch.Tensor` of shape `(B,)`):
-            r(y_c).
-        rejected_rewards (`torch.Tensor` of shape `(B,)`):
-            r(y_r).
-        reward_shift (`float`):
-            δ, in the unit of the rewards. A number, so no gradient passes through it.
+    Quality loss −log σ(r(y_c) − δ) − log σ(−(r(y_r) − δ)) (eq. 4), a binary classifier of single responses (BCO), from
+    rewards of shape `(B,)` and δ in their unit, a number, so that no gradient passes through it.
 
     Returns:
         `tuple[torch.Tensor, torch.Tensor]`: The two terms, each of shape `(B,)`; their sum is the loss.
@@ -134,14 +122,12 @@ def generation_loss(
     Generation loss −log π(y_c|x) / |y_c| (eq. 5).
 
     Args:
-        chosen_token_logps (`torch.Tensor` of shape `(B, T)`):
-            Log-probability of each token of the chosen responses.
-        chosen_mask (`torch.Tensor` of shape `(B, T)`):
-            1 on the response's tokens. A response without any contributes 0.
-        loss_type (`str`, *optional*, defaults to `"sequence"`):
-            `"sequence"` is eq. 5: each response divided by its own length, then the mean over responses. `"token"` is
-            the mean over all tokens of the batch, as in TRL's `loss_type="sft"` and InternVL's training code; it
-            weighs a response by its length.
+        chosen_token_logps (`torch.Tensor` of shape `(B, T)`): Log-probability of each token of the chosen responses.
+        chosen_mask (`torch.Tensor` of shape `(B, T)`): 1 on the response's tokens. A response without any contributes
+            0.
+        loss_type (`str`, *optional*, defaults to `"sequence"`): `"sequence"` is eq. 5: each response divided by its
+            own length, then the mean over responses. `"token"` is the mean over all tokens of the batch, as in TRL's
+            `loss_type="sft"` and InternVL's training code; it weighs a response by its length.
 
     Returns:
         `torch.Tensor` of shape `()`
@@ -166,18 +152,12 @@ def mpo_losses(
     Mixed Preference Optimization, L = w_p·L_pref + w_q·L_qual + w_g·L_gen (eq. 2).
 
     Args:
-        pairs ([`PairLogps`]):
-            The batch.
-        weights ([`MPOWeights`]):
-            w_p, w_q and w_g.
-        beta (`float`):
-            β of the rewards.
-        reward_shift (`float`):
-            δ of eq. 4.
-        label_smoothing (`float`, *optional*, defaults to `0.0`):
-            See [`preference_loss`].
-        generation_loss_type (`str`, *optional*, defaults to `"sequence"`):
-            See [`generation_loss`].
+        pairs ([`PairLogps`]): The batch.
+        weights ([`MPOWeights`]): w_p, w_q and w_g.
+        beta (`float`): β of the rewards.
+        reward_shift (`float`): δ of eq. 4.
+        label_smoothing (`float`, *optional*, defaults to `0.0`): See [`preference_loss`].
+        generation_loss_type (`str`, *optional*, defaults to `"sequence"`): See [`generation_loss`].
 
     Returns:
         [`MPOLosses`]

@@ -22,22 +22,16 @@ class MPOConfig(DPOConfig):
     TRL's 1e-6, between the paper's 5e-6 (8B) and InternVL's 2e-7 (38B).
 
     Parameters:
-        preference_weight (`float`, *optional*, defaults to `0.8`):
-            w of the preference loss.
-        quality_weight (`float`, *optional*, defaults to `0.2`):
-            w of the quality loss.
-        generation_weight (`float`, *optional*, defaults to `1.0`):
-            w of the generation loss.
-        reward_shift (`str`, *optional*, defaults to `"running_mean"`):
-            How δ of the quality loss follows the rewards: `"running_mean"`, `"ema"` or `"zero"`.
-        reward_shift_decay (`float`, *optional*, defaults to `0.99`):
-            Weight of the past with `reward_shift="ema"`.
-        generation_loss_type (`str`, *optional*, defaults to `"sequence"`):
-            `"sequence"` (eq. 5) or `"token"`.
-        share_prompts (`bool`, *optional*, defaults to `False`):
-            Whether a prompt and its images pass policy and reference once for both responses.
-        label_smoothing (`float`, *optional*, defaults to `0.0`):
-            Label smoothing of the preference loss.
+        preference_weight (`float`, *optional*, defaults to `0.8`): w of the preference loss.
+        quality_weight (`float`, *optional*, defaults to `0.2`): w of the quality loss.
+        generation_weight (`float`, *optional*, defaults to `1.0`): w of the generation loss.
+        reward_shift (`str`, *optional*, defaults to `"running_mean"`): How δ of the quality loss follows the rewards:
+            `"running_mean"`, `"ema"` or `"zero"`.
+        reward_shift_decay (`float`, *optional*, defaults to `0.99`): Weight of the past with `reward_shift="ema"`.
+        generation_loss_type (`str`, *optional*, defaults to `"sequence"`): `"sequence"` (eq. 5) or `"token"`.
+        share_prompts (`bool`, *optional*, defaults to `False`): Whether a prompt and its images pass policy and
+            reference once for both responses.
+        label_smoothing (`float`, *optional*, defaults to `0.0`): Label smoothing of the preference loss.
 
     Raises:
         ValueError: If a value is out of bounds, or a setting of DPO has no meaning in MPO.

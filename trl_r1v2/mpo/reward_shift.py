@@ -36,10 +36,8 @@ class RewardShift:
             - `"ema"`: exponential moving average of the batches' means, the R1V2 paper's words taken literally. The
               paper gives no decay; starting at the first batch's mean is ours.
             - `"zero"`: no shift, as in TRL's `loss_type="bco_pair"`.
-        decay (`float`):
-            Weight of the past in `"ema"`, in (0, 1). Not used otherwise.
-        beta (`float`):
-            β of the rewards. δ is in their unit, so it cannot be carried over to a run with another β.
+        decay (`float`): Weight of the past in `"ema"`, in (0, 1). Not used otherwise.
+        beta (`float`): β of the rewards. δ is in their unit, so it cannot be carried over to a run with another β.
     """
 
     def __init__(self, kind: RewardShiftKind, decay: float, beta: float):
@@ -53,13 +51,8 @@ class RewardShift:
 
     def update(self, reward_sum: float, num_rewards: int) -> float:
         """
-        Take in a batch and return δ with that batch included.
-
-        Args:
-            reward_sum (`float`):
-                Sum of the batch's rewards over all processes. Must be finite: δ would not recover.
-            num_rewards (`int`):
-                Their number, two a pair.
+        Take in the sum (which must be finite: δ would not recover) and number, over all processes, of a batch's
+        rewards; return δ with it.
         """
         if self.kind == "zero" or num_rewards == 0:
             return self.value
@@ -89,12 +82,7 @@ class RewardShift:
         return {**self._settings(), "value": self.value, "num_rewards": self.num_rewards}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """
-        Go on from a state.
-
-        Raises:
-            MPOStateError: If a field is missing, or a setting differs from this run's.
-        """
+        """Go on from a state; an `MPOStateError` if a field is missing, or a setting differs from this run's."""
         settings = self._settings()
         missing = [name for name in (*settings, "value", "num_rewards") if name not in state]
         if missing:
@@ -126,10 +114,7 @@ def save_reward_shift(shift: RewardShift, checkpoint: Path) -> None:
 
 def load_reward_shift(shift: RewardShift, checkpoint: Path) -> None:
     """
-    Read δ from a checkpoint's folder.
-
-    Raises:
-        MPOStateError: If the file is missing, cannot be read or belongs to another run; names file and remedy.
+    Read δ from a checkpoint's folder; an `MPOStateError` that names file and remedy if it is not one of this run.
     """
     path = checkpoint / STATE_FILE
     if not path.is_file():

@@ -76,17 +76,11 @@ class PairRules:
 
     max_pairs: int = _option(15, "Correctness pairs for each prompt (MMPR: up to 15).")
     max_format_pairs: int = _option(
-        0, "Pairs for each prompt whose rejected response breaks the format; needs `format_func`."
+        0, "Pairs for each prompt with a rejected response of broken format; `format_func`."
     )
-    drop_contained: bool = _option(
-        True, "Drop pairs whose right answer is contained, as a string, in the wrong one (MMPR)."
-    )
-    chosen_threshold: float | None = _option(
-        None, "Smallest score of a chosen response (R1V2, section 4.4, uses 15, 10 and 7)."
-    )
-    chosen_quantile: float | None = _option(
-        None, "The same as a quantile, in [0, 1], of the scores of all right responses (ours)."
-    )
+    drop_contained: bool = _option(True, "Drop pairs whose right answer is contained in the wrong one (MMPR).")
+    chosen_threshold: float | None = _option(None, "Smallest score of a chosen response (R1V2, 4.4: 15, 10 and 7).")
+    chosen_quantile: float | None = _option(None, "The same as a quantile of all right responses' scores (ours).")
     margin_threshold: float | None = _option(
         None, "Smallest difference of the scores of chosen and rejected (R1V2 leaves open which of the two is cut)."
     )
@@ -284,8 +278,7 @@ def _objection(
 def _spread(candidates: list[Pair], limit: int, rng: random.Random) -> list[Pair]:
     """Up to `limit` candidates, each time one whose responses have been used least."""
     rng.shuffle(candidates)
-    uses = Counter()
-    picked = []
+    uses, picked = Counter(), []
     while candidates and len(picked) < limit:
         best = min(
             range(len(candidates)),
@@ -297,7 +290,7 @@ def _spread(candidates: list[Pair], limit: int, rng: random.Random) -> list[Pair
         uses["chosen", pair.chosen.sample] += 1
         uses["rejected", pair.rejected.sample] += 1
         picked.append(pair)
-        candidates = candidates[:best] + candidates[best + 1 :]
+        del candidates[best]
     return sorted(picked, key=lambda pair: (pair.chosen.sample, pair.rejected.sample))
 
 

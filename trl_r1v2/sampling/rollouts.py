@@ -91,7 +91,7 @@ class RolloutStore:
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
         path = self.folder / f"{self.name}.json"
-        # Compared after a JSON round trip: tuples and integer keys must not look like a change.
+        # Compared after a round trip: tuples and integer keys must not look like a change.
         wanted = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **settings}))
         if not path.exists():
             if any(self.folder.glob(f"{self.name}-*-of-*.jsonl")):
@@ -189,22 +189,17 @@ def _read_shard(path: Path) -> tuple[list[dict[str, Any]], int, int]:
     lines = path.read_bytes().split(b"\n")
     records, chunk, position, num_bytes, num_chunks = [], [], 0, 0, 0
     for number, line in enumerate(lines[:-1], start=1):
+        changed = "The file was changed after it was written: delete it to sample its rows again"
         try:
             record = json.loads(line)
             mark, length = record.pop("chunk"), record.pop("of")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if number < len(lines) - 1 or lines[-1]:
-                raise ValueError(
-                    f"{path}, line {number}: not a record ({error}). The file was changed after it was written: "
-                    "delete it to sample its rows again"
-                ) from error
+                raise ValueError(f"{path}, line {number}: not a record ({error}). {changed}") from error
             break
         position += len(line) + 1
         if mark != num_chunks:
-            raise ValueError(
-                f"{path}, line {number}: chunk {mark} where chunk {num_chunks} was expected. The file was changed "
-                "after it was written: delete it to sample its rows again"
-            )
+            raise ValueError(f"{path}, line {number}: chunk {mark} where {num_chunks} was expected. {changed}")
         chunk.append(record)
         if len(chunk) == length:
             records.extend(chunk)

@@ -87,20 +87,18 @@ class ChatServer:
         num_samples, temperature = settings.num_samples, settings.temperature if settings.do_sample else 0.0
         options = {"max_tokens": settings.max_new_tokens, "temperature": temperature, "top_p": settings.top_p}
 
-        def requests() -> Iterator[tuple]:
-            for row in rows:
-                messages = _messages(dataset, row)
-                for sample in range(num_samples):
-                    yield row, sample, messages, {**options, "seed": request_seed(settings.seed, row, sample)}
-
-        jobs = requests()
+        # Read as places become free: the images of a whole dataset would not fit into memory.
+        read = ((row, _messages(dataset, row)) for row in rows)
+        jobs = (
+            (row, sample, messages, {**options, "seed": request_seed(settings.seed, row, sample)})
+            for row, messages in read
+            for sample in range(num_samples)
+        )
         done: dict[int, list[Rollout]] = {}
-        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="chat")
-        waiting = set()
+        pool, waiting = ThreadPoolExecutor(self.concurrency, thread_name_prefix="chat"), set()
         try:
             with tqdm(total=len(rows), desc="sampling", unit="prompt", disable=not progress) as bar:
                 while True:
-                    # rows are read only as places become free: images of a whole dataset would not fit into memory
                     taken = islice(jobs, 2 * self.concurrency - len(waiting))
                     waiting |= {pool.submit(self._complete, *job) for job in taken}
                     if not waiting:

@@ -33,10 +33,7 @@ def read_rollouts(path: str | Path, dataset: Dataset) -> list[Rollout]:
         return _read_store(path, dataset)
     if path.is_file() and path.suffix in (".jsonl", ".parquet"):
         return _read_table(path, dataset)
-    raise ValueError(
-        f"{path} holds no rollouts: name the output folder of `filter-prompts` or `pairs`, or a .jsonl or .parquet "
-        "file"
-    )
+    raise ValueError(f"{path} holds no rollouts: name a folder of `filter-prompts` or `pairs`, a .jsonl or a .parquet")
 
 
 def _read_store(folder: Path, dataset: Dataset) -> list[Rollout]:
@@ -67,19 +64,9 @@ def _read_table(path: Path, dataset: Dataset) -> list[Rollout]:
             raise ValueError(f"{path}, record {line}: row is {row!r}, but the dataset has rows 0..{len(dataset) - 1}")
         if not isinstance(text, str):
             raise ValueError(f"{path}, record {line}: text is {text!r}, but must be a string")
-        ids = record.get("completion_ids") or []
-        sample = record.get("sample")
-        finished = record.get("finished")
-        rollouts.append(
-            Rollout(
-                row=row,
-                sample=numbered[row] if sample is None else sample,
-                text=text,
-                completion_ids=ids,
-                num_tokens=record.get("num_tokens") or len(ids),
-                finished=True if finished is None else finished,
-            )
-        )
+        ids, sample, finished = record.get("completion_ids") or [], record.get("sample"), record.get("finished")
+        sample, finished = numbered[row] if sample is None else sample, True if finished is None else finished
+        rollouts.append(Rollout(row, sample, text, ids, record.get("num_tokens") or len(ids), finished))
         numbered[row] += 1
     if not rollouts:
         raise ValueError(f"{path} has no records")

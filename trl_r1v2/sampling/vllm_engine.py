@@ -29,7 +29,7 @@ class VLLMEngine:
     Generates with vLLM, started when the first response is asked for.
 
     Args:
-        path (`str`): Folder or Hub name of a whole model.
+        path (`str`): Folder or Hub name of a whole model; an `EngineError` where it holds adapters alone.
         processing_class ([`~transformers.ProcessorMixin`] or [`~transformers.PreTrainedTokenizerBase`]): Its processor
             or tokenizer.
         python (`str`, *optional*): Interpreter of an environment with vLLM; by default this one.
@@ -39,9 +39,6 @@ class VLLMEngine:
             itself.
         with_logps (`bool`, *optional*, defaults to `False`): Whether rollouts hold the log-probabilities that vLLM
             sampled by.
-
-    Raises:
-        EngineError: The folder holds adapters alone.
     """
 
     def __init__(
@@ -120,13 +117,9 @@ class VLLMEngine:
 
     def _ask(self, batch: dict[str, Any], raw_logps: bool) -> list[dict[str, Any]]:
         if self._process is None:
-            self._process = subprocess.Popen(
-                [self.python, str(Path(__file__).with_name("vllm_worker.py"))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-            )
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+            worker = Path(__file__).with_name("vllm_worker.py")
+            self._process = subprocess.Popen([self.python, str(worker)], **pipes)
             mode = "raw_logprobs" if raw_logps else "processed_logprobs"
             self._send({"model": self.path, "logprobs_mode": mode, **self.kwargs})
         self._send(batch)

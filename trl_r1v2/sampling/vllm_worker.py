@@ -34,10 +34,8 @@ def main() -> None:
     engine = LLM(**json.loads(sys.stdin.readline()))
     for line in sys.stdin:
         batch = json.loads(line)
-        bias = {
-            int(token_id): value for token_id, value in batch["sampling"]["logit_bias"].items()
-        }  # JSON has no other keys
-        batch["sampling"]["logit_bias"] = bias or None
+        bias = batch["sampling"]["logit_bias"]
+        batch["sampling"]["logit_bias"] = {int(key): value for key, value in bias.items()} or None  # JSON's are text
         settings = [SamplingParams(**batch["sampling"], seed=request["seed"]) for request in batch["requests"]]
         outputs = engine.generate([read_prompt(request) for request in batch["requests"]], settings, use_tqdm=False)
         answers = [
