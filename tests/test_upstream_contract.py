@@ -1,13 +1,15 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-What the buffer relies on in TRL and transformers, beyond their public interface.
+What the package relies on in TRL, transformers, accelerate and torch, beyond their public interface.
 
 When an upgrade breaks one of these, the assumption named in the test's docstring has to be looked at again.
 """
 
 import ast
 import inspect
+import re
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -387,3 +389,99 @@ def test_masks_of_four_dimensions_are_returned_as_they_are():
     mask = torch.empty(1, 1, 0, 0)
     made = create_causal_mask(Qwen2Config(attn_implementation="sdpa"), torch.zeros(1, 4, 8), mask, None)
     assert made is mask
+
+
+# ---- Everything private ----
+
+
+PACKAGE = Path(__file__).parents[1] / "trl_r1v2"
+# The standard library's own, which its documentation names or which every supported Python has.
+OF_PYTHON = {"_actions", "_base_executable", "_replace"}
+
+
+def private_names_of_others() -> set[str]:
+    """Names with a leading underscore that the package reads or overrides and that are not its own."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    defined = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    inherited = {node.name for node in defined if f"super().{node.name}(" in ast.unparse(node)}
+    own = {node.name for node in defined} | {node.name for node in nodes if isinstance(node, ast.ClassDef)}
+    own |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    own |= {node.target.id for node in nodes if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+    used = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    used |= {name.name for node in nodes if isinstance(node, ast.ImportFrom) for name in node.names}
+    foreign = (used - own) | inherited
+    return {name for name in foreign if name.startswith("_") and not name.startswith("__")} - OF_PYTHON
+
+
+def test_every_private_name_is_named_here():
+    """A new reliance needs its test in this file: what would have to be looked at again, were the name gone."""
+    written = set(re.findall(r"\w+", Path(__file__).read_text(encoding="utf-8")))
+    assert private_names_of_others() <= written
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (Trainer._get_output_dir, ["self", "trial"]),  # where the buffer's and the reward shift's states go
+        (Trainer._issue_warnings_after_load, ["self", "load_result"]),
+        (Trainer._load_best_model, ["self"]),
+        (Trainer._load_from_checkpoint, ["self", "resume_from_checkpoint", "model"]),
+        (Trainer._remove_unused_columns, ["self", "dataset", "description"]),
+        (trl.DPOTrainer._prepare_dataset, ["self", "dataset", "processing_class", "args", "dataset_name"]),
+        (trl.DPOTrainer._precompute_ref_logps, ["self", "dataset", "name", "batch_size"]),
+        (trl.SFTTrainer._prepare_dataset, ["self", "dataset", "processing_class"]),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", ""),
+)
+def test_private_methods_keep_their_parameters(method, expected):
+    assert parameters(method)[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("trainer_class", [GRPOTrainer, trl.DPOTrainer, trl.SFTTrainer, trl.RewardTrainer])
+def test_private_attributes_of_trainers(trainer_class):
+    """Metrics of a step; whether model and data have images; the tokenizer inside of a processor."""
+    names = {"_metrics"} if trainer_class is trl.RewardTrainer else {"_metrics", "_is_vlm", "_tokenizer"}
+    names |= {"_is_vision_dataset"} if trainer_class in (trl.DPOTrainer, trl.SFTTrainer) else set()
+    source = inspect.getsource(trainer_class.__init__)
+    assert all(f"self.{name} = " in source for name in names)
+
+
+def test_private_attributes_of_models():
+    """
+    Parameters that checkpoints may lack; hooks, by whose absence a gathered ZeRO-3 tower is known; the count of
+    changes in place, by which the vision cache sees that weights have moved.
+    """
+    assert {"_keys_to_ignore_on_save", "_keys_to_ignore_on_load_missing"} <= vars(transformers.PreTrainedModel).keys()
+    assert torch.nn.Module()._forward_pre_hooks == {}
+    weights = torch.zeros(1)
+    before = weights._version
+    assert weights.add_(1)._version == before + 1
+
+
+def test_what_the_command_line_takes_from_the_launchers():
+    """`scripts/parser.py` reads the options of accelerate's launcher, and TRL's short names of its configurations."""
+    from accelerate.commands.launch import launch_command_parser
+    from trl.cli.accelerate_config import resolve_accelerate_config_argument
+
+    options = {option for action in launch_command_parser()._actions for option in action.option_strings}
+    assert {"--num_processes", "--config_file", "--module", "--multi_gpu"} <= options
+    [flag, path] = resolve_accelerate_config_argument(["--accelerate_config", "zero2"])
+    assert flag == "--config_file" and path.endswith("zero2.yaml")
+
+
+def test_fields_of_arguments():
+    """`HfArg` makes a dataclass field of help and default, and TRL's parser takes a recipe's values as defaults."""
+    from dataclasses import dataclass
+
+    from transformers.hf_argparser import HfArg
+
+    @dataclass
+    class Arguments:
+        steps: int = HfArg(default=1, help="How many.")
+
+    [field] = vars(Arguments)["__dataclass_fields__"].values()
+    assert (field.default, field.metadata["help"]) == (1, "How many.")
+    parser = trl.TrlParser((Arguments,))
+    parser.set_defaults_with_config(steps=3)
+    assert parser.parse_args_into_dataclasses([], return_remaining_strings=True)[0].steps == 3

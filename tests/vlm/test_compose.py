@@ -236,7 +236,7 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path, parts):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (dict(image_size=21), "3x3 patch grid.*multiple of 2"),
+        (dict(image_size=21), "21 is not a multiple of patch_size 7 times 2"),
         (dict(image_size=(28, 14)), r"\(28, 14\).*square"),
         (dict(image_size=30), "30 is not a multiple of patch_size 7"),
     ],

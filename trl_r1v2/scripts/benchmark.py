@@ -174,9 +174,8 @@ def run_commands(args: BenchmarkArguments, benchmark: str, seed: int) -> tuple[l
 def main(args: BenchmarkArguments) -> None:
     for name in dict.fromkeys(BENCHMARKS[benchmark] for benchmark in args.benchmarks):
         venv = Path(args.environments).absolute() / name
-        texts = [
-            command.format(venv=venv, pip=f"{venv}/bin/pip install --quiet") for command in HARNESSES[name].install
-        ]
+        places = {"venv": venv, "pip": f"{venv}/bin/pip install --quiet"}
+        texts = [command.format(**places) for command in HARNESSES[name].install]
         commands = [[args.python, "-m", "venv", str(venv)], *map(shlex.split, texts)]
         if not args.run:
             print(f"\n# {name}", *map(shlex.join, commands), sep="\n")

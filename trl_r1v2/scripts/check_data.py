@@ -31,7 +31,6 @@ class CheckDataArguments:
     )
     solution_column: str = HfArg(default="solution", help="Column with the gold answers, if there is one.")
     check_images: str = HfArg(default="all", help="Rows to read: 'all', or a number of them.")
-    num_listed: int = HfArg(default=20, help="Gold answers to list.")
 
     def __post_init__(self):
         parse_check_images(self.check_images)
@@ -57,5 +56,5 @@ def main(args: CheckDataArguments):
     if args.solution_column in dataset.column_names:
         unread = unread_golds(dataset[args.solution_column])
         print(f"{len(unread):,} of {len(dataset):,} gold answers cannot be read; no answer to them gets a verdict.")
-        for row, text in unread[: args.num_listed]:
+        for row, text in unread[:20]:
             print(f"  row {row}: {text[:100]}")

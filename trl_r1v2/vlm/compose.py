@@ -238,15 +238,13 @@ def in_model_order(tensors: list[LazyTensor], config: InternVLConfig, source: st
         del expected[keys.LM_HEAD]
     by_name: dict[str, LazyTensor] = {}
     repeated = [tensor.name for tensor in tensors if by_name.setdefault(tensor.name, tensor) is not tensor]
+    other = [name for name in expected if name in by_name and by_name[name].shape != expected[name]]
+    shapes = [f"{name} {list(by_name[name].shape)} instead of {list(expected[name])}" for name in other]
     problems = {
         "unknown": [name for name in by_name if name not in expected],
         "missing": [name for name in expected if name not in by_name],
         "given twice": repeated,
-        "of another shape": [
-            f"{name} {list(by_name[name].shape)} instead of {list(shape)}"
-            for name, shape in expected.items()
-            if name in by_name and by_name[name].shape != shape
-        ],
+        "of another shape": shapes,
     }
     found = [f"{len(names)} {kind}: {', '.join(names[:8])}" for kind, names in problems.items() if names]
     if found:
@@ -262,11 +260,9 @@ def generation_settings(folder: Path, config: InternVLConfig, tokenizer: PreTrai
     path = folder / "generation_config.json"
     settings = read_json_object(path) if path.is_file() else {}
     settings.pop("_from_model_config", None)
-    for name, value in (
-        ("bos_token_id", config.text_config.bos_token_id),
-        ("eos_token_id", config.text_config.eos_token_id or tokenizer.eos_token_id),
-        ("pad_token_id", tokenizer.pad_token_id),
-    ):
+    text, pad = config.text_config, tokenizer.pad_token_id
+    defaults = {"bos_token_id": text.bos_token_id, "eos_token_id": text.eos_token_id or tokenizer.eos_token_id}
+    for name, value in (defaults | {"pad_token_id": pad}).items():
         if settings.get(name) is None and value is not None:
             settings[name] = value
     settings["suppress_tokens"] = sorted({*(settings.get("suppress_tokens") or []), *image_token_ids(tokenizer)})

@@ -93,17 +93,12 @@ def read_llm(
         )
     known_rows, config.vocab_size = config.vocab_size, max(config.vocab_size, num_ids)
     converted = []
-    for name, tensor in tensors.items():
-        if name in dropped:
-            continue
-        native = name if name == keys.LM_HEAD else keys.LLM_ROOT + name.removeprefix("model.")
-        has_rows = (
-            native in (keys.EMBEDDING, keys.LM_HEAD) and len(tensor.shape) == 2 and tensor.shape[0] == known_rows
-        )
-        if has_rows and added:
-            converted.append(_with_new_rows(tensor, native, config.vocab_size, first_new, len(added)))
-        else:
-            converted.append(tensor.to(native))
+    for name in [name for name in tensors if name not in dropped]:
+        tensor = tensors[name].to(name if name == keys.LM_HEAD else keys.LLM_ROOT + name.removeprefix("model."))
+        is_matrix = len(tensor.shape) == 2 and tensor.shape[0] == known_rows
+        if added and is_matrix and tensor.name in (keys.EMBEDDING, keys.LM_HEAD):
+            tensor = _with_new_rows(tensor, tensor.name, config.vocab_size, first_new, len(added))
+        converted.append(tensor)
     return converted, dropped
 
 
@@ -155,14 +150,9 @@ def fresh_adapter(config: InternVLConfig, seed: int, dtype: torch.dtype) -> list
 
         return LazyTensor(name, dtype, shape, load)
 
-    return [
-        full("layer_norm.weight", wide, 1.0),
-        full("layer_norm.bias", wide, 0.0),
-        normal("linear_1.weight", hidden, wide),
-        full("linear_1.bias", hidden, 0.0),
-        normal("linear_2.weight", hidden, hidden),
-        full("linear_2.bias", hidden, 0.0),
-    ]
+    norm = [full("layer_norm.weight", wide, 1.0), full("layer_norm.bias", wide, 0.0)]
+    first = [normal("linear_1.weight", hidden, wide), full("linear_1.bias", hidden, 0.0)]
+    return norm + first + [normal("linear_2.weight", hidden, hidden), full("linear_2.bias", hidden, 0.0)]
 
 
 def read_adapter(folder: Path, config: InternVLConfig) -> list[LazyTensor]:

@@ -24,12 +24,8 @@ from .errors import CheckpointError
 from .published_config import image_seq_length, square
 
 
-IMAGE_TOKENS = {
-    "start_image_token": "<img>",
-    "end_image_token": "</img>",
-    "context_image_token": "<IMG_CONTEXT>",
-    "video_token": "<video>",
-}
+IMAGE_TOKENS = {"start_image_token": "<img>", "end_image_token": "</img>",
+                "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>"}  # fmt: skip
 
 QWEN_VIDEO_TOKEN = "<|video_pad|>"
 
@@ -160,27 +156,20 @@ def check_chat_template(template: str, tokenizer: PreTrainedTokenizerBase, sourc
     Refuse a template of [`image_chat_template`] that does not render a question, without and with an image, or leaves
     out its text or image; `source` is named.
     """
-    text = {"type": "text", "text": "What is it?"}
-    for content, shown in (
-        (text["text"], (text["text"],)),
-        ([{"type": "image"}, text], (tokenizer.context_image_token, text["text"])),
-    ):
+    text, options = {"type": "text", "text": "What is it?"}, {"tokenize": False, "add_generation_prompt": True}
+    remedy = "Correct it, or pass another as chat_template=<path of a Jinja file>."
+    shown = [text["text"], tokenizer.context_image_token]
+    for content, parts in ((text["text"], shown[:1]), ([{"type": "image"}, text], shown)):
         question = [{"role": "user", "content": content}]
         try:
-            rendered = tokenizer.apply_chat_template(
-                question, chat_template=template, tokenize=False, add_generation_prompt=True
-            )
+            rendered = tokenizer.apply_chat_template(question, chat_template=template, **options)
         except (TemplateError, TypeError) as error:  # templates add strings; Python refuses to add other things
             raise CheckpointError(
-                f"{source}: the chat template cannot render a user's question ({error}). Correct it, or pass another "
-                "as chat_template=<path of a Jinja file>."
+                f"{source}: the chat template cannot render a user's question ({error}). {remedy}"
             ) from error
-        missing = [part for part in shown if part not in rendered]
+        missing = [part for part in parts if part not in rendered]
         if missing:
-            raise CheckpointError(
-                f"{source}: the chat template leaves out {missing} of a user's question. Pass one that prints "
-                "message['content'] as text: chat_template=<path of a Jinja file>."
-            )
+            raise CheckpointError(f"{source}: the chat template leaves out {missing} of a user's question. {remedy}")
 
 
 @dataclass(frozen=True)

@@ -52,13 +52,13 @@ def vision_config_to_native(published: dict) -> InternVLVisionConfig:
 
 def vision_config_to_published(native: InternVLVisionConfig) -> dict:
     """Published InternViT config of a native tower config."""
-    if not native.use_mean_pooling or native.use_mask_token or not native.use_absolute_position_embeddings:
-        raise CheckpointError(
-            "InternViT has no final norm, no mask token and absolute positions: this tower has "
-            f"use_mean_pooling={native.use_mean_pooling}, use_mask_token={native.use_mask_token}, "
-            f"use_absolute_position_embeddings={native.use_absolute_position_embeddings}."
-        )
     values = native.to_dict()
+    needed = {"use_mean_pooling": True, "use_mask_token": False, "use_absolute_position_embeddings": True}
+    found = [f"{name}={values[name]}" for name, value in needed.items() if values[name] != value]
+    if found:
+        raise CheckpointError(
+            f"InternViT has no final norm, no mask token and absolute positions: this tower has {', '.join(found)}."
+        )
     config = {published: values[name] for published, (name, _) in _VISION_FIELDS.items()}
     for field in ("image_size", "patch_size"):
         config[field] = square(config[field], f"vision {field}")
@@ -146,24 +146,12 @@ def image_settings_to_published(settings: dict) -> tuple[dict, dict]:
     """
     native = GotOcr2ImageProcessor.from_dict(settings)
     side = square((native.size.height, native.size.width), "image processor size")
-    tiling = {
-        "dynamic_image_size": native.max_patches > 1,
-        "min_dynamic_patch": native.min_patches,
-        "max_dynamic_patch": native.max_patches,
-        "use_thumbnail": True,
-    }
-    preprocessor = {
-        "crop_size": side,
-        "do_center_crop": True,
-        "do_normalize": True,
-        "do_resize": True,
-        "feature_extractor_type": "CLIPFeatureExtractor",
-        "image_mean": list(native.image_mean),
-        "image_std": list(native.image_std),
-        "resample": int(native.resample),
-        "size": side,
-    }
-    return tiling, preprocessor
+    tiling = {"min_dynamic_patch": native.min_patches, "max_dynamic_patch": native.max_patches}
+    tiling |= {"dynamic_image_size": native.max_patches > 1, "use_thumbnail": True}
+    preprocessor = dict.fromkeys(("do_center_crop", "do_normalize", "do_resize"), True)
+    preprocessor |= {"feature_extractor_type": "CLIPFeatureExtractor", "crop_size": side, "size": side}
+    preprocessor |= {"image_mean": list(native.image_mean), "image_std": list(native.image_std)}
+    return tiling, preprocessor | {"resample": int(native.resample)}
 
 
 def _text_config_to_published(native: PreTrainedConfig) -> dict:
@@ -196,12 +184,9 @@ def image_seq_length(vision: InternVLVisionConfig, downsample_ratio: float) -> i
         raise CheckpointError(
             f"downsample_ratio is {downsample_ratio}; it must be 1/n for a whole n (0.5 in InternVL)."
         )
-    if image % patch:
-        raise CheckpointError(f"image_size {image} is not a multiple of patch_size {patch}.")
-    grid = image // patch
-    if grid % factor:
+    if image % (patch * factor):
         raise CheckpointError(
-            f"image_size {image} / patch_size {patch} gives a {grid}x{grid} patch grid, which a downsample_ratio of "
-            f"{downsample_ratio} cannot divide: the side must be a multiple of {factor}."
+            f"image_size {image} is not a multiple of patch_size {patch} times {factor}: a downsample_ratio of "
+            f"{downsample_ratio} cannot divide the grid of patches."
         )
-    return (grid // factor) ** 2
+    return (image // patch // factor) ** 2
