@@ -33,7 +33,7 @@ def read_rollouts(path: str | Path, dataset: Dataset) -> list[Rollout]:
         return _read_store(path, dataset)
     if path.is_file() and path.suffix in (".jsonl", ".parquet"):
         return _read_table(path, dataset)
-    raise ValueError(f"{path} holds no rollouts: name a folder of `filter-prompts` or `pairs`, a .jsonl or a .parquet")
+    raise ValueError(f"{path} holds no rollouts: name the output folder of `pairs`, a .jsonl or a .parquet file")
 
 
 def _read_store(folder: Path, dataset: Dataset) -> list[Rollout]:

@@ -26,7 +26,7 @@ class VisionCacheArguments:
             convert_file_size_to_int(self.vision_cache_size)
         except ValueError:
             size = self.vision_cache_size
-            raise ValueError(f"`vision_cache_size` is {size!r}; give one such as '2GB' or '500MB'.") from None
+            raise ValueError(f"`vision_cache_size` is {size!r}; give a size such as '2GB'.") from None
 
 
 def add_vision_cache(trainer: Trainer, arguments: VisionCacheArguments, reference: torch.nn.Module | None = None):
