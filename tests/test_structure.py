@@ -2,6 +2,7 @@
 """The house: arrows between the package's folders point one way, and what lifts into TRL imports little."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,13 @@ def test_what_lifts_into_trl_imports_little(folder):
 
 def test_only_scripts_and_users_import_scripts():
     assert all("scripts" not in targets for targets in ARROWS.values())
+
+
+def test_the_readers_walk_takes_at_most_six_files_that_exist():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## A reader's walk")[2]
+    walks = [re.findall(r"^\d\. `([\w/]+\.py)", walk, re.MULTILINE) for walk in text.split("\n**")[1:]]
+    assert len(walks) == 3 and all(0 < len(walk) <= 6 for walk in walks)
+    assert not [path for walk in walks for path in walk if not (PACKAGE / path).is_file()]
 
 
 def test_no_line_is_longer_than_119_characters():

@@ -1,6 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """`trl-r1v2 benchmark`: what it prints follows R1V2's protocol; what it carries out is seen to its results."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -88,6 +89,19 @@ def test_the_environment_is_made_once(tmp_path, monkeypatch, capsys):
         assert main([*COMMAND[:-1], str(tmp_path / "out"), *options]) == 0
     assert [Path(command[0]).name for command in made] == [Path(sys.executable).name, "pip", "lm-eval", "lm-eval"]
     assert made[1][1:] == ["install", "--quiet", "lm-eval[api,ifeval]==0.4.13"]
+
+
+def test_of_an_environment_that_cannot_be_made_nothing_is_left(tmp_path, monkeypatch):
+    def fail(command, check):
+        (tmp_path / "env" / "lm-eval" / "bin").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "env" / "lm-eval" / "bin" / "pip").touch()
+        if "install" in command:
+            raise subprocess.CalledProcessError(7, command)
+
+    monkeypatch.setattr(benchmark.subprocess, "run", fail)
+    options = ["--run", "true", "--benchmarks", "ifeval", "--environments", str(tmp_path / "env")]
+    assert main([*COMMAND[:-1], str(tmp_path / "out"), *options]) == 7
+    assert not (tmp_path / "env" / "lm-eval").exists()
 
 
 def test_an_unknown_benchmark_is_refused(capsys):

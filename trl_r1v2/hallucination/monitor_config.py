@@ -182,9 +182,7 @@ class ControllerConfig:
             given = [name for name in ("component", "initial", "minimum", "maximum", "file")
                      if vars(self)[f"controller_{name}"] is not None]  # fmt: skip
             if given:
-                raise ValueError(
-                    f"`controller_{given[0]}` is set, but there is no controller: give a target."
-                )
+                raise ValueError(f"`controller_{given[0]}` is set, but there is no controller: give a target.")
             return
         for name in ("minimum", "maximum"):
             value = vars(self)[f"controller_{name}"]

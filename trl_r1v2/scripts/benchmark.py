@@ -11,6 +11,7 @@ harnesses write.
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -180,9 +181,7 @@ def main(args: BenchmarkArguments) -> None:
         if not args.run:
             print(f"\n# {name}", *map(shlex.join, commands), sep="\n")
         elif not (venv / "bin" / "pip").exists():
-            for command in commands:
-                print(shlex.join(command), flush=True)
-                subprocess.run(command, check=True)
+            install(commands, venv)
     for benchmark in args.benchmarks:
         for seed in range(args.num_runs):
             commands, env, output = run_commands(args, benchmark, seed)
@@ -192,6 +191,17 @@ def main(args: BenchmarkArguments) -> None:
             words = " ".join(f"{name}={shlex.quote(value)}" for name, value in env.items())
             lines = [f"{words} {shlex.join(command)}".strip() for command in commands]
             print(f"\n# {benchmark}, run {seed}", f"mkdir -p {shlex.quote(str(output))}", *lines, sep="\n")
+
+
+def install(commands: list[list[str]], venv: Path) -> None:
+    """Make an environment; of one that cannot be made whole, nothing is left to be taken for it."""
+    try:
+        for command in commands:
+            print(shlex.join(command), flush=True)
+            subprocess.run(command, check=True)
+    except BaseException:
+        shutil.rmtree(venv, ignore_errors=True)
+        raise
 
 
 def carry_out(commands: list[list[str]], env: dict[str, str], output: Path, results: str) -> None:
