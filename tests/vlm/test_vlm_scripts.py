@@ -1,8 +1,6 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """The `compose` and `convert` commands from recipe to checkpoint."""
 
-import dataclasses
-import inspect
 import shutil
 
 import pytest
@@ -46,15 +44,6 @@ def test_compose_from_a_recipe(root, tmp_path, capsys):
         assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
     for part, count in (("vision", model.model.vision_tower), ("adapter", model.model.multi_modal_projector)):
         assert f"{part:<8}{sum(p.numel() for p in count.parameters()):>16,}" in output
-
-
-def test_compose_arguments_are_those_of_the_function():
-    parameters = inspect.signature(compose_vlm).parameters
-    fields = {field.name: field for field in dataclasses.fields(compose.ComposeArguments)}
-    assert fields.keys() == parameters.keys() - {"progress"}
-    for name, field in fields.items():
-        default = parameters[name].default
-        assert field.default == (dataclasses.MISSING if default is inspect.Parameter.empty else default), name
 
 
 def test_convert_there_and_back(root, tmp_path, capsys):

@@ -45,9 +45,7 @@ class MonitorConfig:
         default=None, help="Probe set: folder or Hub name with a column `prompt`, and images. Unset: no monitor."
     )
     monitor_dataset_config: str | None = HfArg(default=None, help="Configuration of the probe set.")
-    monitor_split: str = HfArg(
-        default="validation", help="Split of the probe set. Neither the training nor the test split."
-    )
+    monitor_split: str = HfArg(default="validation", help="Its split; neither the training nor the test split.")
     monitor_signals: list[str] | None = HfArg(
         default=None, help=f"Signals to measure: {', '.join(SIGNALS)}. Unset: all whose inputs are set."
     )
@@ -68,12 +66,8 @@ class MonitorConfig:
         help="Function (response, column value) → what the response claims without support: a dotted path, as "
         "`hallucination_func` of `evaluate`. Needed for named_objects.",
     )
-    monitor_claims_column: str | None = HfArg(
-        default=None, help="Column with what the images hold, for `monitor_claims_func`."
-    )
-    monitor_named_func: str | None = HfArg(
-        default=None, help="Function (response) → everything it claims to see: a dotted path. Adds CHAIR_i."
-    )
+    monitor_claims_column: str | None = HfArg(default=None, help="What the images hold, for `monitor_claims_func`.")
+    monitor_named_func: str | None = HfArg(default=None, help="(response) → all its claims: dotted path; for CHAIR_i.")
     monitor_object_column: str | None = HfArg(
         default=None, help="Column with `yes` or `no` where the prompt asks for an object. Needed for object_probes."
     )
@@ -82,12 +76,8 @@ class MonitorConfig:
         help="Whether the chat template opens `<think>`, as QwQ's and R1V2's do: then a response without "
         "`</think>` has not answered an object probe. Unset: looks at the prompts.",
     )
-    monitor_min_gap: float = HfArg(
-        default=0.01, help="Grounding gap, in nats a token, below which a response is ungrounded."
-    )
-    monitor_reward_func: str | None = HfArg(
-        default=None, help="Reward model as a reward function: a dotted path. Needed for reward_disagreement."
-    )
+    monitor_min_gap: float = HfArg(default=0.01, help="Gap, nats a token, below which a response is ungrounded.")
+    monitor_reward_func: str | None = HfArg(default=None, help="Reward model: dotted path; for reward_disagreement.")
     monitor_reward_threshold: float | None = HfArg(
         default=None, help="Score from which the reward model counts as pleased, for wrong_above_threshold."
     )
@@ -98,9 +88,7 @@ class MonitorConfig:
     monitor_watch: str = HfArg(
         default="rate", help=f"Figure that stops the run and moves the threshold: one of {', '.join(WATCHABLE)}."
     )
-    monitor_stop_above: float | None = HfArg(
-        default=None, help="Stop training when the watched figure is above this. Unset: never."
-    )
+    monitor_stop_above: float | None = HfArg(default=None, help="Stop training when the watched figure is above this.")
     monitor_stop_patience: int = HfArg(default=1, help="Probes in a row that have to be above `monitor_stop_above`.")
 
     def __post_init__(self):
@@ -154,28 +142,20 @@ class MonitorConfig:
 class ControllerConfig:
     """How the reward threshold follows the watched figure; the formula is [`RewardThresholdController`]'s."""
 
-    controller_target: float | None = HfArg(
-        default=None, help="Value of `monitor_watch` to hold by moving a reward threshold. Unset: no controller."
-    )
+    controller_target: float | None = HfArg(default=None, help="Value of `monitor_watch` to hold by the threshold.")
     controller_component: str | None = HfArg(
         default=None,
         help="Component of the run's HybridReward whose `min_score` is the threshold. Unset: the threshold is "
         "only written to hallucination/threshold.json, for `pairs`.",
     )
-    controller_initial: float | None = HfArg(
-        default=None, help="First threshold. Unset: `controller_minimum`, or that of `controller_file`."
-    )
+    controller_initial: float | None = HfArg(default=None, help="First threshold. Unset: the lowest, or the file's.")
     controller_minimum: float | None = HfArg(default=None, help="Lowest threshold, in units of the score.")
     controller_maximum: float | None = HfArg(default=None, help="Highest threshold.")
     controller_gain: float = HfArg(default=10.0, help="Units of the score per unit of the rate.")
-    controller_max_step: float | None = HfArg(
-        default=None, help="Largest move. Unset: a quarter of the distance between the bounds."
-    )
+    controller_max_step: float | None = HfArg(default=None, help="Largest move. Unset: a quarter of the range.")
     controller_dead_band: float = HfArg(default=0.05, help="Distance from the target within which nothing moves.")
     controller_patience: int = HfArg(default=2, help="Probes in a row below the band before the threshold falls.")
-    controller_file: str | None = HfArg(
-        default=None, help="threshold.json of an earlier run whose controller this one goes on with."
-    )
+    controller_file: str | None = HfArg(default=None, help="threshold.json whose controller this run continues.")
 
     def __post_init__(self):
         if self.controller_target is None:

@@ -34,12 +34,8 @@ class CalibrateArguments:
 
     scored_dir: str = HfArg(help="Output folder of `trl-r1v2 pairs` or `filter-prompts`.")
     output_dir: str = HfArg(help="Folder for thresholds.json, the table and the plot.")
-    score_funcs: list[str] | None = HfArg(
-        default=None, help="Reward functions, of those that were called, whose sum is the score. Unset: that run's."
-    )
-    score_weights: list[float] | None = HfArg(
-        default=None, help="Weight of each of `score_funcs`. Unset: 1, or that run's with its functions."
-    )
+    score_funcs: list[str] | None = HfArg(default=None, help="Functions whose sum is the score. Unset: that run's.")
+    score_weights: list[float] | None = HfArg(default=None, help="Weight of each. Unset: 1, or that run's.")
     thresholds: list[float] | None = HfArg(default=None, help="Thresholds to try, in units of the score.")
     quantiles: list[float] | None = HfArg(
         default=None,

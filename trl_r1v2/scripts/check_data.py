@@ -26,9 +26,7 @@ class CheckDataArguments:
     dataset_name: str = HfArg(help="Folder, file or Hub name of the data set.")
     dataset_config: str | None = HfArg(default=None, help="Configuration of a Hub data set.")
     dataset_train_split: str = HfArg(default="train", help="Split to check.")
-    model_name_or_path: str | None = HfArg(
-        default=None, help="Model whose image tokens and positions the texts are held against."
-    )
+    model_name_or_path: str | None = HfArg(default=None, help="Model by whose tokens and positions texts are judged.")
     solution_column: str = HfArg(default="solution", help="Column with the gold answers, if there is one.")
     check_images: str = HfArg(default="all", help="Rows to read: 'all', or a number of them.")
 

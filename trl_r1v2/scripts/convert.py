@@ -28,9 +28,7 @@ class ConvertArguments:
         "`template`) are kept.",
     )
     max_shard_size: str = HfArg(default="5GB", help="Size above which a new shard begins.")
-    chat_template: str | None = HfArg(
-        default=None, help="With `to: native`: path of a Jinja file to use instead of the tokenizer's chat template."
-    )
+    chat_template: str | None = HfArg(default=None, help="With `to: native`: Jinja file instead of the tokenizer's.")
 
     def __post_init__(self):
         if self.to not in ("native", "published"):

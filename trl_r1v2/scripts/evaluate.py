@@ -39,14 +39,10 @@ class EvaluateArguments(GenerationArguments):
     """Arguments of `trl-r1v2 evaluate`."""
 
     model_revision: str | None = HfArg(default=None, help="Branch, tag or commit of the model.")
-    label: str | None = HfArg(
-        default=None, help="Name of this evaluation in the report. Unset: name of the output folder."
-    )
+    label: str | None = HfArg(default=None, help="Name of this evaluation in the report. Unset: the folder's.")
     dataset_split: str = HfArg(default="test", help="Split to measure on.")
     max_rows: int | None = HfArg(default=None, help="Measure on the first rows only. Unset: all.")
-    check_images: str = HfArg(
-        default="all", help="Rows whose images are decoded beforehand: 'all', 'none' or a number of rows."
-    )
+    check_images: str = HfArg(default="all", help="Rows whose images are decoded first: 'all', 'none' or a number.")
     num_samples: int = HfArg(default=5, help="Sampled runs, k of Pass@1 (R1V2, section 4: 5). 0: greedy only.")
     max_new_tokens: int = HfArg(default=4096, help="Longest response, in tokens.")
     think_open: bool | None = HfArg(
@@ -54,21 +50,14 @@ class EvaluateArguments(GenerationArguments):
         help="Whether the chat template opens `<think>`, as QwQ's and R1V2's do: then a response without "
         "`</think>` has no answer. Unset: looks at the prompts.",
     )
-    accuracy_reward: str = HfArg(
-        default=ACCURACY_REWARD,
-        help="Reward function that judges the answer: a dotted path, values in [0, 1] or None.",
-    )
-    format_reward: str = HfArg(
-        default=FORMAT_REWARD, help="Reward function that judges the form: a dotted path, values in [0, 1]."
-    )
+    accuracy_reward: str = HfArg(default=ACCURACY_REWARD, help="Judges the answer: a dotted path, values in [0, 1].")
+    format_reward: str = HfArg(default=FORMAT_REWARD, help="Judges the form: a dotted path, values in [0, 1].")
     hallucination_func: str | None = HfArg(
         default=None,
         help="Function (response, column value) → what the response claims without support: a dotted path. "
         "Measured on rows with images.",
     )
-    hallucination_column: str | None = HfArg(
-        default=None, help="Column with what the images hold, for `hallucination_func`."
-    )
+    hallucination_column: str | None = HfArg(default=None, help="What the images hold, for `hallucination_func`.")
 
     def __post_init__(self):
         super().__post_init__()

@@ -27,9 +27,7 @@ class FilterPromptsArguments(SamplingArguments, PoolRules):
     """Arguments of `trl-r1v2 filter-prompts`."""
 
     prefill: bool = HfArg(default=False, help="Also write a buffer that `grpo` starts from (`ssb_prefill`).")
-    prefill_capacity: int = HfArg(
-        default=1024, help="Samples a process keeps in that buffer, those of largest |advantage|."
-    )
+    prefill_capacity: int = HfArg(default=1024, help="Samples a process keeps, those of largest |advantage|.")
     prefill_reference: bool = HfArg(
         default=False,
         help="Store reference log-probabilities too: for a run with `beta` > 0 that starts from this policy.",

@@ -36,9 +36,7 @@ class GenerationArguments:
         help="Number format of the weights; `auto` takes the checkpoint's.",
         metadata={"choices": ["auto", "bfloat16", "float16", "float32"]},
     )
-    attn_implementation: str | None = HfArg(
-        default=None, help="Attention of transformers, e.g. `sdpa` or `flash_attention_2`."
-    )
+    attn_implementation: str | None = HfArg(default=None, help="Attention, e.g. `sdpa` or `flash_attention_2`.")
     dataset_config: str | None = HfArg(default=None, help="Configuration of the dataset.")
     dataset_split: str = HfArg(default="train", help="Split of the dataset.")
     num_samples: int = HfArg(default=8, help="Responses to sample for each prompt.")
@@ -54,25 +52,15 @@ class GenerationArguments:
         "OpenAI-compatible server.",
         metadata={"choices": ["transformers", "vllm", "server"]},
     )
-    vllm_python: str | None = HfArg(
-        default=None, help="Interpreter of an environment with vLLM, for `generation: vllm`. Unset: this one."
-    )
-    vllm_kwargs: dict | None = HfArg(
-        default=None, help="Arguments of `vllm.LLM`, e.g. `{tensor_parallel_size: 4, max_model_len: 65536}`."
-    )
+    vllm_python: str | None = HfArg(default=None, help="Interpreter that has vLLM. Unset: this one.")
+    vllm_kwargs: dict | None = HfArg(default=None, help="Arguments of `vllm.LLM`: `{max_model_len: 65536}`.")
     vllm_batch_size: int = HfArg(default=1024, help="Responses handed to vLLM at once.")
-    server_url: str | None = HfArg(
-        default=None, help="Address for `generation: server`, with the version: `http://localhost:8000/v1`."
-    )
-    server_api_key_env: str | None = HfArg(
-        default=None, help="Environment variable with the server's key. Unset: none is sent."
-    )
+    server_url: str | None = HfArg(default=None, help="Address with the version: `http://localhost:8000/v1`.")
+    server_api_key_env: str | None = HfArg(default=None, help="Environment variable with its key. Unset: none.")
     server_concurrency: int = HfArg(default=16, help="Requests under way at once.")
     server_timeout: float = HfArg(default=3600.0, help="Seconds to wait for one response.")
     server_max_retries: int = HfArg(default=10, help="Times that a failed request is sent again.")
-    server_extra_body: dict | None = HfArg(
-        default=None, help="Further fields of every request to the server, e.g. `{top_k: 20}`."
-    )
+    server_extra_body: dict | None = HfArg(default=None, help="Further fields of its requests: `{top_k: 20}`.")
 
     def __post_init__(self):
         self.check_at_least(1, "max_new_tokens", "batch_size", "server_concurrency", "vllm_batch_size")

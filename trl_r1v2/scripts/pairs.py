@@ -57,13 +57,8 @@ class PairsArguments(SamplingArguments, PairRules):
         help="File that holds `chosen_threshold` or `margin_threshold`: thresholds.json of `calibrate`, or "
         "hallucination/threshold.json of a training run.",
     )
-    format_func: str | None = HfArg(
-        default=None,
-        help="Dotted path of the function that tells kept from broken format (below 0.5); unset: no check.",
-    )
-    think_open: bool | None = HfArg(
-        default=None, help="Whether the chat template opens `<think>`; unset: look at the prompts, as the rewards do."
-    )
+    format_func: str | None = HfArg(default=None, help="Dotted path; below 0.5 the format is broken. Unset: no check.")
+    think_open: bool | None = HfArg(default=None, help="Whether prompts open `<think>`; unset: look at them.")
 
     def __post_init__(self):
         super().__post_init__()

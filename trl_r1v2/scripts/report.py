@@ -31,16 +31,10 @@ class ReportArguments:
         help="Output folder of `trl-r1v2 run`: its finished stages are reported, with their durations. Its "
         "`evaluate` stages and its stages with a training log are found by themselves.",
     )
-    evaluations: list[str] | None = HfArg(
-        default=None, help="Output folders of `trl-r1v2 evaluate`, the base model first. Unset: those of `run_dir`."
-    )
-    training: list[str] | None = HfArg(
-        default=None, help="Folders with a trainer_state.json, whose logs are plotted. Unset: those of `run_dir`."
-    )
+    evaluations: list[str] | None = HfArg(default=None, help="Folders of `evaluate`, base first. Unset: `run_dir`'s.")
+    training: list[str] | None = HfArg(default=None, help="Folders with trainer_state.json. Unset: `run_dir`'s.")
     title: str = HfArg(default="Evaluation report", help="Heading of the page.")
-    notes: list[str] | None = HfArg(
-        default=None, help="Sentences for the reader, one paragraph each: what the figures do not show."
-    )
+    notes: list[str] | None = HfArg(default=None, help="Sentences for the reader: what the figures do not show.")
     num_examples: int = HfArg(default=3, help="Examples for each outcome (right or wrong, before, after).")
     seed: int = HfArg(default=0, help="Seed of the choice of examples.")
 

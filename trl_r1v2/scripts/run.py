@@ -35,13 +35,9 @@ class RunArguments:
 
     output_dir: str = HfArg(help="Folder of the whole pipeline: logs, markers, and the stages' output.")
     stages: list[Stage] = HfArg(help="Stages in order: `name`, `command`, and optionally `config`, `args`.")
-    name: str | None = HfArg(
-        default=None, help="Name of the pipeline, which owns the output folder. Unset: folder and name of the recipe."
-    )
+    name: str | None = HfArg(default=None, help="Pipeline that owns the folder. Unset: folder and name of the recipe.")
     only: list[str] | None = HfArg(default=None, help="Run these stages and no others, even if finished.")
-    overrides: list[str] | None = HfArg(
-        default=None, help="Keys to override, as stage.key=value, for example grpo.max_steps=20."
-    )
+    overrides: list[str] | None = HfArg(default=None, help="As stage.key=value, for example grpo.max_steps=20.")
     dry_run: bool = HfArg(default=False, help="Check every stage's recipe and say what would run; nothing is run.")
     recipe_path: str = HfArg(default="pipeline.yaml", help="The recipe itself; filled in from `--config`.")
 

@@ -47,17 +47,13 @@ class SamplingArguments(GenerationArguments):
         default_factory=lambda: ["trl_r1v2.rewards.accuracy_reward"],
         help="Dotted paths of the reward functions, or folders of reward models that `reward` wrote.",
     )
-    reward_weights: list[float] | None = HfArg(
-        default=None, help="Weight of each reward function in the score; 1 by default."
-    )
+    reward_weights: list[float] | None = HfArg(default=None, help="Weight of each in the score; 1 by default.")
     judge_func: str | None = HfArg(
         default=None,
         help="Dotted path of the reward function that tells right from wrong; the first of `reward_funcs` by "
         "default. One that is not among them is called for the verdict and stays out of the score.",
     )
-    judge_threshold: float = HfArg(
-        default=0.5, help="A response is right if the judge's score is at least this (ours)."
-    )
+    judge_threshold: float = HfArg(default=0.5, help="From this score of the judge on, a response is right (ours).")
     plots: bool = HfArg(default=True, help="Draw the histograms (needs matplotlib).")
 
     def __post_init__(self):

@@ -13,25 +13,16 @@ from transformers.hf_argparser import HfArg
 class ServeRewardArguments:
     """Arguments of `trl-r1v2 serve-reward`."""
 
-    reward_model_name_or_path: str = HfArg(
-        help="Folder or Hub repository: Skywork-VL-Reward's layout, or a classifier with one label."
-    )
+    reward_model_name_or_path: str = HfArg(help="Skywork-VL-Reward's layout, or a classifier with one label.")
     revision: str | None = HfArg(default=None, help="Hub revision.")
     host: str = HfArg(default="127.0.0.1", help="Address; a private one, since nothing is encrypted.")
     port: int = HfArg(default=8000, help="Port; 0 takes a free one.")
     dtype: str = HfArg(default="auto", help="Weights' dtype; `auto` takes the checkpoint's.")
     device: str | None = HfArg(default=None, help="Device; by default the first GPU, else the CPU.")
-    served_model_name: str | None = HfArg(
-        default=None, help="Name that clients give; by default `reward_model_name_or_path`."
-    )
-    api_key_env: str | None = HfArg(
-        default=None, help="Environment variable with the key that clients have to send; none by default."
-    )
+    served_model_name: str | None = HfArg(default=None, help="Name that clients give; by default the model's.")
+    api_key_env: str | None = HfArg(default=None, help="Variable with the key that clients send; none by default.")
     batch_size: int = HfArg(default=8, help="Most conversations in one forward pass.")
-    max_tokens: int | None = HfArg(
-        default=None,
-        help="Conversations with more tokens, image tokens included, are not scored; the model's own limit.",
-    )
+    max_tokens: int | None = HfArg(default=None, help="Longer conversations are not scored; the model's own limit.")
 
     def __post_init__(self):
         if self.api_key_env is not None and not os.environ.get(self.api_key_env):

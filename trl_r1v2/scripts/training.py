@@ -29,10 +29,7 @@ from .recipe import RecipeError, refusals_of
 class TrainingScriptArguments(ScriptArguments):
     """Arguments of [`~trl.ScriptArguments`], and the check of the images."""
 
-    check_images: str = HfArg(
-        default="all",
-        help="Rows whose images are decoded before training: 'all', 'none' or a number of rows, spread evenly.",
-    )
+    check_images: str = HfArg(default="all", help="Rows whose images are decoded first: 'all', 'none' or a number.")
 
     def __post_init__(self):
         parse_check_images(self.check_images)

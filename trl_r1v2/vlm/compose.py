@@ -96,9 +96,7 @@ class ComposeArguments:
     max_shard_size: str = HfArg(default="5GB", help="Size above which a new shard begins.")
     min_patches: int = HfArg(default=1, help="Fewest tiles an image is cut into.")
     max_patches: int = HfArg(default=12, help="Most tiles, without the thumbnail; 1 turns tiling off.")
-    chat_template: str | None = HfArg(
-        default=None, help="Path of a Jinja file to use instead of the LLM's own chat template."
-    )
+    chat_template: str | None = HfArg(default=None, help="Path of a Jinja file in place of the LLM's own template.")
 
 
 def compose_vlm(vision: str, llm: str, output_dir: str, *, progress: bool = True, **options) -> ComposeReport:
