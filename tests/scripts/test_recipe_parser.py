@@ -138,7 +138,7 @@ def test_launch_keys_of_a_recipe_are_ignored_by_the_script_and_returned_to_the_l
     path = tmp_path / "recipe.yaml"
     parser = RecipeParser((Arguments,), prog="prog")
     (arguments,), of_recipe, of_command, own = parser._read(
-        ["--config", str(path), "--mixed_precision=bf16", "--num-machines", "1", "--shout"]
+        ["--config", str(path), "--mixed_precision=bf16", "--num-machines", "1", "--shout"], may_launch=True
     )
     assert of_recipe == {"num_processes": "2", "multi_gpu": True}
     assert of_command == {"mixed_precision": "bf16", "num_machines": "1"}

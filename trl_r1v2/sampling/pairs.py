@@ -9,10 +9,9 @@ Pure: no model, no files. What the sources leave open is marked "ours". Sampling
 
 import math
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
 import numpy as np
 
@@ -145,51 +144,35 @@ class PairSet:
     thresholds: dict[str, float | None] = field(default_factory=dict)
 
 
-@dataclass
-class _Pools:
-    """The distinct responses to one prompt by role, in the order of their numbers."""
-
-    row: int
-    by_role: dict[str, list[Response]]
-
-    def of(self, *roles: str) -> list[Response]:
-        return [response for role in roles for response in self.by_role.get(role, [])]
-
-
 def build_pairs(responses: Iterable[Response], rules: PairRules) -> PairSet:
     """
     Pairs right responses with wrong ones. Of the candidates that pass the thresholds, a prompt's `max_pairs` are drawn
     one by one, those of the least used responses first and at random among them (MMPR draws at random; the order is
     ours). `sum(candidates.values())` is the number of all pairs of a right and a negative (or ill-formed) response.
     """
-    prompts = _pool(responses)
+    prompts = _by_role(responses)
     chosen_threshold, margin_threshold = rules.chosen_threshold, rules.margin_threshold
     if rules.chosen_quantile is not None:
-        scores = [response.score for pools in prompts for response in pools.of("right")]
+        scores = [response.score for by_role in prompts.values() for response in by_role["right"]]
         chosen_threshold = quantile(scores, rules.chosen_quantile)
     roles, fates, drops = Counter(), Counter(), Counter()
     pairs = []
-    for pools in prompts:
-        roles.update({role: len(members) for role, members in pools.by_role.items()})
+    for row, by_role in prompts.items():
+        roles.update({role: len(members) for role, members in by_role.items()})
         found = []
-        for kind, negatives, limit in (
-            ("correctness", pools.of(*NEGATIVES), rules.max_pairs),
-            ("format", pools.of("format"), rules.max_format_pairs),
-        ):
-            candidates = []
-            for chosen in pools.of("right"):
-                for rejected in negatives:
-                    pair = Pair(kind, chosen, rejected)
-                    reason = _objection(pair, rules, chosen_threshold, margin_threshold)
-                    if reason is None:
-                        candidates.append(pair)
-                    else:
-                        drops[reason] += 1
-            picked = _spread(candidates, limit, random.Random(f"{rules.seed}/{kind}/{pools.row}"))
-            drops["beyond_the_limit"] += len(candidates) - len(picked)
+        negatives = [response for role in NEGATIVES for response in by_role[role]]
+        kinds = {"correctness": (negatives, rules.max_pairs), "format": (by_role["format"], rules.max_format_pairs)}
+        for kind, (rejected, limit) in kinds.items():
+            built = [Pair(kind, chosen, other) for chosen in by_role["right"] for other in rejected]
+            reasons = [_objection(pair, rules, chosen_threshold, margin_threshold) for pair in built]
+            drops.update(filter(None, reasons))
+            candidates = [pair for pair, reason in zip(built, reasons, strict=True) if reason is None]
+            num_candidates = len(candidates)
+            picked = _spread(candidates, limit, random.Random(f"{rules.seed}/{kind}/{row}"))
+            drops["beyond_the_limit"] += num_candidates - len(picked)
             drops["kept"] += len(picked)
             found += picked
-        fates[_prompt_fate(pools, found)] += 1
+        fates[_prompt_fate(by_role, found)] += 1
         pairs += found
     reasons = ("kept", "answer_contained", "below_chosen_threshold", "below_margin_threshold", "beyond_the_limit")
     prompt_fates = ("paired", "no_pair_left", "all_right", "all_wrong", "no_finished_right", "unscored")
@@ -211,13 +194,13 @@ def dropout_sources(
     """
     with_images = set(rows_with_images)
     sources = []
-    for pools in _pool(responses):
-        if pools.row not in with_images:
+    for row, by_role in _by_role(responses).items():
+        if row not in with_images:
             continue
-        good = [r for r in pools.of("right") if chosen_threshold is None or r.score >= chosen_threshold]
+        good = [r for r in by_role["right"] if chosen_threshold is None or r.score >= chosen_threshold]
         if rules.dropout_unjudged:
-            good += [r for r in pools.of("unscored") if r.right is None and r.finished and r.well_formed]
-        random.Random(f"{rules.seed}/dropout_ntp/{pools.row}").shuffle(good)
+            good += [r for r in by_role["unscored"] if r.right is None and r.finished and r.well_formed]
+        random.Random(f"{rules.seed}/dropout_ntp/{row}").shuffle(good)
         sources += sorted(good[: rules.max_dropout_pairs], key=lambda response: response.sample)
     return sources
 
@@ -242,16 +225,13 @@ def quantile(values: Sequence[float], q: float) -> float | None:
     return float(np.quantile(values, q)) if len(values) else None
 
 
-def _pool(responses: Iterable[Response]) -> list[_Pools]:
-    ordered = sorted(responses, key=lambda response: (response.row, response.sample))
-    prompts = []
-    for row, group in groupby(ordered, key=lambda response: response.row):
-        by_role, seen = {}, set()
-        for response in group:
-            role = "duplicate" if response.text in seen else response.role
-            seen.add(response.text)
-            by_role.setdefault(role, []).append(response)
-        prompts.append(_Pools(row, by_role))
+def _by_role(responses: Iterable[Response]) -> dict[int, dict[str, list[Response]]]:
+    """For each row, in order, its distinct responses by role, in the order of their numbers."""
+    prompts, seen = {}, set()
+    for response in sorted(responses, key=lambda response: (response.row, response.sample)):
+        role = "duplicate" if (response.row, response.text) in seen else response.role
+        seen.add((response.row, response.text))
+        prompts.setdefault(response.row, defaultdict(list))[role].append(response)
     return prompts
 
 
@@ -294,12 +274,12 @@ def _spread(candidates: list[Pair], limit: int, rng: random.Random) -> list[Pair
     return sorted(picked, key=lambda pair: (pair.chosen.sample, pair.rejected.sample))
 
 
-def _prompt_fate(pools: _Pools, pairs: Sequence[Pair]) -> str:
-    right, wrong = pools.of("right"), pools.of(*NEGATIVES, "format")
+def _prompt_fate(by_role: dict[str, list[Response]], pairs: Sequence[Pair]) -> str:
+    wrong = any(by_role[role] for role in (*NEGATIVES, "format"))
     if pairs:
         return "paired"
-    if right:
+    if by_role["right"]:
         return "no_pair_left" if wrong else "all_right"
-    if pools.of("right_unfinished"):
+    if by_role["right_unfinished"]:
         return "no_finished_right"
     return "all_wrong" if wrong else "unscored"

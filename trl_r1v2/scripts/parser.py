@@ -22,6 +22,8 @@ from accelerate.commands.launch import launch_command, launch_command_parser
 from trl import TrlParser
 from trl.cli.accelerate_config import resolve_accelerate_config_argument
 
+from ..checks.rows import DatasetError
+from ..vlm.errors import CheckpointError
 from .recipe import RecipeError, config_of, refusals_of, unknown, value_problem
 
 
@@ -56,10 +58,7 @@ class RecipeParser(TrlParser):
 
     def parse_args_and_config(self, args=None) -> tuple[Any, ...]:
         """Parse both; options of `accelerate launch` are ignored in a recipe and refused on the command line."""
-        outputs, _, of_command, _ = self._read(args)
-        if of_command:
-            super().error(f"--{' --'.join(of_command)}: this command's process cannot start others")
-        return outputs
+        return self._read(args)[0]
 
     def parse_recipe(self, recipe: dict[str, Any], place: str) -> tuple[Any, ...]:
         """Parse a recipe at hand, which messages call `place`, without its `env`; a [`RecipeError`] if it fails."""
@@ -70,18 +69,12 @@ class RecipeParser(TrlParser):
         Parse, and call `main` with the dataclasses, or have `accelerate launch` start `command` in several processes.
         Return the exit code: 2 where recipe, data or checkpoint are refused, without a traceback.
         """
-        from ..checks.rows import DatasetError
-        from ..vlm.errors import CheckpointError
-
+        outputs, of_recipe, of_command, own_args = self._read(args, may_launch=command is not None)
         try:
-            if command is None:
-                outputs = self.parse_args_and_config(args)
+            if command is not None and needs_launcher(of_recipe | of_command):
+                launch(of_recipe, of_command, [command, *own_args])
             else:
-                outputs, of_recipe, of_command, own_args = self._read(args)
-                if needs_launcher(of_recipe | of_command):
-                    launch(of_recipe, of_command, [command, *own_args])
-                    return 0
-            main(*outputs)
+                main(*outputs)
         except (RecipeError, DatasetError, CheckpointError) as error:
             place = "" if str(self.recipe_path) in f"{error} None" else f"{self.recipe_path}: "
             print(f"{self.prog}: error: {place}{error}", file=sys.stderr)
@@ -94,11 +87,13 @@ class RecipeParser(TrlParser):
         """Raise what argparse complains about as a `RecipeError`; `_read` ends the program with it."""
         raise RecipeError(message)
 
-    def _read(self, args: list[str] | None) -> tuple[tuple, dict, dict, list[str]]:
+    def _read(self, args: list[str] | None, may_launch: bool = False) -> tuple[tuple, dict, dict, list[str]]:
         """[`_parse`] of the recipe and the command line; what it refuses ends the program."""
         try:
             recipe, self.recipe_path, args = config_of(list(sys.argv[1:] if args is None else args))
             *parsed, own_args = self._parse(recipe, self.recipe_path or "command line", args)
+            if parsed[-1] and not may_launch:
+                raise RecipeError(f"--{' --'.join(parsed[-1])}: this command's process cannot start others")
             return *parsed, own_args if self.recipe_path is None else ["--config", self.recipe_path, *own_args]
         except RecipeError as error:
             super().error(str(error))

@@ -1,8 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Reading a recipe: one YAML mapping, and of what kind its values have to be. Imports neither torch nor trl.
-
-Does not cover what a value means: that is judged by the dataclass that receives it.
+Reading a recipe: one YAML mapping, and of what kind its values have to be; what they mean is judged by the dataclass
+that receives them. Imports neither torch nor trl.
 """
 
 import argparse
