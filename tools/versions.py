@@ -3,7 +3,8 @@
 Run the default tests with the oldest and the newest versions of what the package stands on, and see what pip would
 change beside a vLLM that is already there.
 
-    python tools/versions.py [--corners lowest vllm newest] [--tests mpo ssb_grpo] [--fresh] [--beside 0.31.0 0.30.0]
+    python tools/versions.py [--corners lowest vllm newest] [--tests mpo ssb_grpo] [--fresh]
+        [--processes 2] [--beside 0.31.0 0.30.0]
 
 Each corner is an environment of its own under `.venv-versions/`, a few GB, and takes as long as `make test`. `lowest`
 has every requirement at the version that `setup.py` states as its least, `vllm` the torch and transformers that vLLM
@@ -73,9 +74,9 @@ def test_folders() -> dict[str, list[str]]:
     return {".": files} | {name: paths for name, paths in folders.items() if name not in OTHER_TIERS}
 
 
-def run_tests(python: Path, paths: list[str]) -> dict:
+def run_tests(python: Path, paths: list[str], processes: int) -> dict:
     """How the default tests of a folder ended."""
-    selected = ["-n", "2", "--dist", "loadfile", "-m", "not slow and not vllm and not gpu", *paths]
+    selected = ["-n", str(processes), "--dist", "loadfile", "-m", "not slow and not vllm and not gpu", *paths]
     ended = subprocess.run(
         [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *selected],
         stdout=subprocess.PIPE,
@@ -91,7 +92,7 @@ def run_tests(python: Path, paths: list[str]) -> dict:
     }
 
 
-def run_corner(name: str, result: dict, chosen: list[str], afresh: bool) -> Iterator[dict]:
+def run_corner(name: str, result: dict, chosen: list[str], afresh: bool, processes: int) -> Iterator[dict]:
     """Run the default tests in a corner; the corner's result so far after each folder."""
     python = corner_python(name, afresh)
     installed = {package["name"]: package["version"] for package in json.loads(pip(python, "list", "--format=json"))}
@@ -100,7 +101,7 @@ def run_corner(name: str, result: dict, chosen: list[str], afresh: bool) -> Iter
     done = {} if afresh or result.get("versions") != versions else result["tests"]
     for folder in chosen or folders:
         if not done.get(folder, {}).get("passed"):
-            done[folder] = run_tests(python, folders[folder])
+            done[folder] = run_tests(python, folders[folder], processes)
         missing = [folder for folder in folders if folder not in done]
         passed = not missing and all(done[folder]["passed"] for folder in folders)
         yield {"passed": passed, "versions": versions, "not run": missing, "tests": done}
@@ -143,6 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().split("\n\n")[0])
     parser.add_argument("--corners", nargs="*", default=["lowest", "vllm", "newest"])
     parser.add_argument("--tests", nargs="*", default=[], help="folders of `tests/`, `.` for the files beside them")
+    parser.add_argument("--processes", type=int, default=2, help="of pytest; 0 runs the tests in one")
     parser.add_argument("--fresh", action="store_true", help="forget environments and results of the corners")
     parser.add_argument("--beside", nargs="*", default=["0.31.0", "0.30.0"])
     args = parser.parse_args()
@@ -155,7 +157,7 @@ def main() -> None:
     for vllm in args.beside:
         keep("beside", vllm, beside(vllm))
     for name in args.corners:
-        for result in run_corner(name, results["corners"].get(name, {}), args.tests, args.fresh):
+        for result in run_corner(name, results["corners"].get(name, {}), args.tests, args.fresh, args.processes):
             keep("corners", name, result)
     print(json.dumps(results, indent=1))
     sys.exit(not all(results["corners"][name]["passed"] for name in args.corners))
