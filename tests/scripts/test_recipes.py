@@ -3,9 +3,11 @@
 
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from trl.scripts import vllm_serve
 
 from trl_r1v2.scripts.main import COMMANDS, script_of
 from trl_r1v2.scripts.parser import parser_of
@@ -80,3 +82,18 @@ def test_recipes_named_in_documents_exist_and_belong_to_their_command():
             )
             found += 1
     assert found >= 12
+
+
+def test_the_server_at_38b_is_started_as_trl_starts_one(monkeypatch):
+    """TRL's own command for it is deprecated, and runs the line that it builds."""
+    monkeypatch.setattr(vllm_serve, "is_vllm_available", lambda min_version: True)
+    imposed = vllm_serve.build_command(vllm_serve.ScriptArguments(model="model"))
+    imposed = imposed[
+        imposed.index("--enable-scale-out") : imposed.index("--max-logprobs")
+    ]  # that is for distillation
+    text = (ROOT / "recipes" / "r1v2_38b" / "grpo.yaml").read_text(encoding="utf-8").replace("\n#", "")
+    words = shlex.split(re.search(r"VLLM_SERVER_DEV_MODE=1 vllm serve .*?--enable-scale-out", text).group())
+    for option, value in zip(imposed, [*imposed[1:], ""], strict=True):
+        if option.startswith("--"):
+            given = words[words.index(option) :][:2]
+            assert value.startswith("--") or given == [option, value]
