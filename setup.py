@@ -44,8 +44,8 @@ setup(
     install_requires=[
         "trl>=1.16,<1.17",
         "transformers>=5.10.4,<6",
-        "torch>=2.6",
-        "torchvision>=0.21",
+        "torch>=2.7",
+        "torchvision>=0.22",
         "accelerate>=1.10.1",
         "datasets>=4.7.0",
         "safetensors>=0.5",

@@ -80,6 +80,7 @@ def run_tests(python: Path, paths: list[str], processes: int) -> dict:
     ended = subprocess.run(
         [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *selected],
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "CI": "1"},
