@@ -56,6 +56,7 @@ def corner_python(name: str, afresh: bool) -> Path:
     """The Python of a corner's environment, which is made where it is not there or its pins have changed."""
     pins = {"lowest": least_versions(), "vllm": VLLM_TORCH | {"transformers": "5.17.0"}, "newest": {}}[name]
     folder = ENVIRONMENTS / name
+    pins |= {package: f"={pins[package]}" for package in VLLM_TORCH if name == "vllm"}  # `===`: no local build of it
     lines = "".join(f"{package}=={version}\n" for package, version in pins.items())
     installed = folder / "installed.txt"
     if not afresh and installed.is_file() and installed.read_text() == lines:
