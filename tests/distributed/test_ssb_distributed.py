@@ -1,6 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """The buffer in two processes: DDP against a row-by-row reference, resuming bit for bit, FSDP2 and DeepSpeed."""
 
+import itertools
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
@@ -23,7 +25,7 @@ def models(text_model_path, internvl_path):
 @pytest.fixture(scope="module")
 def in_two(tmp_path_factory, models):
     scenarios = ["grpo", "dapo", "old_rollouts", "mixed", "text_here", "text_here_off", "extra_rounds", "share"]
-    scenarios += ["append", "interrupted", "interrupted_later", "interrupted_images"]
+    scenarios += ["append", "interrupted", "interrupted_later", "interrupted_images", "synced", "on_own_disks"]
     folder = tmp_path_factory.mktemp("ddp")
     return launch("ddp", ssb_worker.__name__, folder, scenarios, *models) | {"folder": folder}
 
@@ -38,10 +40,10 @@ def pixels_of(batch, index):
     return {"pixel_values": batch["pixel_values"][sum(counts[:index]) : sum(counts[: index + 1])]}
 
 
-def expected_rows(process, generation, models_at) -> list[RefRow]:
+def expected_rows(process, generation, models_at, reference=None) -> list[RefRow]:
     """
     Rows of one process: what was drawn is looked up by its uid, and its behaviour is a forward of the parameters of
-    the step that it was sampled at.
+    the step that it was sampled at; the reference is that of the day.
     """
     batch = process["used"][generation]
     replayed = batch["ssb_is_replayed"].nonzero().flatten().tolist()
@@ -59,11 +61,15 @@ def expected_rows(process, generation, models_at) -> list[RefRow]:
             behaviour = row_logps(models_at(step), prompt, completion, visual)
         mask = torch.ones_like(completion)
         rows.append(RefRow(prompt, completion, batch["advantages"][index].item(), behaviour, visual, mask))
+        if reference is not None:
+            with torch.no_grad():
+                rows[-1].reference = row_logps(reference, prompt, completion, visual)
     return rows
 
 
 @pytest.mark.parametrize(
-    ("scenario", "iterations"), [("grpo", 1), ("dapo", 1), ("old_rollouts", 2), ("mixed", 1), ("append", 1)]
+    ("scenario", "iterations"),
+    [("grpo", 1), ("dapo", 1), ("old_rollouts", 2), ("mixed", 1), ("append", 1), ("synced", 1)],
 )
 def test_gradient_equals_one_process(scenario, iterations, in_two, models):
     """
@@ -73,6 +79,7 @@ def test_gradient_equals_one_process(scenario, iterations, in_two, models):
     processes = in_two[scenario]
     auto, path = (AutoModelForImageTextToText, models[1]) if scenario == "mixed" else (AutoModelForCausalLM, models[0])
     model, args = auto.from_pretrained(path, dtype=torch.float32), in_two_args(scenario, iterations)
+    reference = auto.from_pretrained(path, dtype=torch.float32) if scenario == "synced" else None
 
     def model_at(optimizer_step):
         model.load_state_dict(processes[0]["steps"][optimizer_step]["parameters"], strict=False)
@@ -81,7 +88,11 @@ def test_gradient_equals_one_process(scenario, iterations, in_two, models):
     dead = [[int(used["ssb_is_replayed"].sum()) for used in process["used"]] for process in processes]
     assert dead == ([[0, 2, 3, 3, 3]] * 2 if scenario == "append" else [[0, 2, 6, 0, 6], [0, 2, 2, 4, 6]])
     for generation in range(5):
-        parts = [expected_rows(process, generation, lambda s: model_at(s * iterations)) for process in processes]
+        if reference is not None:
+            reference.load_state_dict(processes[0]["steps"][generation]["reference"], strict=False)
+        parts = [
+            expected_rows(process, generation, lambda s: model_at(s * iterations), reference) for process in processes
+        ]
         rows = parts[0] + parts[1]
         num_tokens = sum(len(row.completion_ids) for row in rows)
         for process in processes:
@@ -109,7 +120,16 @@ def in_two_args(scenario, iterations):
         per_device_train_batch_size=12,
         num_generations=4,
         num_iterations=iterations,
+        beta=ssb_worker.SYNCED["beta"] if scenario == "synced" else 0.0,
     )
+
+
+def test_the_reference_moves(in_two):
+    """Between the second and the third step, and between the fourth and the fifth."""
+    for process in in_two["synced"]:
+        references = [torch.cat([p.flatten() for p in step["reference"].values()]) for step in process["steps"]]
+        moved = [not torch.equal(before, after) for before, after in itertools.pairwise(references)]
+        assert moved == [False, True, False, True]
 
 
 def test_figures_are_those_of_all_processes(in_two):
@@ -168,6 +188,15 @@ def test_resumed_in_two_processes_is_the_same_run(scenario, in_two):
     assert_same_run(in_two[scenario])
 
 
+def test_resumed_on_disks_of_their_own_is_the_same_run(in_two):
+    """Both go on from the third step: the second process has no later one, and of the first's disk nothing."""
+    assert [process["found"] for process in in_two["on_own_disks"]] == [
+        [f"ssb-0000{rank}-of-00002.safetensors"] * count for rank, count in ((0, 4), (1, 3))
+    ]
+    assert_same_run(in_two["on_own_disks"])
+    assert [len(process["resumed"]["used"]) for process in in_two["on_own_disks"]] == [2, 2]
+
+
 def assert_same_run(processes):
     for process in processes:
         whole, resumed = process["whole"], process["resumed"]
@@ -215,7 +244,7 @@ def assert_trained_like_ddp(processes, ddp):
 @pytest.mark.parametrize("backend", every_backend[1:])
 def test_shards_train_as_whole_models_do(backend, tmp_path, models, in_two):
     """The model itself generates: also where the second process never sees an image, with or without the buffer."""
-    scenarios = ["sharded", "text_here", "text_here_off", "interrupted_shards"]
+    scenarios = ["sharded", "text_here", "text_here_off", "interrupted_shards", "synced_shards"]
     found = launch(backend, ssb_worker.__name__, tmp_path, scenarios, *models)
     assert_trained_like_ddp(found["sharded"], in_two["grpo"])
     for scenario in ("text_here", "text_here_off"):
@@ -224,6 +253,8 @@ def test_shards_train_as_whole_models_do(backend, tmp_path, models, in_two):
             for name in ("replayed", "prompts", "num_images"):
                 assert process[name] == other[name]
     assert_same_run(found["interrupted_shards"])
+    for process, other in zip(found["synced_shards"], in_two["synced"], strict=True):
+        assert process["losses"] == pytest.approx(other["losses"], abs=2e-3)
 
 
 def test_fates_are_what_the_expectations_assume():

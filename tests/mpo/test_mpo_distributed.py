@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def in_two(tmp_path_factory):
     scenarios = ["unequal", "uneven_last_batch", "precomputed_in_memory"]
-    scenarios += ["interrupted", "images", "frozen_images", "precomputed"]
+    scenarios += ["interrupted", "images", "shared_images", "precomputed"]
     return launch("ddp", mpo_worker.__name__, tmp_path_factory.mktemp("ddp"), scenarios)
 
 
@@ -46,7 +46,7 @@ def assert_same_run(processes: list[dict], single: dict) -> None:
         assert ("saved" in found) == ("saved" in single) and found.get("saved") != {}
 
 
-@pytest.mark.parametrize("scenario", ["interrupted", "images", "frozen_images", "precomputed"])
+@pytest.mark.parametrize("scenario", ["interrupted", "images", "shared_images", "precomputed"])
 def test_two_processes_are_one(scenario, in_two, alone):
     assert_same_run(in_two[scenario], alone(scenario))
 
@@ -70,26 +70,22 @@ def test_what_would_hang_or_fail_late_is_refused(in_two):
         assert "lies in memory" in found["error"] and "save_to_disk" in found["error"]
 
 
-def test_frozen_tower_encodes_once_in_two_processes(in_two, alone):
-    """Together the two processes encode as many tiles as one does; the policy's tower stays idle."""
-    tiles = sum(sum(found["tiles"]) for found in in_two["frozen_images"])
-    assert tiles == sum(alone("frozen_images")["tiles"])
+def test_shared_prompts_encode_once_in_two_processes(in_two, alone):
+    """Together the two processes encode as many tiles as one does, half of what passes without sharing."""
+    tiles = sum(sum(found["tiles"]) for found in in_two["shared_images"])
+    assert tiles == sum(alone("shared_images")["tiles"])
     assert 2 * tiles == sum(alone("images")["tiles"])
 
 
 @pytest.mark.parametrize("backend", every_backend[1:])
 def test_shards_are_one_process(backend, alone, tmp_path_factory):
-    """After a resume, and with a frozen tower that is the reference's to the bit, shard by shard."""
-    scenarios = ["interrupted", "frozen_images"]
-    # One launch a scenario: after the first ZeRO-3 trainer of a process, `transformers` shards models as they are
-    # made.
-    for scenario in scenarios:
+    """After a resume, and with shared prompts and a frozen tower, which encode a blank image for a batch of text."""
+    scenarios = ["interrupted", "shared_images"]
+    # After the first ZeRO-3 trainer of a process, `transformers` shards models as they are made.
+    for names in [[name] for name in scenarios] if backend == "zero3" else [scenarios]:
         folder = tmp_path_factory.mktemp(backend)
-        found = launch(backend, mpo_worker.__name__, folder, [scenario], zero3_init_flag=False)[scenario]
-        assert_same_run(found, alone(scenario))
-        if scenario == "frozen_images":
-            # One blank tile a text micro-batch, and none for the policy, which takes the reference's features.
-            tiles, alone_tiles = (
-                sum(map(sum, runs)) for runs in ([one["tiles"] for one in found], [alone(scenario)["tiles"]])
-            )
-            assert alone_tiles <= tiles < 2 * alone_tiles
+        found = launch(backend, mpo_worker.__name__, folder, names, zero3_init_flag=False)
+        for name in names:
+            assert_same_run(found[name], alone(name))
+    tiles, alone_tiles = (sum(map(sum, (run["tiles"] for run in runs))) for runs in (found[name], [alone(name)]))
+    assert alone_tiles <= tiles < 2 * alone_tiles

@@ -1,12 +1,15 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """Features of TRL that the buffer has to get along with, through `trainer.train()`."""
 
+import importlib.util
+
 import pytest
 import torch
-from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from peft import LoraConfig
+from transformers import AutoTokenizer, BitsAndBytesConfig, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from tests.support.ssb_probes import fated, logged, probed
-from tests.support.ssb_runs import SSBGRPOTrainer, losses, make_trainer, text_dataset
+from tests.support.ssb_runs import SSBGRPOTrainer, assert_identical, losses, make_trainer, text_dataset
 
 
 FATES = {3: 0.0, 4: 1.0, 5: 1.0}
@@ -70,3 +73,28 @@ def test_torch_compile(text_model_path, tmp_path):
         runs.append((losses(trainer), logged(trainer, "ssb/replayed_rows")))
     assert runs[0][1] == runs[1][1] == [0, 4, 8]
     assert runs[1][0] == pytest.approx(runs[0][0], abs=1e-4)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+def test_qlora(text_model_path, tmp_path, monkeypatch):
+    quantized = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    trainer, probe = probed(
+        monkeypatch, text_model_path, tmp_path, text_dataset(), fated(FATES), model=text_model_path, peft_config=lora,
+        quantization_config=quantized, beta=0.1, learning_rate=0.1,
+    )  # fmt: skip
+    trainer.train()
+    assert type(trainer.model.get_base_model().model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+    assert probe.num_replayed == [0, 4, 8]
+    probe.assert_gradients(3)
+    probe.assert_buffer()
+
+
+def test_fp16_on_a_cpu_is_float32(text_model_path, tmp_path):
+    """Where there is no GPU, accelerate leaves half precision off."""
+    trainers = []
+    for fp16 in (False, True):
+        folder, data = tmp_path / str(fp16), text_dataset()
+        trainers.append(make_trainer(SSBGRPOTrainer, text_model_path, folder, data, fated(FATES), fp16=fp16))
+        trainers[-1].train()
+    assert_identical(*trainers)

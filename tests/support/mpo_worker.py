@@ -98,8 +98,8 @@ def images(folder: Path, frozen: bool = False, **settings) -> dict:
     return report(trainer, tiles=tiles)
 
 
-def frozen_images(folder: Path) -> dict:
-    return images(folder, frozen=True)
+def shared_images(folder: Path) -> dict:
+    return images(folder, frozen=True, share_prompts=True)
 
 
 def precomputed(folder: Path) -> dict:
@@ -142,7 +142,7 @@ SCENARIOS = {
     for scenario in (
         interrupted,
         images,
-        frozen_images,
+        shared_images,
         precomputed,
         unequal,
         uneven_last_batch,

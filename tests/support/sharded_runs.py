@@ -166,7 +166,7 @@ def run(name: str, folder: Path, models: str) -> dict[str, torch.Tensor]:
     set_seed(3)  # of fresh LoRA weights
     trainer = {"grpo": grpo, "mpo": mpo, "reward": reward}[algorithm](folder, model, data, **options)
     if variant == "frozen" and algorithm != "reward":
-        set_trainable(trainer.model, "llm+adapter", rl=algorithm == "grpo")
+        set_trainable(trainer.model, "llm+adapter")
     before = whole_parameters(trainer)
     trainer.train()
     if algorithm == "grpo":

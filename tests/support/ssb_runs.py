@@ -109,7 +109,8 @@ def make_trainer(cls, model_path, output_dir, dataset, reward_funcs=mixed_reward
     settings = {
         name: value for name, value in (defaults | settings).items() if name in names or not name.startswith("ssb_")
     }
-    trainer_only = {name: settings.pop(name) for name in ("peft_config", "callbacks", "tools") if name in settings}
+    names = ("peft_config", "quantization_config", "callbacks", "tools")
+    trainer_only = {name: settings.pop(name) for name in names if name in settings}
     return cls(
         model=auto.from_pretrained(model_path, dtype=torch.float32) if model is None else model,
         reward_funcs=reward_funcs,

@@ -2,6 +2,9 @@
 """One process of the buffer's distributed tests, whose arguments are a text and an image model."""
 
 import hashlib
+import shutil
+
+from accelerate import PartialState
 
 from tests import conftest  # noqa: F401  (environment variables before torch)
 from tests.support.launch import whole_parameters, work
@@ -81,6 +84,8 @@ class Recorder:
             named = dict(self.trainer.model.named_parameters())
             record["parameters"] = {name: value.detach().clone() for name, value in named.items()}
             record["gradients"] = {n: p.grad.clone() for n, p in named.items() if p.grad is not None}
+            if self.trainer.ref_model is not None:
+                record["reference"] = {n: p.detach().clone() for n, p in self.trainer.ref_model.named_parameters()}
         self.steps.append(record)
 
     def summary(self) -> dict:
@@ -147,11 +152,36 @@ def interrupted(folder, models, save_step=3, **settings) -> dict:
     return {"whole": whole, "resumed": recorder.summary()}
 
 
+def on_own_disks(folder, models) -> dict:
+    """
+    As on two nodes that share no disk: each process has its own folder, of which it writes all. A run that goes on
+    from the last checkpoint that both have, where the second process lost its last one.
+    """
+    state = PartialState()
+    place, state.local_process_index = state.local_process_index, 0
+    disk, settings = folder / f"node-{state.process_index}", {"save_strategy": "steps", "save_steps": 1}
+    settings |= {"save_on_each_node": True, "max_steps": 5}
+    whole = trained(disk / "run", models, False, **settings)
+    for path in (disk / "run").glob("checkpoint-*"):
+        if int(path.name.rpartition("-")[2]) > (4 if state.process_index == 0 else 3):
+            shutil.rmtree(path)
+    found = sorted(path.name for path in (disk / "run").glob("checkpoint-*/ssb/*"))
+    trainer = trainer_for(disk / "run", models, **settings)
+    recorder = Recorder(trainer, False)
+    trainer.train(resume_from_checkpoint=True)
+    state.local_process_index = place
+    return {"whole": whole, "resumed": recorder.summary(), "found": found}
+
+
+SYNCED = {"beta": 0.3, "sync_ref_model": True, "ref_model_sync_steps": 2, "ref_model_mixup_alpha": 0.7}
 SCENARIOS = {
     "grpo": lambda folder, models: trained(folder, models),
     "dapo": lambda folder, models: trained(folder, models, loss_type="dapo"),
     "old_rollouts": lambda folder, models: trained(folder, models, num_iterations=2, max_steps=10),
     "mixed": lambda folder, models: trained(folder, models, modality="mixed"),
+    "synced": lambda folder, models: trained(folder, models, learning_rate=2e-2, **SYNCED),
+    "synced_shards": lambda folder, models: trained(folder, models, False, learning_rate=2e-2, **SYNCED),
+    "on_own_disks": on_own_disks,
     "text_here": without_images_here,
     "text_here_off": lambda folder, models: without_images_here(folder, models, ssb_enabled=False),
     "extra_rounds": lambda folder, models: trained(folder, models, ssb_resample_rounds=2, ssb_capacity=1),
