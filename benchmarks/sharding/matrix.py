@@ -5,7 +5,8 @@ How far the updates of two processes lie from those of one, for every backend, k
     python -m benchmarks.sharding.matrix --output benchmarks/sharding/matrix.json
 
 Scope: the tiny models and runs of `tests/support/sharded_runs.py`, three steps each, in float32 on CPUs with gloo; the
-figure is the largest relative error `|Δ - Δ'| / |Δ'|` over all parameters. Prints the table of `docs/sharding.md`.
+figure is the largest relative error `|Δ - Δ'| / |Δ'|` over all parameters, beyond one unit in the last place of a
+weight. Prints the table of `docs/sharding.md`.
 Does not cover speed, nor GPUs.
 """
 
@@ -23,8 +24,8 @@ ALGORITHMS = {"grpo": "GRPO with replay", "mpo": "MPO"}
 DATA = {"images": "images", "text": "text", "mixed": "text among images", "half": "one process all text"}
 
 
-def largest_error(updates: dict, expected: dict) -> dict:
-    errors = sharded_runs.relative_errors(updates, expected)
+def largest_error(found: dict, expected: dict) -> dict:
+    errors = sharded_runs.relative_errors(found, expected)
     parameter = max(errors, key=errors.get)
     return {"millionths": errors[parameter] * 1e6, "parameter": parameter, "num_parameters": len(errors)}
 

@@ -26,7 +26,7 @@ def alone(models, tmp_path_factory):
     """Updates in this process."""
     found = {}
 
-    def run(name: str) -> dict[str, torch.Tensor]:
+    def run(name: str) -> dict[str, dict[str, torch.Tensor]]:
         if name not in found:
             found[name] = sharded_runs.run(name, tmp_path_factory.mktemp(name), models)
         return found[name]
@@ -42,8 +42,6 @@ def in_two(request, models, tmp_path_factory):
 @pytest.mark.parametrize("name", RUNS)
 def test_every_update_is_that_of_one_process(name, in_two, alone):
     first, second = in_two[name]
-    assert all(torch.equal(update, second[key]) for key, update in first.items())
+    assert all(torch.equal(update, second["updates"][key]) for key, update in first["updates"].items())
     errors = sharded_runs.relative_errors(first, alone(name))
-    # Packed sequences sum in another order: some weights near 1 differ by one unit in the last place.
-    bound = 3e-4 if name.endswith("shared") else 1e-4
-    assert max(errors.values()) < bound, sorted(errors.items(), key=lambda item: -item[1])[:5]
+    assert max(errors.values()) < 1e-4, sorted(errors.items(), key=lambda item: -item[1])[:5]

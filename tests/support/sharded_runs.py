@@ -151,8 +151,8 @@ def reward(folder: Path, model: str, data: str, trainable: str = "all", share_pr
     return VisionRewardTrainer(f"{model}-reward", args, train_dataset=pairs(layout("reward", data, 12)))
 
 
-def run(name: str, folder: Path, models: str) -> dict[str, torch.Tensor]:
-    """Train, and return the update of every parameter."""
+def run(name: str, folder: Path, models: str) -> dict[str, dict[str, torch.Tensor]]:
+    """Train, and return every parameter's `updates` and the `weights` these led to."""
     algorithm, data, *variants = name.split("-")
     variant = variants[0] if variants else None
     model = str(Path(models) / ("qwen" if variant == "qwen" else "internvl"))
@@ -172,15 +172,23 @@ def run(name: str, folder: Path, models: str) -> dict[str, torch.Tensor]:
     if algorithm == "grpo":
         replayed = [log["ssb/replayed_rows"] for log in trainer.state.log_history if "ssb/replayed_rows" in log]
         assert replayed == [0, 8, 8], replayed
-    return {key: value - before[key] for key, value in whole_parameters(trainer).items()}
+    weights = whole_parameters(trainer)
+    return {"updates": {key: value - before[key] for key, value in weights.items()}, "weights": weights}
 
 
-def relative_errors(updates: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> dict[str, float]:
-    """`|Δ - Δ'| / |Δ'|` of every parameter; 0 where neither moved, infinite where only one did."""
-    assert updates.keys() == expected.keys()
+def relative_errors(found: dict[str, dict], expected: dict[str, dict]) -> dict[str, float]:
+    """
+    `|Δ - Δ'| / |Δ'|` of every parameter; 0 where neither moved, infinite where only one did. One unit in the last
+    place of a weight is taken off each difference: a step of a weight near 1 is rounded to multiples of it.
+    """
+    updates = found["updates"]
+    assert updates.keys() == expected["updates"].keys()
     errors = {}
-    for name, theirs in expected.items():
-        distance, length = (updates[name] - theirs).norm().item(), theirs.norm().item()
+    for name, theirs in expected["updates"].items():
+        weights = expected["weights"][name].abs()
+        unit = torch.nextafter(weights, torch.full_like(weights, torch.inf)) - weights
+        distance = ((updates[name] - theirs).abs() - unit).clamp(min=0).norm().item()
+        length = theirs.norm().item()
         errors[name] = distance / length if length > 0 else (0.0 if distance == 0 else float("inf"))
     return errors
 
