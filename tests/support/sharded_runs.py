@@ -179,14 +179,15 @@ def run(name: str, folder: Path, models: str) -> dict[str, dict[str, torch.Tenso
 def relative_errors(found: dict[str, dict], expected: dict[str, dict]) -> dict[str, float]:
     """
     `|Δ - Δ'| / |Δ'|` of every parameter; 0 where neither moved, infinite where only one did. One unit in the last
-    place of a weight is taken off each difference: a step of a weight near 1 is rounded to multiples of it.
+    place of a weight, before or after, is taken off each difference: steps of a weight near 1 are rounded to it.
     """
     updates = found["updates"]
     assert updates.keys() == expected["updates"].keys()
     errors = {}
     for name, theirs in expected["updates"].items():
-        weights = expected["weights"][name].abs()
-        unit = torch.nextafter(weights, torch.full_like(weights, torch.inf)) - weights
+        after = expected["weights"][name]
+        size = torch.maximum(after.abs(), (after - theirs).abs())
+        unit = torch.nextafter(size, torch.full_like(size, torch.inf)) - size
         distance = ((updates[name] - theirs).abs() - unit).clamp(min=0).norm().item()
         length = theirs.norm().item()
         errors[name] = distance / length if length > 0 else (0.0 if distance == 0 else float("inf"))
