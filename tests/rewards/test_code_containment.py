@@ -22,7 +22,7 @@ needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewr
 
 @pytest.fixture(scope="module")
 def sandbox():
-    return Sandbox(cpu_seconds=4, memory_mb=MEMORY_MB, max_processes=8, tmp_mb=4, output_kb=64)
+    return Sandbox(cpu_seconds=4, memory_mb=MEMORY_MB, max_processes=8, output_kb=64)
 
 
 def sandboxed_processes():
@@ -96,20 +96,22 @@ def test_host_files_are_out_of_reach(sandbox, tmp_path):
 
 
 @needs_bwrap
-def test_nothing_outside_tmp_can_be_written(sandbox, tmp_path):
+def test_nothing_can_be_written(sandbox, tmp_path):
+    """A file, too, is kernel memory that no rlimit counts, be it empty or a link."""
     before = {path.name for path in Path("/tmp").iterdir()}
     source = f"""
-        for folder in ('/', '/usr', '/usr/bin', '/code', '/dev', '/dev/shm', '/etc', {str(tmp_path)!r}):
+        import os, tempfile
+        for folder in ('/', '/tmp', '/usr', '/usr/bin', '/code', '/dev', '/dev/shm', '/etc', {str(tmp_path)!r}):
             print(attempt(open, folder + '/evil', 'w'))
-        print(attempt(open, '/code/solution.py', 'a'))
-        print(open('/tmp/evil', 'w').write('x'))
+            print(attempt(os.mkdir, folder + '/evil'), attempt(os.mkfifo, folder + '/evil'))
+            print(attempt(os.symlink, '/code/runner.py', folder + '/evil'))
+            print(attempt(os.link, '/code/runner.py', folder + '/evil'))
+        print(attempt(open, '/code/solution.py', 'a'), attempt(tempfile.mkstemp))
     """
-    *outside, inside = attempt(sandbox, code(source)).stdout.decode().split()
-    assert len(outside) == 9
-    assert set(outside) <= {"OSError", "PermissionError", "FileNotFoundError"}
-    assert inside == "1"
+    errors = attempt(sandbox, code(source)).stdout.decode().split()
+    assert len(errors) == 9 * 5 + 2
+    assert set(errors) <= {"OSError", "PermissionError", "FileNotFoundError", "FileExistsError"}
     assert "evil" not in {path.name for path in Path("/tmp").iterdir()} - before
-    assert attempt(sandbox, "import os\nprint(os.listdir('/tmp'))").stdout == b"[]\n"
 
 
 @needs_bwrap
@@ -181,65 +183,18 @@ def test_memory_that_no_rlimit_counts(sandbox):
 def test_fcntl_makes_no_kernel_memory_without_a_bound(sandbox):
     source = """
         import fcntl, os, resource, signal, socket, struct, time
-        file = open('/tmp/f', 'w')
+        file = open('/dev/null', 'w')
         lock = struct.pack('hhqqi', fcntl.F_WRLCK, 0, 0, 1, 0)
         for command in (fcntl.F_SETLK, fcntl.F_SETLKW, fcntl.F_OFD_SETLK, fcntl.F_OFD_SETLKW):
             print(attempt(fcntl.fcntl, file, command, lock))
         print(attempt(fcntl.fcntl, file, fcntl.F_SETLEASE, fcntl.F_WRLCK))
-        print(attempt(fcntl.fcntl, os.open('/tmp', 0), fcntl.F_NOTIFY, 2))
+        print(attempt(fcntl.fcntl, os.open('/', 0), fcntl.F_NOTIFY, 2))
         print(attempt(fcntl.fcntl, os.pipe()[1], 1031, 2**20))
         print(fcntl.fcntl(file, fcntl.F_GETFL) & os.O_WRONLY, resource.getrlimit(resource.RLIMIT_SIGPENDING))
     """
     *denied, allowed = attempt(sandbox, code(source)).stdout.splitlines()
     assert denied == [b"PermissionError"] * 7
     assert allowed == b"1 (256, 256)"
-
-
-FILE_BOMBS = {
-    "symbolic links": "os.symlink('x' * 120, name)",
-    "empty files": "os.close(os.open(name, os.O_CREAT))",
-    "folders": "os.mkdir(name)",
-    "hard links": "os.link('/tmp/f', name)",
-    "pipes": "os.mkfifo(name)",
-    "empty files of several processes": "os.fork() if n in (5, 6) else os.close(os.open(name, os.O_CREAT))",
-    "symbolic links after the output is closed": "os.close(1) or os.close(2) if n == 5 else os.symlink('x', name)",
-}
-
-
-@needs_bwrap
-@pytest.mark.parametrize("kind", FILE_BOMBS)
-def test_file_bomb(sandbox, kind):
-    """Each file is kernel memory that no rlimit counts; without the limit, this runs into its deadline."""
-    source = f"""
-        import os
-        open('/tmp/f', 'w').close()
-        n = 0
-        while True:
-            n += 1
-            name = f'/tmp/{{os.getpid()}}_{{n}}'
-            {FILE_BOMBS[kind]}
-    """
-    run = attempt(sandbox, code(source), seconds=20.0)
-    assert (run.stopped, run.returncode) == ("files", None)
-
-
-@needs_bwrap
-def test_files_below_the_limit_are_kept_and_deleted_ones_do_not_count(sandbox):
-    source = """
-        import os, time
-        for n in range(20_000):
-            open('/tmp/again', 'w').close()
-            os.remove('/tmp/again')
-        for n in range(4000):
-            open(f'/tmp/{n}', 'w').close()
-        time.sleep(0.2)
-        print(len(os.listdir('/tmp')))
-    """
-    assert attempt(sandbox, code(source)).stdout == b"4000\n"
-    small = Sandbox(max_files=10)
-    filled = "for n in range({}):\n    open(f'/tmp/{{n}}', 'w')\nimport time\ntime.sleep({})\nprint(1)"
-    assert small.run_program(filled.format(8, 0.5), seconds=60.0).stdout == b"1\n"
-    assert small.run_program(filled.format(12, 600), seconds=60.0).stopped == "files"
 
 
 @needs_bwrap
@@ -289,23 +244,6 @@ def test_tracing_and_new_namespaces_are_denied(sandbox):
 
 
 @needs_bwrap
-def test_symlinks_lead_nowhere(sandbox, tmp_path):
-    target = tmp_path / "target.txt"
-    target.write_text("untouched")
-    source = f"""
-        import os
-        for name, path in (('a', {str(target)!r}), ('b', '/code/solution.py'), ('c', '../../../../..{target}')):
-            os.symlink(path, '/tmp/' + name)
-            print(attempt(open, '/tmp/' + name, 'w'))
-        print(attempt(os.link, '/code/runner.py', '/tmp/d'))
-    """
-    errors = attempt(sandbox, code(source)).stdout.split()
-    assert len(errors) == 4
-    assert set(errors) <= {b"FileNotFoundError", b"OSError", b"PermissionError"}
-    assert target.read_text() == "untouched"
-
-
-@needs_bwrap
 def test_daemons_die_with_the_program(sandbox):
     source = """
         import os, time
@@ -321,28 +259,15 @@ def test_daemons_die_with_the_program(sandbox):
 
 
 @needs_bwrap
-def test_huge_files_and_many_files(sandbox):
-    huge = "with open('/tmp/big', 'wb') as file:\n    while True:\n        file.write(b'x' * 2**16)"
-    assert attempt(sandbox, huge).returncode != 0
-    many = """
-        def fill():
-            for index in range(100):
-                open(f'/tmp/{index}', 'wb').write(b'x' * 2**19)
-        print(attempt(fill))
-    """
-    assert attempt(sandbox, code(many)).stdout == b"OSError\n"
-
-
-@needs_bwrap
 def test_limits_cannot_be_raised_and_privileges_not_regained(sandbox):
     source = """
         import os, resource
         for name in ('RLIMIT_AS', 'RLIMIT_NPROC', 'RLIMIT_CPU'):
             print(attempt(resource.setrlimit, vars(resource)[name], (-1, -1)))
-        print(attempt(os.setuid, 0), attempt(os.mknod, '/tmp/sda', 0o60600, os.makedev(8, 0)), os.getuid())
+        print(attempt(os.setuid, 0), attempt(os.mknod, '/sda', 0o60600, os.makedev(8, 0)), os.getuid())
     """
     lines = attempt(sandbox, code(source)).stdout.decode().splitlines()
-    assert lines == ["ValueError"] * 3 + ["OSError PermissionError 65534"]  # user 0 is not mapped
+    assert lines == ["ValueError"] * 3 + ["OSError OSError 65534"]  # user 0 is not mapped
 
 
 @needs_bwrap
@@ -361,7 +286,7 @@ def test_many_threads_use_one_sandbox(sandbox):
     assert len(os.listdir("/proc/self/fd")) < 200
 
 
-@pytest.mark.parametrize("option", ["cpu_seconds", "memory_mb", "max_processes", "tmp_mb", "max_files", "output_kb"])
+@pytest.mark.parametrize("option", ["cpu_seconds", "memory_mb", "max_processes", "output_kb"])
 def test_limits_must_be_positive(option):
     with pytest.raises(ValueError, match=f"{option} is 0"):
         Sandbox(**{option: 0})

@@ -17,7 +17,7 @@ needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewr
 
 @pytest.fixture(scope="module")
 def sandbox():
-    return Sandbox(cpu_seconds=4, memory_mb=256, max_processes=8, tmp_mb=4, output_kb=64)
+    return Sandbox(cpu_seconds=4, memory_mb=256, max_processes=8, output_kb=64)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewr
 
 @pytest.fixture(scope="module")
 def reward():
-    return CodeReward(Sandbox(cpu_seconds=4, memory_mb=256, max_processes=8, tmp_mb=4), seconds=30.0, num_workers=2)
+    return CodeReward(Sandbox(cpu_seconds=4, memory_mb=256, max_processes=8), seconds=30.0, num_workers=2)
 
 
 def judged(reward, source, tests, **columns):
@@ -230,20 +230,8 @@ def test_rows_without_tests(none):
 
 @needs_bwrap
 def test_test_code_that_does_not_parse_is_not_judged(reward):
-    for tests in ("{not json", "assert f(", "assert f(1) == '\0'", ["(" * 9999]):
-        assert judged(reward, "def f(x): return 1", tests) is None
-    assert reward.counts["bad_tests"] == 4
-
-
-@needs_bwrap
-def test_too_many_files_are_counted(reward):
-    bomb = "    import os\n    n = 0\n    while True:\n        n += 1\n        os.symlink('x', f'/tmp/{n}')"
+    tests = ["{not json", "assert f(", "assert f(1) == '\0'", ["(" * 9999]]
     metrics = {}
-    solutions = [f"def f(x):\n{bomb}", f"if True:\n{bomb}", f"if True:\n{bomb}", "def f(x):\n    return 2"]
-    rewards = reward(
-        completions=[f"```python\n{solution}\n```" for solution in solutions],
-        tests=[["assert f(1) == 2"], ["assert f(1) == 2"], {"inputs": [""], "outputs": [""]}, ["assert f(1) == 2"]],
-        log_metric=metrics.__setitem__,
-    )
-    assert rewards == [0.0, 0.0, 0.0, 1.0]
-    assert metrics["code_reward/too_many_files"] == 0.75
+    completions = ["```python\ndef f(x): return 1\n```"] * 4
+    assert reward(completions=completions, tests=tests, log_metric=metrics.__setitem__) == [None] * 4
+    assert metrics["code_reward/bad_tests"] == 1.0

@@ -207,6 +207,7 @@ def test_compare(given_text, gold, expected):
         ("So there are 12 cats and 3 dogs.", "12", WRONG),
         ("There are many cats.", "12", WRONG),
         ("It costs v2 dollars", "2", WRONG),
+        ("It was the 22nd of them.", "22", WRONG),
     ],
 )
 def test_a_sentence_counts_by_its_last_number(sentence, gold, expected):

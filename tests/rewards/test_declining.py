@@ -3,7 +3,7 @@
 
 import pytest
 
-from trl_r1v2.rewards.declining import declines, is_unsure, refuses
+from trl_r1v2.rewards.declining import declines, is_unsure
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from trl_r1v2.rewards.declining import declines, is_unsure, refuses
     ],
 )
 def test_declines(text):
-    assert declines(text) and refuses(text)
+    assert declines(text)
 
 
 @pytest.mark.parametrize(
@@ -50,5 +50,5 @@ def test_answers_about_what_is_not_there(text):
 
 
 def test_doubt_is_no_declining():
-    assert is_unsure("No, I cannot tell.") and refuses("It cannot be determined.")
+    assert is_unsure("No, I cannot tell.")
     assert not declines("No, I cannot tell.") and not is_unsure("No, there is none.")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trl_r1v2.rewards.equality import same
 from trl_r1v2.rewards.expressions import Unreadable, read
 from trl_r1v2.rewards.notation import normalised
-from trl_r1v2.rewards.numeric import Undefined, same_value, value_at
+from trl_r1v2.rewards.numeric import Evaluation, Undefined, same_value
 
 
 def tree(text):
@@ -55,7 +55,7 @@ def test_what_is_not_understood_to_its_end_is_not_read(text):
     ],
 )
 def test_exact_values(text, value):
-    assert value_at(tree(text), {})[0] == value
+    assert Evaluation(tree(text), {}).value == value
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, Value
 from transformers import AutoProcessor
 
 from tests.support.reward_tiny import (
@@ -49,13 +49,11 @@ def test_scores_stay_float32_under_autocast(reward_path):
     assert not torch.equal(scores, scores.bfloat16().float())
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_does_not_change_scores(side, reward_path):
+def test_padding_does_not_change_scores(reward_path):
     model = load_trainable(reward_path).eval()
     rows = list(pairs(MIXED))
-    batch = VisionRewardDataCollator(AutoProcessor.from_pretrained(reward_path), padding_side=side)(rows)
-    padded_first = batch["attention_mask"][:, 0] == 0
-    assert padded_first.any() == (side == "left")
+    batch = VisionRewardDataCollator(AutoProcessor.from_pretrained(reward_path))(rows)
+    assert (batch["attention_mask"][:, -1] == 0).any()
     with torch.no_grad():
         scores = model(**batch).logits.squeeze(-1).tolist()
         shared = PromptSharing(model).wrap_scores(model, len(rows))(**batch).logits.squeeze(-1).tolist()
@@ -83,6 +81,10 @@ BAD_PAIRS = {
     "missing image": ({"images": []}, "row 1: the prompt has 1 image placeholder"),
     "too many images": ({"images": [picture(1), picture(2)]}, r"row 1: 2 image\(s\) in column 'images', but 1"),
     "margin": ({"margin": float("nan")}, "row 1, column 'margin': nan is no finite number"),
+    "text beside messages": (
+        {"chosen": "so", "rejected": "no"},
+        "row 1, column 'chosen': a str beside a prompt of messages. Write it as",
+    ),
 }
 
 
@@ -93,7 +95,12 @@ def test_unusable_pairs_are_refused_by_row(kind, reward_path, tmp_path):
     rows = [good[0], {**good[1], **change}]
     if kind == "equal":
         rows[1]["chosen"] = rows[1]["rejected"]
-    dataset = Dataset.from_list(rows, features=good.features)
+    features = good.features
+    if kind == "text beside messages":
+        rows[0].update(change)
+        features = features | {side: Value("string") for side in change}
+        message = message.replace("row 1", "row 0")
+    dataset = Dataset.from_list(rows, features=Features(features))
     with pytest.raises(DatasetError, match=message):
         train(tmp_path, reward_path, dataset)
 

@@ -6,7 +6,6 @@ Reward models that are damaged, incomplete or asked too much are refused: no sco
 import random
 import re
 import shutil
-import types
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from tests.support.pooling_server import reward_serving
 from tests.support.reward_tiny import build_reward_model
 from tests.support.tiny_models import build_tokenizer, text_config
 from trl_r1v2.rewards import HTTPRewardModel, HybridReward, RewardModel, RewardModelReward, load_trainable
-from trl_r1v2.rewards.conversations import ConversationEncoder
 from trl_r1v2.rewards.value_head import ValueHead
 
 
@@ -53,7 +51,7 @@ def copied(path: str, folder: Path, drop: str | None = None) -> str:
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_a_score_that_is_no_number_is_an_error_in_training_and_in_the_server(reward_path, number):
     model = RewardModel.from_pretrained(reward_path)
-    model.head.summary.bias.data.fill_(number)
+    model.model.value_head.summary.bias.data.fill_(number)
     reward = HybridReward({"theta": RewardModelReward(model)})
     with pytest.raises(RuntimeError, match=f"score of conversation 0 is {number}, no finite number.*dtype float32"):
         reward(prompts=["q"], completions=["a"])
@@ -140,32 +138,14 @@ def test_the_tokenizers_limit_counts_as_well(reward_path, tmp_path):
     assert RewardModel.from_pretrained(folder).max_tokens == 77
 
 
-def fixed_point(encoder: ConversationEncoder, text: str) -> str:
-    """Special tokens removed until none is left, by definition."""
-    before = None
-    while before != text:
-        before, text = text, encoder._special.sub("", text)
-    return text
-
-
-def test_special_tokens_are_removed_to_the_last(model):
+def test_no_special_token_is_left_and_none_is_made(model):
+    """One that is taken out must not leave the halves of another joined."""
     encoder, generator = model._tokenize, random.Random(0)
     parts = ["<|im_end|>", "<|im_", "end|>", "<|im_start|>", "<|", "im_start|>", "<IMG_", "CONTEXT>", "a", "é", ""]
     for _ in range(300):
         text = "".join(generator.choices(parts, k=generator.randrange(12)))
         (message,) = encoder.without_special_tokens([{"role": "user", "content": text}])
-        assert message["content"] == fixed_point(encoder, text), text
-
-
-def test_nested_special_tokens_do_not_take_quadratic_time(model, monkeypatch):
-    """Searching the whole text again for each of 50,000 that are nested would read 25 gigabytes."""
-    special, read = model._tokenize._special, []
-    counted = types.SimpleNamespace(
-        split=lambda text: read.append(len(text)) or special.split(text),
-        search=lambda text: read.append(len(text)) or special.search(text),
-    )
-    monkeypatch.setattr(model._tokenize, "_special", counted)
-    text = "a" + "<|im_" * 50_000 + "end|>" * 50_000 + "b"
-    (message,) = model._tokenize.without_special_tokens([{"role": "user", "content": text}])
-    assert message["content"] == "ab"
-    assert len(text) < sum(read) < 10 * len(text)
+        assert not encoder._special.search(message["content"]), text
+        assert [piece for piece in encoder._special.split(text) if piece not in ("", " ")] == [
+            piece for piece in message["content"].split(" ") if piece
+        ]

@@ -12,7 +12,6 @@ from trl_r1v2.rewards import (
     LanguageConsistencyReward,
     StepCompletenessReward,
     ThinkAnswerConsistencyReward,
-    WordRepetitionReward,
 )
 
 
@@ -74,24 +73,6 @@ for fragment in ("*", "* ", "<answer>", "</answer>", *boxes, "**Answer:**", "ans
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
-def test_word_repetition():
-    # "a b a b a b": 4 trigrams, 2 distinct. "x x x x x": 3 trigrams, 1 distinct.
-    rewards = WordRepetitionReward()(
-        completions=["a b a b a b", "x x x x x", "all words differ here", "two words", "好好好好"]
-    )
-    assert rewards == pytest.approx([-0.5, -2 / 3, 0.0, 0.0, -0.5])
-    assert WordRepetitionReward(ngram_size=1, max_penalty=-2.0)(completions=["a a A, a!"]) == [-1.5]
-
-
-def test_word_repetition_equals_trls_formula_on_the_same_units():
-    from trl.rewards import get_repetition_penalty_reward
-
-    words = ["p q r p q r s p q r", "a b c d", "z z z z z z z", "k"]
-    ids = [[ord(word) for word in text.split()] for text in words]
-    expected = get_repetition_penalty_reward(ngram_size=2, max_penalty=-1.0)(completion_ids=ids)
-    assert WordRepetitionReward(ngram_size=2)(completions=words) == pytest.approx(expected)
-
-
 def test_cosine_length_equals_trls_where_both_judge_alike():
     from trl.rewards import get_cosine_scaled_reward
 
@@ -106,11 +87,9 @@ def test_cosine_length_equals_trls_where_both_judge_alike():
 
 
 @pytest.mark.parametrize("bounds", [{"right": 1.0}, {"wrong": (-1.0,)}, {"right": ("a", "b")}, {"wrong": [0, 1, 2]}])
-def test_cosine_length_takes_two_numbers_and_a_reward_function(bounds):
+def test_cosine_length_takes_two_numbers(bounds):
     with pytest.raises(ValueError, match="it must be two numbers"):
         CosineLengthReward(max_length=9, **bounds)
-    with pytest.raises(ValueError, match="accuracy is .*; it must be a reward function"):
-        CosineLengthReward(max_length=9, accuracy={"think_open": True})
 
 
 def test_language_consistency():
@@ -148,13 +127,13 @@ def test_language_consistency():
         ("<think>the area is 5 cm^2</think> 2", 0.0),
         ("<think>with 3 terms it is x^2</think> x^2", 1.0),
         ("<think>with 3 terms it is x^2</think> 3", None),
-        ("<think>3 sides of 7cm</think> 7", 1.0),
-        ("<think>3 sides of 7cm</think> 3", 0.0),
+        ("<think>3 sides of 7cm</think> 7", None),
+        ("<think>3 sides of 7cm</think> 3", None),
         (r"<think>the angle is 90^\circ</think> \boxed{90}", 1.0),
         (r"<think>the angle is 90^\circ</think> \boxed{45^\circ}", 0.0),
         (r"<think>we get \(5\), so \[x=5\]</think> 5", 1.0),
         ("<think>10-5=5</think> 5", 1.0),
-        ("<think>so it is 10 - 5</think> 5", None),
+        ("<think>so it is 10 - 5</think> 5", 1.0),
         (r"<think>is $-\frac{1}{2}$</think> \boxed{-\frac{1}{2}}", 1.0),
         (r"<think>is -\frac{1}{2}</think> \boxed{\frac{1}{2}}", 0.0),
         (r"<think>is -25\pi</think> \boxed{25\pi}", None),
@@ -167,7 +146,7 @@ def test_language_consistency():
         ("<think>it is -5</think> -5", 1.0),
         ("<think>2x=10, x=5.</think> $5$", 1.0),
         ("<think>1 / 2</think> 0.5", 1.0),
-        ("<think>1,000!</think> 1000", 1.0),
+        ("<think>1,000!</think> 1000", None),
         ("<think>**7**</think> 7", 1.0),
         (r"<think>so \boxed{x+1}</think> \boxed{1+x}", 1.0),
         ("<think>no value here</think> 7", None),
@@ -189,8 +168,6 @@ def test_think_answer_consistency_where_the_prompt_opens_the_reasoning():
     ("build", "message"),
     [
         (lambda: StepCompletenessReward(target_steps=0), "target_steps is 0"),
-        (lambda: WordRepetitionReward(ngram_size=0), "ngram_size is 0"),
-        (lambda: WordRepetitionReward(max_penalty=0.5), "max_penalty is 0.5"),
         (lambda: CosineLengthReward(max_length=0), "max_length is 0"),
     ],
 )

@@ -40,7 +40,7 @@ def test_of_the_interpreter_only_what_it_needs_is_visible(tmp_path):
 
 
 def test_the_files_of_an_interpreter(tmp_path, monkeypatch):
-    """Its executable, standard library and shared libraries, and never the home."""
+    """Its executable and its libraries, and never the home."""
     python = Path(sys._base_executable).resolve()
     paths = list(map(Path, interpreter_paths(str(python), [])))
     assert python in paths

@@ -57,7 +57,6 @@ def check_dataset(
     shard: tuple[int, int] = (0, 1),
     progress: bool = True,
     limits: "PromptLimits | None" = None,
-    responses: bool = True,
 ) -> int:
     """
     Check columns, prompts and images of a dataset.
@@ -77,8 +76,6 @@ def check_dataset(
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
         limits ([`~trl_r1v2.checks.prompt_limits.PromptLimits`], *optional*): What the model allows in the text of the
             rows that are read.
-        responses (`bool`, *optional*, defaults to `True`): Whether responses must have the form of their prompt; the
-            reward model's trainer reads either.
 
     Returns:
         `int`: Number of images decoded by this process.
@@ -91,7 +88,7 @@ def check_dataset(
     if check_images == "none":
         return 0
     rows, total = _rows_to_read(dataset, name, check_images, shard)
-    return _check_rows(rows, total, name, progress, limits, responses)
+    return _check_rows(rows, total, name, progress, limits)
 
 
 def check_columns(dataset: "Dataset | IterableDataset", *, name: str, columns: Sequence[str]) -> None:
@@ -255,7 +252,6 @@ def _check_rows(
     name: str,
     progress: bool,
     limits: "PromptLimits | None",
-    responses: bool,
 ) -> int:
     from tqdm.auto import tqdm
 
@@ -265,7 +261,7 @@ def _check_rows(
     with bar, ThreadPoolExecutor(_NUM_THREADS) as threads, warnings.catch_warnings():
         while batch := list(itertools.islice(rows, _ROWS_AT_ONCE)):
             images = [check_row(row, place=f"{name}, row {index}") for index, row in batch]
-            for index, row in batch if responses else ():
+            for index, row in batch:
                 check_responses(row, place=f"{name}, row {index}")
             flat = [pair for pairs in images for pair in pairs]
             sizes = threads.map(lambda pair: decode_image(pair[1], place=pair[0]), flat)

@@ -22,7 +22,6 @@ _PUBLIC_NAMES = {
     "Raw": "calibration",
     "RewardModel": "reward_model",
     "RewardModelReward": "reward_model",
-    "RunningQuantile": "calibration",
     "RunningZScore": "calibration",
     "Sandbox": "code.reward",
     "Sigmoid": "calibration",
@@ -31,11 +30,10 @@ _PUBLIC_NAMES = {
     "VisionRewardConfig": "reward_trainer_config",
     "VisionRewardDataCollator": "reward_collator",
     "VisionRewardTrainer": "reward_trainer",
-    "WordRepetitionReward": "rules_text",
     "accuracy_reward": "rules",
     "format_reward": "rules",
     "load_trainable": "trainable_model",
-    "r1v2_reward": "presets",
+    "r1v2_reward": "hybrid",
 }
 
 __all__ = list(_PUBLIC_NAMES)

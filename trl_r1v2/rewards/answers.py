@@ -8,8 +8,9 @@ cover: whether an answer is right (`comparison.py`).
 
 import math
 import re
-import struct
 from dataclasses import dataclass
+
+import numpy
 
 from .notation import strip_bold
 
@@ -59,18 +60,10 @@ _NEGATES_RE = re.compile(r"\bnot\b|n't\b|\bor\b")
 
 @dataclass(frozen=True)
 class Answer:
-    """
-    A final answer found in a completion.
-
-    Args:
-        text (`str`):
-            The answer, without its box or tag.
-        anchored (`bool`):
-            Whether it was marked (`\\boxed{}`, `<answer>`, "the answer is"), or is simply the last line.
-    """
+    """A final answer found in a completion, without its box or tag."""
 
     text: str
-    anchored: bool
+    anchored: bool  # marked (`\\boxed{}`, `<answer>`, "the answer is"), or simply the last line
 
 
 def message_text(content) -> str:
@@ -83,17 +76,9 @@ def message_text(content) -> str:
 
 
 def completion_text(completion) -> str:
-    r"""
-    Text the policy produced last, with its reasoning.
-
-    Args:
-        completion (`str` or `list[dict]`):
-            A plain completion, or a conversational one. Of several messages (tool use), the last assistant message
-            counts. A message whose reasoning was parsed into `reasoning_content` (or `thinking`) is put back into
-            `<think>` tags.
-
-    Returns:
-        `str`: The text; empty if no assistant message is there.
+    """
+    Text of a completion, plain or conversational. Of several messages (tool use) the last assistant message counts,
+    reasoning that was parsed into `reasoning_content` (or `thinking`) again in `<think>` tags; without one, `""`.
     """
     if isinstance(completion, str):
         return completion
@@ -115,18 +100,9 @@ def prompt_opens_think(prompt) -> bool:
 
 
 def split_reasoning(text: str, think_open: bool = False) -> tuple[str | None, str | None]:
-    r"""
-    Split a completion at its last `</think>`.
-
-    Args:
-        text (`str`):
-            Completion.
-        think_open (`bool`, *optional*, defaults to `False`):
-            Whether the prompt already opened `<think>`.
-
-    Returns:
-        `tuple[str | None, str | None]`: Reasoning and answer part. The answer part is `None` where the reasoning was
-        opened and never closed; the reasoning is `None` where there are no tags at all.
+    """
+    Reasoning and answer of a completion, split at its last `</think>`. The answer is `None` where the reasoning was
+    opened, by the prompt with `think_open`, and never closed; the reasoning is `None` where there are no tags at all.
     """
     head, close, tail = text.rpartition("</think>")
     if close:
@@ -190,14 +166,11 @@ def last_boxed(text: str) -> str | None:
 
 
 def final_answer(text: str, think_open: bool = False) -> Answer | None:
-    r"""
+    """
     The final answer of a completion: whichever of the boxes of the last sentence that has some, `<answer>`, and an
     explicit "the answer is …" behind them comes last; else what follows "answer is", "answer:", "答案", "故选"; else
-    the last line. Boxes inside the reasoning do not count.
-
-    Returns:
-        `Answer` or `None`: `None` where no answer was given (reasoning never closed, nothing after it, a last box that
-        is not closed or taken back, or more than `MAX_ANSWER_CHARS`).
+    the last line. `None` where none was given: reasoning never closed, nothing after it, a last box that is not closed
+    or taken back, or more than `MAX_ANSWER_CHARS`. Boxes inside the reasoning do not count.
     """
     part = _ADDED_RE.sub("", split_reasoning(text, think_open)[1] or "")
     if not part:
@@ -241,16 +214,8 @@ def _unmarked(part: str) -> Answer:
 def _shortest(value: float) -> str:
     """A float as it was meant: a column of 32-bit floats turns 0.1 into 0.10000000149011612."""
     text = repr(value)
-    if len(text) < 13 or not 1e-37 < abs(value) < 1e38:
-        return text
-    single = struct.Struct("f")
-    if single.unpack(single.pack(value))[0] != value:
-        return text
-    return next(
-        short
-        for short in (f"{value:.{digits}g}" for digits in range(6, 10))
-        if single.unpack(single.pack(float(short)))[0] == value
-    )
+    is_single = len(text) > 12 and 1e-37 < abs(value) < 1e38 and float(numpy.float32(value)) == value
+    return str(numpy.float32(value)) if is_single else text
 
 
 def gold_text(value) -> str | None:

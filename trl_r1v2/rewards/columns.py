@@ -22,15 +22,8 @@ class NeedsColumns(Protocol):
 
 def reward_columns(reward_funcs: Sequence[Callable | Any]) -> list[str]:
     """
-    Return the columns that reward functions ask for.
-
-    Args:
-        reward_funcs (`Sequence`):
-            Reward functions as `GRPOTrainer` takes them; model names and modules ask for no column.
-
-    Returns:
-        `list[str]`: `required_columns` where a function has them, and parameters without a default that the trainer
-            does not provide itself, in order of appearance.
+    The columns that reward functions, as `GRPOTrainer` takes them, ask for: their `required_columns`, and parameters
+    without a default that the trainer does not provide itself, in order of appearance. Model names ask for none.
     """
     columns = []
     for func in reward_funcs:

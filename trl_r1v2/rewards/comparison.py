@@ -81,7 +81,7 @@ _REJECTED_RE = re.compile(
 
 # The last number of a sentence, unless it is what is denied or named beside.
 _LAST_NUMBER_RE = re.compile(
-    r".*(?<![\w.^/])(?P<number>[+-]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*%)?)(?P<behind>.*)", re.DOTALL
+    r".*(?<![\w.^/])(?P<number>[+-]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?!\d|(?:st|nd|rd|th)\b)(?:\s*%)?).*", re.DOTALL
 )
 _DENIED_RE = re.compile(
     r"(?:\bnot|n't(?:\s+\w+)?|\bor|\bthan|\bof|\bexcept|\babout|\b(?:step|case|question|part|figure|equation)\s*)\W*$",
@@ -97,7 +97,6 @@ _PROSE_RE = re.compile(
 _VERB_RE = re.compile(
     r"(?<![\\A-Za-z{_])(?:is|are|was|equals|not|cannot|can't|isn't|would|has|have|there)(?![A-Za-z}])", re.IGNORECASE
 )
-_HUNDRED = ("num", Fraction(100), False)
 _NAME_RE = re.compile(r"\s*(\\?[A-Za-z]+|[A-Za-z]_\{?\w+\}?)\s*(?:=|\\approx(?![A-Za-z])|≈)\s*(?=\S)")
 
 
@@ -139,20 +138,10 @@ def is_number(text: str) -> bool:
 
 @functools.lru_cache(maxsize=8192)
 def compare(answer: Answer, gold: str) -> Verdict:
-    r"""
-    Compare an answer with the gold answer.
-
-    In this order: equal texts (looks and white space removed), multiple-choice letters, words (case-blind), numbers
-    with or without units, mathematics. Gold and answer are read to their ends or not at all.
-
-    Args:
-        answer ([`Answer`]):
-            What the policy answered.
-        gold (`str`):
-            Gold answer from [`~trl_r1v2.rewards.answers.gold_text`].
-
-    Returns:
-        [`Verdict`]
+    """
+    Compare an answer with the gold, as [`~trl_r1v2.rewards.answers.gold_text`] gives it: equal texts (looks and white
+    space removed), then multiple-choice letters, words (case-blind), numbers with or without units, mathematics. Both
+    are read to their ends or not at all.
     """
     given, wanted = normalised(answer.text), normalised(gold)
     words = _words(plain(wanted))
@@ -277,41 +266,28 @@ def _compare_mathematics(given: str, wanted: str, anchored: bool) -> Verdict:
 def _measured(text: str) -> _Measured:
     parts = _JOIN_RE.split(text)
     quantities = [_quantity(part) for part in parts[::2]]
-    joined = "".join(
-        text
-        for pair in zip([quantity.text for quantity in quantities], [*parts[1::2], ""], strict=True)
-        for text in pair
-    )
-    return _Measured(joined, tuple(quantity.unit for quantity in quantities), text)
+    parts[::2] = [quantity.text for quantity in quantities]
+    return _Measured("".join(parts), tuple(quantity.unit for quantity in quantities), text)
 
 
 def _quantity(text: str) -> Quantity:
     r"""`12 cm` and `x = 12 cm`, `9\pi\text{ cm}^2`; a text without a unit as it is."""
+    if number := read_quantity(plain(text)):
+        return number
     name = _NAME_RE.match(text)
-    number = read_quantity(plain(text)) or (read_quantity(plain(text[name.end() :])) if name else None)
-    if number is None:
-        return split_unit(text)
-    is_named = name and not read_quantity(plain(text))
-    return number._replace(text=f"{name[0]} {number.text}") if is_named else number
+    number = read_quantity(plain(text[name.end() :])) if name else None
+    return number._replace(text=f"{name[0]} {number.text}") if number else split_unit(text)
 
 
 def _same_measured(gold: _Measured, answer: _Measured) -> bool:
     if gold.names and answer.names:
         return gold.names == answer.names and same(_read(gold.text), _read(answer.text))
-    names = gold.names | answer.names
-    if not all(unit.is_clear for unit in gold.units + answer.units):
-        return same(_read(gold.whole), _read(answer.whole))  # `12 T` may be algebra
-    trees = _read(gold.text), _read(answer.text)
-    if same(*trees):
+    is_clear = all(unit.is_clear for unit in gold.units + answer.units)  # `12 T` may be algebra
+    if is_clear and same(_read(gold.text), _read(answer.text)):
         return True
-    if names == {"%"}:
-        return same(
-            *(
-                ("div", tree, _HUNDRED) if side.names else tree
-                for side, tree in zip((gold, answer), trees, strict=True)
-            )
-        )
-    return names == {"°"} and same(_read(gold.whole), _read(answer.whole))  # 90° is half of pi
+    # 50% is a half, and 90° half of pi
+    may_be_values = not is_clear or gold.names | answer.names in ({"%"}, {"°"})
+    return may_be_values and same(_read(gold.whole), _read(answer.whole))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -328,17 +304,10 @@ def _is_defined(tree: Node) -> bool:
 
 def _is_prose(text: str) -> bool:
     """Whether there is a sentence around the mathematics, or no mathematics."""
-    words = [
-        word
-        for word in _PLAIN_WORD_RE.findall(text)
-        if word.casefold() not in MATH_WORDS and word not in ("and", "or")
-    ]
-    has_numbers = re.search(r"[\d\\^=<>≤≥+*/√π∞]", text)
-    return (
-        _VERB_RE.search(text) is not None
-        or (not has_numbers and any(len(word) > 1 for word in words) and " " in text)
-        or (_PROSE_RE.search(text) is not None)
-    )
+    words = set(map(str.casefold, _PLAIN_WORD_RE.findall(text))) - MATH_WORDS - {"and", "or"}
+    if " " in text and any(len(word) > 1 for word in words) and not re.search(r"[\d\\^=<>≤≥+*/√π∞]", text):
+        return True
+    return bool(_VERB_RE.search(text) or _PROSE_RE.search(text))
 
 
 def _value_of_sentence(text: str, anchored: bool) -> str | None:

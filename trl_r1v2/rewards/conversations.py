@@ -16,16 +16,8 @@ from .answers import message_text
 
 def judged_conversation(prompt: str | list[dict], response: str) -> list[dict]:
     """
-    The messages to judge; a prefill at the end of the prompt belongs to the response.
-
-    Args:
-        prompt (`str` or `list[dict]`):
-            Text, which becomes a user message, or messages.
-        response (`str`):
-            What follows.
-
-    Returns:
-        `list[dict]`: Messages, the last one the assistant's.
+    The messages to judge, the last one the response: of a prompt in text, which becomes a user message, or in
+    messages, of which a prefill at their end belongs to the response.
     """
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     if messages[-1]["role"] == "assistant":
@@ -38,31 +30,21 @@ class ConversationEncoder:
     Tokens and pixels of conversations that end with the response to judge.
 
     The chat template is applied without generation prompt (arXiv 2505.07263). Special tokens written as text inside a
-    message are removed, so that a response can neither open a turn of its own nor insert image tokens. `<think>` is
+    message become blanks, so that a response can neither open a turn of its own nor insert image tokens. `<think>` is
     not special in the tokenizers of reasoning models, and stays. Nothing is truncated: the score is read off the last
     token.
 
     Args:
-        processor ([`~transformers.ProcessorMixin`] or tokenizer):
-            A processor, for models that see images, or a tokenizer.
-        padding_side (`str`, *optional*, defaults to `"right"`):
-            Side of the padding; scores do not depend on it.
-        pad_to_multiple_of (`int`, *optional*):
-            Multiple that the padded length is rounded up to.
+        processor ([`~transformers.ProcessorMixin`] or tokenizer): A processor, for models that see images, or a
+            tokenizer.
+        pad_to_multiple_of (`int`, *optional*): Multiple that the padded length is rounded up to.
 
     Raises:
-        `ValueError`: For a tokenizer without padding token, another `padding_side`, or a chat template that drops the
-            reasoning of responses and that TRL has no training template for.
+        `ValueError`: For a tokenizer without padding token, or a chat template that drops the reasoning of responses
+            and that TRL has no training template for.
     """
 
-    def __init__(
-        self,
-        processor: ProcessorMixin | PreTrainedTokenizerBase,
-        padding_side: str = "right",
-        pad_to_multiple_of: int | None = None,
-    ):
-        if padding_side not in ("left", "right"):
-            raise ValueError(f"padding_side is {padding_side!r}; it must be 'left' or 'right'.")
+    def __init__(self, processor: ProcessorMixin | PreTrainedTokenizerBase, pad_to_multiple_of: int | None = None):
         self.sees_images = isinstance(processor, ProcessorMixin)
         processor = self.processor = with_whole_responses(processor)
         self.tokenizer = processor.tokenizer if self.sees_images else processor
@@ -70,26 +52,19 @@ class ConversationEncoder:
             raise ValueError("The reward model's tokenizer has no padding token; set `pad_token` in its folder.")
         special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
         self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
-        self._longest = max(map(len, special), default=0)
+        # no part of a special token, so that what it parts cannot become one
+        self._blank = next(char for char in " \n\t\ufffd" if not any(char in token for token in special))
         self._options = {
             "padding": True,
-            "padding_side": padding_side,
+            "padding_side": "right",
             "pad_to_multiple_of": pad_to_multiple_of,
             "return_tensors": "pt",
         }
 
     def __call__(self, conversations: list[list[dict]]) -> BatchFeature:
-        r"""
-        Encode a batch.
-
-        Args:
-            conversations (`list[list[dict]]`):
-                Messages with `role` and `content`, the last one the response; images as parts `{"type": "image",
-                "image": image}`.
-
-        Returns:
-            [`~transformers.BatchFeature`]: `input_ids` and `attention_mask` of shape `(batch_size, length)`, and what
-                the processor makes of the images.
+        """
+        `input_ids` and `attention_mask` of shape `(batch_size, length)`, and what the processor makes of the images,
+        for conversations in messages, the last one the response; images as parts `{"type": "image", "image": image}`.
         """
         conversations = [self.without_special_tokens(messages) for messages in conversations]
         if self.sees_images:
@@ -119,39 +94,16 @@ class ConversationEncoder:
         )
 
     def without_special_tokens(self, messages: list[dict]) -> list[dict]:
-        """The messages, special tokens removed from their text."""
-
+        """The messages, blanks for the special tokens in their text."""
         cleaned = []
         for message in messages:
             content = message["content"]
             if isinstance(content, str):
-                content = self._clean(content)
+                content = self._special.sub(self._blank, content)
             else:
                 content = [
-                    {**part, "text": self._clean(part["text"])} if part["type"] == "text" else part for part in content
+                    {**part, "text": self._special.sub(self._blank, part["text"])} if part["type"] == "text" else part
+                    for part in content
                 ]
             cleaned.append({**message, "content": content})
         return cleaned
-
-    def _clean(self, text: str) -> str:
-        """
-        The text without special tokens. Removing one may join the halves of another, thousands of times over in a text
-        made for it, so only the places where something was removed are looked at again: time grows with the length
-        alone.
-        """
-        first, *others = self._special.split(text)
-        if not others:
-            return first
-        kept = list(first)
-        for piece in others:
-            start = 0
-            while start < len(piece):
-                end = "".join(kept[-self._longest :])
-                found = self._special.search(end + piece[start : start + self._longest])
-                if found is None:
-                    break
-                taken = found.end() - len(end)
-                del kept[len(kept) - len(end) + found.start() :]
-                start += taken
-            kept.extend(piece[start:])
-        return "".join(kept)

@@ -111,33 +111,12 @@ _UNSURE_RE = re.compile(
     r"|\bnot (?:sure|certain)\b|\b(?:not enough|insufficient) information\b",
     re.IGNORECASE,
 )
-_REFUSAL_RE = re.compile(
-    r"(?:can(?:no|')t|could ?n[o']t|unable to|not able to|impossible to) (?:be )?"
-    r"(?:answer|determin|identif|solv|see|view|provid|tell|help|assist)"
-    r"|not enough information|insufficient information|no image (?:is|was|has)|as an ai\b"
-    r"|无法(?:确定|回答|判断|查看|看到)",
-    re.IGNORECASE,
-)
-_YES_NO_RE = re.compile(r"\W*(?:yes|no|true|false)\b", re.IGNORECASE)
 
 
 def declines(text: str) -> bool:
     """
-    Whether an answer declines, whatever else it says: the image is missing or cannot be seen, nobody can answer.
-
-    Args:
-        text (`str`):
-            Final answer.
-
-    Returns:
-        `bool`
-
-    Example:
-
-    ```python
-    >>> [declines(text) for text in ("No image was provided.", "No, the angle is not right.")]
-    [True, False]
-    ```
+    Whether a final answer declines, whatever else it says: the image is missing or cannot be seen, nobody can answer.
+    So does "No image was provided."; "No, the angle is not right." does not.
     """
     return _DECLINES_RE.search(plain(text)) is not None
 
@@ -145,25 +124,6 @@ def declines(text: str) -> bool:
 def is_unsure(text: str) -> bool:
     """Whether a final answer's text that begins with yes or no takes it back: "No, I cannot tell"."""
     return _UNSURE_RE.search(plain(text)) is not None
-
-
-def refuses(text: str) -> bool:
-    """
-    Whether an answer declines, or says that something cannot be determined; after "No," the latter is an explanation.
-
-    Args:
-        text (`str`):
-            Final answer.
-
-    Returns:
-        `bool`
-    """
-    return declines(text) or _REFUSAL_RE.search(plain(text)) is not None
-
-
-def says_yes_or_no(text: str) -> bool:
-    """Whether yes, no, true or false is the first word of an answer."""
-    return _YES_NO_RE.match(text) is not None
 
 
 def plain(text: str) -> str:

@@ -24,7 +24,20 @@ MAX_DEPTH = 30
 _APPLIED = frozenset("fghFGH")
 _RELATIONS = frozenset(("=", "~", "<", ">", "<=", ">=", "!=", "in"))
 _CLOSING = {"(": ")]", "[": ")]", "{": "}", r"\{": (r"\}",), "⟨": "⟩"}
+_FENCES = {"|": ("abs", "|"), "⌊": ("floor", "⌋"), "⌈": ("ceil", "⌉")}
+_FIXED = {"∞": ("const", "oo"), "∅": ("bracket", r"\{", (), r"\}"), "…": ("dots",)}
+_OF_TWO = {"frac": ("div",), "binom": ("call", "binomial")}
+_SETS = {"∪": "cup", "∩": "cap", "∖": "without"}
 _EXPRESSIONS = frozenset(("num", "based", "sym", "const", "add", "mul", "div", "pow", "root", "log", "call"))
+_FACTORS = frozenset(("atom", "call", "(", "[", "{", "√", "∛", "frac", "binom", "⌊", "⌈", "|"))
+
+
+def _integer(value: int) -> Node:
+    return ("num", Fraction(value), False)
+
+
+_DEGREE = ("div", ("const", "pi"), _integer(180))
+_PERCENT = ("num", Fraction(1, 100), False)
 
 
 class _Parser:
@@ -34,6 +47,7 @@ class _Parser:
         self.tokens = [*tokens, Token("end")]
         self.at = 0
         self.depth = 0
+        self.open_bars = 0  # of absolute values inside the innermost bracket
 
     @property
     def kind(self) -> str:
@@ -69,9 +83,8 @@ class _Parser:
 
     def sets(self) -> Node:
         left = self.sum()
-        while self.kind in ("∪", "∩", "∖"):
-            kind = {"∪": "cup", "∩": "cap", "∖": "without"}[self.take().kind]
-            left = (kind, left, self.sum())
+        while self.kind in _SETS:
+            left = (_SETS[self.take().kind], left, self.sum())
         return left
 
     def sum(self) -> Node:
@@ -79,18 +92,25 @@ class _Parser:
         while self.kind in ("+", "-"):
             sign = self.take().kind
             right = _expression(self.product())
-            left = ("add", _expression(left), right if sign == "+" else _negative(right))
+            left = ("add", _expression(left), right if sign == "+" else negative(right))
         return left
 
+    def signed(self, level) -> Node | None:
+        """What follows a sign, read at the given level; `None` where there is no sign."""
+        if self.kind not in ("+", "-"):
+            return None
+        sign, node = self.take().kind, _expression(level())
+        return node if sign == "+" else negative(node)
+
     def product(self) -> Node:
-        if self.kind in ("+", "-"):
-            return _expression(self.product()) if self.take().kind == "+" else _negative(_expression(self.product()))
+        left = self.signed(self.product)
+        if left is not None:
+            return left
         left = self.factors(self.power())
         while self.kind in ("*", "/"):
             kind = "mul" if self.take().kind == "*" else "div"
-            if self.kind in ("+", "-"):
-                right = self.product()
-            else:
+            right = self.signed(self.product)
+            if right is None:
                 right = self.power()
                 # 1/2x is half an x, a/bc has bc below
                 if not (kind == "div" and left[0] == right[0] == "num"):
@@ -100,23 +120,14 @@ class _Parser:
 
     def factors(self, left: Node) -> Node:
         """What is multiplied without a sign: `2x`, `3\\sqrt{2}`; `1 1/2` and `1\\frac{1}{2}` are sums."""
-        while self.kind in ("atom", "call", "(", "[", "{", "√", "∛", "frac", "binom", "⌊", "⌈", "|"):
-            if self.kind == "|" and self.closes_bar():
-                break
+        while self.kind in _FACTORS and not (self.kind == "|" and self.open_bars):
             if self.kind == "atom" and self.tokens[self.at].value[0] in ("num", "based"):
                 return self.mixed(left)
             is_fraction = self.kind == "frac"
             right = self.power()
-            if is_fraction and _is_integer(left) and _is_proper(right):
-                left = ("add", left, right)
-            else:
-                left = ("mul", _expression(left), _expression(right))
+            is_sum = is_fraction and _is_integer(left) and _is_proper(right)
+            left = ("add" if is_sum else "mul", _expression(left), _expression(right))
         return left
-
-    def closes_bar(self) -> bool:
-        return self.open_bars > 0
-
-    open_bars = 0
 
     def mixed(self, left: Node) -> Node:
         kinds = [token.kind for token in self.tokens[self.at + 1 : self.at + 3]]
@@ -137,9 +148,8 @@ class _Parser:
         return ("pow", _expression(base), exponent)
 
     def exponent(self) -> Node:
-        if self.kind in ("+", "-"):
-            return self.exponent() if self.take().kind == "+" else _negative(self.exponent())
-        return _expression(self.power())
+        signed = self.signed(self.exponent)
+        return _expression(self.power()) if signed is None else signed
 
     def postfix(self) -> Node:
         node = self.atom()
@@ -152,7 +162,7 @@ class _Parser:
             elif sign == "!":
                 node = ("call", "factorial", _expression(node))
             else:
-                node = ("mul", _expression(node), ("num", Fraction(1, 100), False) if sign == "%" else _DEGREE)
+                node = ("mul", _expression(node), _PERCENT if sign == "%" else _DEGREE)
         if node[0] == "sym" and self.kind == "(" and not self.tokens[self.at].spaced:
             return self.applied(node)
         return node
@@ -170,48 +180,42 @@ class _Parser:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise Unreadable("nested too deeply")
-        token = self.take()
-        match token.kind:
-            case "atom":
-                node = token.value
-            case "matrix":
-                node = _matrix(token.value)
-            case "call":
-                node = self.call(token.value)
-            case "√":
-                index = self.bracketed("[", "]") if self.kind == "[" else ("num", Fraction(2), False)
-                node = ("root", self.argument(), index)
-            case "∛":
-                node = ("root", self.argument(), ("num", Fraction(3), False))
-            case "frac":
-                node = ("div", self.argument(), self.argument())
-            case "binom":
-                node = ("call", "binomial", self.argument(), self.argument())
-            case "∞":
-                node = ("const", "oo")
-            case "∅":
-                node = ("bracket", r"\{", (), r"\}")
-            case "…":
-                node = ("dots",)
-            case "|":
-                self.open_bars += 1
-                node = ("call", "abs", _expression(self.sum()))
-                self.expect("|")
-                self.open_bars -= 1
-            case "⌊" | "⌈":
-                node = ("call", "floor" if token.kind == "⌊" else "ceiling", _expression(self.sum()))
-                self.expect("⌋" if token.kind == "⌊" else "⌉")
-            case _:
-                self.at -= 1
-                node = self.bracket()
+        node = self.opened(self.take())
         self.depth -= 1
         return node
 
+    def opened(self, token: Token) -> Node:
+        """The node that a token opens."""
+        if token.kind == "atom":
+            return token.value
+        if token.kind in _FIXED:
+            return _FIXED[token.kind]
+        if token.kind == "matrix":
+            return _matrix(token.value)
+        if token.kind == "call":
+            return self.call(token.value)
+        if token.kind in ("√", "∛"):
+            index = _integer(2 if token.kind == "√" else 3)
+            if token.kind == "√" and self.kind == "[":
+                index = self.group("[", "]")
+            return ("root", self.argument(), index)
+        if token.kind in _OF_TWO:
+            return (*_OF_TWO[token.kind], self.argument(), self.argument())
+        if token.kind in _FENCES:
+            name, closing = _FENCES[token.kind]
+            self.open_bars += token.kind == "|"
+            inside = _expression(self.sum())
+            self.expect(closing)
+            self.open_bars -= token.kind == "|"
+            return ("call", name, inside)
+        self.at -= 1
+        return self.bracket()
+
     def argument(self) -> Node:
         """What stands behind `\\sqrt`, `\\frac`: a group, or one sign."""
-        return _expression(self.bracketed("{", "}") if self.kind == "{" else self.atom())
+        return _expression(self.group("{", "}") if self.kind == "{" else self.atom())
 
-    def bracketed(self, opening: str, closing: str) -> Node:
+    def group(self, opening: str, closing: str) -> Node:
         self.expect(opening)
         bars, self.open_bars = self.open_bars, 0
         node = _expression(self.sum())
@@ -220,46 +224,41 @@ class _Parser:
         return node
 
     def call(self, name: str) -> Node:
-        base = None
+        base = power = None
         if self.kind == "base":
             self.take()
-            base = self.bracketed("{", "}")
-        power = None
+            base = self.group("{", "}")
         if self.kind == "^":
             self.take()
-            power = self.exponent_of_function()
+            power = self.power_of_function()
         if name in ("max", "min", "gcd", "lcm"):
             inside = self.bracket()
             items = inside[2] if inside[0] == "bracket" else (inside,)
             node = ("call", name, *map(_expression, items))
         else:
-            argument = self.function_argument()
-            if power == ("num", Fraction(-1), False) and f"arc{name}" in FUNCTIONS:
-                name, power = f"arc{name}", None
-            if name == "log" or name == "lg":
-                node = ("log", argument, base or ("num", Fraction(10), False))
-            else:
-                node = ("call", name, argument)
+            argument = self.argument_of_function()
+            if power == _integer(-1) and f"a{name}" in FUNCTIONS:
+                name, power = f"a{name}", None
+            is_log = name in ("log", "lg")
+            node = ("log", argument, base or _integer(10)) if is_log else ("call", name, argument)
         return ("pow", node, power) if power is not None else node
 
-    def exponent_of_function(self) -> Node:
+    def power_of_function(self) -> Node:
         """`\\sin^2 x`, `\\sin^{-1} x`: one sign or a group."""
-        if self.kind == "-":
-            self.take()
-            return _negative(self.exponent_of_function())
-        return _expression(self.bracketed("{", "}") if self.kind == "{" else self.expect("atom").value)
+        signed = self.signed(self.power_of_function)
+        if signed is not None:
+            return signed
+        return _expression(self.group("{", "}") if self.kind == "{" else self.expect("atom").value)
 
-    def function_argument(self) -> Node:
+    def argument_of_function(self) -> Node:
         """A group, or a product up to the next sign or function: `\\sin 2x`, `\\ln(x+1)`, `\\cos x \\sin y`."""
         if self.kind in ("(", "{", "[", "|"):
             return _expression(self.postfix())
-        if self.kind == "-":
-            self.take()
-            return _negative(self.function_argument())
+        signed = self.signed(self.argument_of_function)
+        if signed is not None:
+            return signed
         node = self.power()
-        while self.kind in ("atom", "√", "frac") and not (
-            self.kind == "atom" and self.tokens[self.at].value[0] == "num"
-        ):
+        while self.kind in ("√", "frac") or (self.kind == "atom" and self.tokens[self.at].value[0] != "num"):
             node = ("mul", _expression(node), _expression(self.power()))
         return _expression(node)
 
@@ -287,28 +286,22 @@ class _Parser:
     def takes_name_of_set(self) -> bool:
         """Whether `x |`, `x :` or `x \\in S |` begins a set; it is what the condition behind it says."""
         kinds = [token.kind for token in self.tokens[self.at : self.at + 4]]
-        size = (
-            2 if kinds[1:2] in (["|"], [":"]) else 4 if kinds[1:] in (["in", "atom", "|"], ["in", "atom", ":"]) else 0
-        )
-        if not size or kinds[0] != "atom":
-            return False
-        self.at += size
-        return True
-
-
-_DEGREE = ("div", ("const", "pi"), ("num", Fraction(180), False))
+        for start in (["atom"], ["atom", "in", "atom"]):
+            if kinds[: len(start)] == start and kinds[len(start)] in ("|", ":"):
+                self.at += len(start) + 1
+                return True
+        return False
 
 
 def _expression(node: Node) -> Node:
-    if node[0] not in _EXPRESSIONS and node != ("const", "oo"):
+    if node[0] not in _EXPRESSIONS:
         raise Unreadable(f"a {node[0]} inside an expression")
     return node
 
 
-def _negative(node: Node) -> Node:
-    if node[0] == "num":
-        return ("num", -node[1], node[2])
-    return ("mul", ("num", Fraction(-1), False), node)
+def negative(node: Node) -> Node:
+    """The tree of `-node`."""
+    return ("num", -node[1], node[2]) if node[0] == "num" else ("mul", _integer(-1), node)
 
 
 def _is_integer(node: Node) -> bool:
@@ -329,45 +322,23 @@ def _whole(tokens: list[Token]) -> Node:
 
 def _item(tokens: list[Token]) -> list[Node]:
     """An item of a list; one with ± is two."""
-    num_signs = sum(token.kind in ("±", "∓") for token in tokens)
-    if num_signs == 0:
-        return [_whole(tokens)]
-    if num_signs > 1:
+    signs = [index for index, token in enumerate(tokens) if token.kind in ("±", "∓")]
+    if len(signs) > 1:
         raise Unreadable("several ± in one expression")
-    at = next(index for index, token in enumerate(tokens) if token.kind in ("±", "∓"))
-    return [_whole([*tokens[:at], Token(sign), *tokens[at + 1 :]]) for sign in "+-"]
+    if not signs:
+        return [_whole(tokens)]
+    return [_whole([*tokens[: signs[0]], Token(sign), *tokens[signs[0] + 1 :]]) for sign in "+-"]
 
 
 def read(text: str) -> Node:
     r"""
-    Read a normalised text.
-
-    Args:
-        text (`str`):
-            What [`~trl_r1v2.rewards.notation.normalised`] returns.
-
-    Returns:
-        `tuple`: The tree.
-
-    Raises:
-        `Unreadable`: If anything in the text is not understood.
-
-    Example:
-
-    ```python
-    >>> read("1/2")
-    ('div', ('num', Fraction(1, 1), False), ('num', Fraction(2, 1), False))
-    ```
+    The tree of a text that [`~trl_r1v2.rewards.notation.normalised`] returns: `1/2` is `("div", ("num", 1, False),
+    ("num", 2, False))`. Raises [`Unreadable`] if anything in it is not understood.
     """
     try:
-        return _listed([*tokens_of(text), Token("end")])
+        return _listed(tokens_of(text))
     except RecursionError as error:
         raise Unreadable("nested too deeply") from error
-
-
-def _depths(tokens: list[Token]) -> list[int]:
-    """How many brackets are open behind each token."""
-    return list(itertools.accumulate((token.kind in OPENING) - (token.kind in ENDING) for token in tokens))
 
 
 def _listed(tokens: list[Token]) -> Node:
@@ -375,12 +346,14 @@ def _listed(tokens: list[Token]) -> Node:
     items: list[Node] = []
     words: list[str] = []
     start = 0
-    outer = [token.kind for token, depth in zip(tokens, _depths(tokens), strict=True) if depth == 0]
-    splits = (";",) if ";" in outer and "," in outer else (",", ";", "and", "or")
-    for at, (token, depth) in enumerate(zip(tokens, _depths(tokens), strict=True)):
+    tokens = [*tokens, Token("end")]
+    depths = list(itertools.accumulate((token.kind in OPENING) - (token.kind in ENDING) for token in tokens))
+    outer = {token.kind for token, depth in zip(tokens, depths, strict=True) if depth == 0}
+    splits = (";",) if {";", ","} <= outer else (",", ";", "and", "or")
+    for at, (token, depth) in enumerate(zip(tokens, depths, strict=True)):
         if token.kind == "end" or (depth == 0 and token.kind in splits):
             if at > start:
-                items += [_listed([*tokens[start:at], Token("end")])] if splits == (";",) else _item(tokens[start:at])
+                items += [_listed(tokens[start:at])] if splits == (";",) else _item(tokens[start:at])
                 words.append(token.kind)
             elif not (words and token.kind in ("and", "or")):  # `a, and b`
                 raise Unreadable("nothing between two signs")

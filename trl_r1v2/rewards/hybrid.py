@@ -10,11 +10,12 @@ The unweighted sum is the paper's, gates and calibrations are ours. Does not cov
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .answers import message_text
 from .calibration import Raw
 from .columns import reward_columns
+from .rules import accuracy_reward, format_reward
 
 
 STATE_VERSION = 1
@@ -27,18 +28,14 @@ class Component:
     One addend of a [`HybridReward`].
 
     Args:
-        reward (`Callable`):
-            TRL reward function; returns a float or `None` for each row it is given.
-        weight (`float`, *optional*, defaults to `1.0`):
-            Factor of the (calibrated) value. Eq. 7 is unweighted.
-        when (`str`, *optional*, defaults to `"always"`):
-            Rows it is asked about: `"always"` (eq. 7), `"unverified"` (the rule returned `None`), or `"right"` (the
-            rule returned more than 0). Ours.
-        min_score (`float`, *optional*):
-            Scores below it, before calibration, are paid as the threshold itself, so that none of them is better off
-            than one that passes. Ours; R1V2 uses a threshold for MPO data (§4.4), not here.
-        calibration (`Raw`, `Sigmoid`, `RunningZScore` or `RunningQuantile`, *optional*):
-            Maps scores to the scale of the rules; the score itself by default.
+        reward (`Callable`): TRL reward function; returns a float or `None` for each row it is given.
+        weight (`float`, *optional*, defaults to `1.0`): Factor of the (calibrated) value. Eq. 7 is unweighted.
+        when (`str`, *optional*, defaults to `"always"`): Rows it is asked about: `"always"` (eq. 7), `"unverified"`
+            (the rule returned `None`), or `"right"` (the rule returned more than 0). Ours.
+        min_score (`float`, *optional*): Scores below it, before calibration, are paid as the threshold itself, so that
+            none of them is better off than one that passes. Ours; R1V2 uses a threshold for MPO data (§4.4), not here.
+        calibration (`Raw`, `Sigmoid` or `RunningZScore`, *optional*): Maps scores to the scale of the rules; the score
+            itself by default.
     """
 
     reward: Callable
@@ -88,14 +85,13 @@ class HybridReward:
     resume. Scores of an evaluation move it too, unless `update_calibration` is set to `False` meanwhile.
 
     Args:
-        components (`dict[str, Component | Callable]`):
-            Components by name; a bare callable gets weight 1, no gate and no calibration.
-        rule (`str`, *optional*, defaults to `"accuracy"`):
-            Component that the gates `"unverified"` and `"right"` look at.
-        prefix (`str`, *optional*, defaults to `"hybrid"`):
-            Start of column and metric names. Two instances in one trainer need different ones.
-        name (`str`, *optional*, defaults to `"hybrid_reward"`):
-            Name under which TRL logs the sum.
+        components (`dict[str, Component | Callable]`): Components by name; a bare callable gets weight 1, no gate and
+            no calibration.
+        rule (`str`, *optional*, defaults to `"accuracy"`): Component that the gates `"unverified"` and `"right"` look
+            at.
+        prefix (`str`, *optional*, defaults to `"hybrid"`): Start of column and metric names. Two instances in one
+            trainer need different ones.
+        name (`str`, *optional*, defaults to `"hybrid_reward"`): Name under which TRL logs the sum.
 
     Raises:
         `ValueError`: For no components, a name with `/`, a gate without its rule, or a rule that is itself gated. In
@@ -145,21 +141,12 @@ class HybridReward:
 
     def set_min_score(self, component: str, min_score: float | None) -> None:
         """
-        Change from which score on a component counts, from the next call on.
-
-        Args:
-            component (`str`): Name of the component.
-            min_score (`float`, *optional*): Least score that is paid, before calibration; `None`: every score as it
-                is.
-
-        Raises:
-            `ValueError`: There is no such component, or the score is not finite.
+        Change from which score on a component is paid as it is (see [`Component`]), from the next call on. Raises
+        `ValueError` if there is no such component, or the score is not finite.
         """
         if component not in self.components:
             raise ValueError(f"There is no component {component!r}, only {', '.join(self.components)}.")
-        if min_score is not None and not _is_finite(min_score):
-            raise ValueError(f"min_score is {min_score!r}; it must be finite, or None.")
-        self.components[component].min_score = min_score
+        self.components[component] = replace(self.components[component], min_score=min_score)
 
     def _check_gates(self):
         gated = [key for key, component in self.components.items() if component.when != "always"]
@@ -182,70 +169,70 @@ class HybridReward:
         self, completions, prompts=None, trainer_state=None, log_extra=None, log_metric=None, **columns
     ) -> list[float | None]:
         self._follow(trainer_state)
+        num_rows = len(completions)
         columns = {**columns, "completions": completions}
+        extras = {"trainer_state": trainer_state, "log_extra": log_extra, "log_metric": log_metric}
+        extras = {name: value for name, value in extras.items() if value is not None}
         if prompts is not None:
             columns["prompts"] = prompts
-        extras = {"trainer_state": trainer_state, "log_extra": log_extra, "log_metric": log_metric}
-        num_rows = len(completions)
         scores: dict[str, list[float | None]] = {}
         values: dict[str, list[float | None]] = {}
         asked: dict[str, list[int]] = {}
         for key in sorted(self.components, key=lambda key: self.components[key].when != "always"):
             component = self.components[key]
-            asked[key] = self._rows(component, scores, num_rows)
+            asked[key] = _asked_rows(component.when, scores.get(self.rule, []), num_rows)
             scores[key] = self._score(key, component, asked[key], num_rows, columns, extras)
             values[key] = self._value(component, scores[key])
         self._log(scores, values, log_extra, log_metric)
         self._publish(trainer_state)
         return self._sums(values, asked, [_text_of(prompt) for prompt in prompts or [""] * num_rows])
 
-    def _rows(self, component: Component, scores: dict, num_rows: int) -> list[int]:
-        if component.when == "always":
-            return list(range(num_rows))
-        rule = scores[self.rule]
-        if component.when == "unverified":
-            return [row for row in range(num_rows) if rule[row] is None]
-        return [row for row in range(num_rows) if rule[row] is not None and rule[row] > 0]
-
     def _score(self, key: str, component: Component, rows: list[int], num_rows: int, columns: dict, extras: dict):
         """
         Raw scores for all rows, `None` where the component was not asked; it sees only the rows it is asked about.
         """
-        scores: list[float | None] = [None] * num_rows
-        log_extra, logged = extras["log_extra"], set()
-        if log_extra is not None:
-            logger = _column_logger(log_extra, f"{self.prefix}/{key}", rows, num_rows, logged)
-            extras = {**extras, "log_extra": logger}
-        if rows:
-            self._ask(key, component, rows, scores, columns, extras)
-        if log_extra is not None:
-            for label in sorted(self._columns[key] - logged):
-                log_extra(label, [None] * num_rows)  # TRL's table would keep the values of an earlier batch
-            self._columns[key] |= logged
-        return scores
+        log_extra, logged = extras.get("log_extra"), set()
 
-    def _ask(self, key: str, component: Component, rows: list[int], scores: list, columns: dict, extras: dict):
-        """Fills in the scores of the rows."""
-        selected = {
-            name: [value[row] for row in rows] if isinstance(value, list) and len(value) == len(scores) else value
-            for name, value in columns.items()
-        }
-        returned = component.reward(**selected, **{name: value for name, value in extras.items() if value is not None})
+        def log(column: str, column_values: list):
+            """
+            `log_extra` of a component, under its own name: the same reward may also run outside of this one, and TRL
+            appends to equal columns. TRL wants a value for each local row.
+            """
+            label = f"{self.prefix}/{key}/{column.rpartition('/')[2]}"
+            logged.add(label)
+            log_extra(label, _spread(column_values, rows, num_rows))
+
+        returned = []
+        if rows:
+            selected = {
+                name: [value[row] for row in rows] if isinstance(value, list) and len(value) == num_rows else value
+                for name, value in columns.items()
+            }
+            returned = component.reward(**selected, **extras | ({"log_extra": log} if log_extra else {}))
         if len(returned) != len(rows):
             raise ValueError(
                 f"Component {key!r} returned {len(returned)} rewards for {len(rows)} rows; it must return one a row."
             )
-        for row, score in zip(rows, returned, strict=True):
-            scores[row] = None if score is None or math.isnan(score) else float(score)
-            if scores[row] is not None and math.isinf(scores[row]):
+        scores = [None if score is None or math.isnan(score) else float(score) for score in returned]
+        for row, score in zip(rows, scores, strict=True):
+            if score is not None and math.isinf(score):
                 raise ValueError(
-                    f"Component {key!r} returned {scores[row]} for row {row}: return a finite number, or None for "
-                    "what cannot be scored."
+                    f"Component {key!r} returned {score} for row {row}: return a finite number, or None for what "
+                    "cannot be scored."
                 )
+        if log_extra is not None:
+            for label in sorted(self._columns[key] - logged):
+                log_extra(label, [None] * num_rows)  # TRL's table would keep the values of an earlier batch
+            self._columns[key] |= logged
+        return _spread(scores, rows, num_rows)
 
     def _value(self, component: Component, scores: list[float | None]) -> list[float | None]:
         present = [score for score in scores if score is not None]
-        observed = _over_ranks(present) if component.calibration.moving and self.update_calibration else []
+        observed = []
+        if component.calibration.moving and self.update_calibration:
+            from accelerate.utils import gather_object
+
+            observed = gather_object(present)  # every rank joins, also with no scores
         if component.min_score is not None:
             present = [max(score, component.min_score) for score in present]
         calibrated = iter(component.calibration.calibrate(present, observed))
@@ -337,29 +324,20 @@ def _text_of(prompt) -> str:
     return prompt if isinstance(prompt, str) else " ".join(message_text(message.get("content")) for message in prompt)
 
 
-def _column_logger(log_extra, label: str, rows: list[int], num_rows: int, logged: set[str]):
-    """
-    The `log_extra` of a component: puts its columns under its own name, since the same reward may also run outside of
-    this one and TRL appends to equal columns, and gives each local row a value, as TRL wants. Adds them to `logged`.
-    """
-
-    def log(column: str, values: list):
-        full = [None] * num_rows
-        for row, value in zip(rows, values, strict=True):
-            full[row] = value
-        name = f"{label}/{column.rpartition('/')[2]}"
-        logged.add(name)
-        log_extra(name, full)
-
-    return log
+def _asked_rows(when: str, rule: list[float | None], num_rows: int) -> list[int]:
+    """The rows that a gate lets through, by the scores of the rule."""
+    if when == "unverified":
+        return [row for row, score in enumerate(rule) if score is None]
+    if when == "right":
+        return [row for row, score in enumerate(rule) if score is not None and score > 0]
+    return list(range(num_rows))
 
 
-def _over_ranks(scores: list[float]) -> list[float]:
-    """Scores of all ranks in rank order; every rank joins, also with no scores."""
-    import torch.distributed
+def _spread(values: list, rows: list[int], num_rows: int) -> list:
+    """The values of some rows as a column of all rows, `None` for the others."""
+    found = dict(zip(rows, values, strict=True))
+    return [found.get(row) for row in range(num_rows)]
 
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return scores
-    gathered: list = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, scores)
-    return [score for part in gathered for score in part]
+
+# Eq. 7 without r_θ, unweighted, for dotted paths: stock `trl grpo --reward_funcs trl_r1v2.rewards.r1v2_reward`.
+r1v2_reward = HybridReward({"accuracy": accuracy_reward, "format": format_reward}, name="r1v2_reward")

@@ -50,15 +50,8 @@ def strip_bold(text: str) -> str:
 
 def normalised(text: str) -> str:
     r"""
-    One form of a short answer.
-
-    Args:
-        text (`str`):
-            An answer.
-
-    Returns:
-        `str`: Without math delimiters, boxes, sizes, spacing, bold print and the full stop at the end; superscripts as
-        `^{2}`, compatible signs such as full-width ones by Unicode's NFKC, every font as `\text{…}`.
+    A short answer without math delimiters, boxes, sizes, spacing, bold print and the full stop at the end;
+    superscripts as `^{2}`, compatible signs such as full-width ones by Unicode's NFKC, every font as `\text{…}`.
     """
     text = _RAISED_RE.sub(lambda match: f"^{{{unicodedata.normalize('NFKC', match[0])}}}", text)
     text = _LOWERED_RE.sub(lambda match: f"_{{{unicodedata.normalize('NFKC', match[0])}}}", text)

@@ -27,19 +27,19 @@ _MAX_DIGITS = 3_000
 # Variables that stand for integers in answers: `(-1)^n`, `\\binom{n}{k}`.
 _INTEGERS = frozenset("nmkjl")
 
-_local = threading.local()
+
+class _Local(threading.local):
+    """mpmath's functions, for each thread its own: their precision is a state."""
+
+    def __init__(self):
+        self.mp = mpmath.mp.clone()
+
+
+_local = _Local()
 
 
 class Undefined(ArithmeticError):
     """An expression without a value at a point: a division by zero, an infinity, or a size beyond all bounds."""
-
-
-def _context(digits: int):
-    """mpmath's functions at a precision; a context of each thread, since the precision is a state."""
-    if not hasattr(_local, "context"):
-        _local.context = mpmath.mp.clone()
-    _local.context.dps = digits
-    return _local.context
 
 
 def symbols(node: Node) -> set[str]:
@@ -49,25 +49,29 @@ def symbols(node: Node) -> set[str]:
     return set().union(*(symbols(part) for part in node[1:] if isinstance(part, tuple)))
 
 
-class _Evaluation:
-    """One pass over a tree at one point and precision."""
+class Evaluation:
+    """
+    The value of a tree at one point, worked out with `digits` decimal digits: a `Fraction` or a number of mpmath.
 
-    def __init__(self, point: dict[str, Fraction], digits: int):
+    Raises [`Undefined`] where there is none, and `Unreadable` where the tree is no expression.
+    """
+
+    def __init__(self, node: Node, point: dict[str, Fraction], digits: int = _DIGITS):
+        self.mp = _local.mp
+        self.mp.dps = digits
         self.point = point
-        self.mp = _context(digits)
         self.bits = 0  # of the largest and smallest numbers seen
-        self.is_real = True  # whether every part is
+        self.is_real = True  # whether every part is: `\sqrt{a}\sqrt{b}` is not where both are negative
+        try:
+            self.value = self.of(node)
+        except (ZeroDivisionError, OverflowError, TypeError) as error:  # complex numbers have no order
+            raise Undefined(str(error)) from error
 
-    def value(self, node: Node):
-        found = getattr(self, f"_{node[0]}", None)
-        if found is None:
-            raise Unreadable(f"a {node[0]} has no value")
-        return self.noted(found(*node[1:]))
-
-    def noted(self, value):
-        """A value, after its size was noted."""
+    def of(self, node: Node):
+        """The value of a part, after its size was noted."""
+        value = self.compute(*node)
         if isinstance(value, Fraction):
-            bits = max(value.numerator.bit_length(), value.denominator.bit_length())
+            bits = _bits(value)
             value = value if bits <= _MAX_EXACT_BITS else self.real(value)
         elif not self.mp.isfinite(value):
             raise Undefined("not finite")
@@ -79,60 +83,56 @@ class _Evaluation:
         self.bits = max(self.bits, bits)
         return value
 
-    def real(self, value):
-        return _real(value, self.mp)
-
-    def _num(self, value, is_decimal):
-        return value
-
-    def _sym(self, name):
-        return self.point[name]
-
-    def _const(self, name):
-        if name == "oo":
-            raise Undefined("infinite")
-        return {"pi": +self.mp.pi, "e": +self.mp.e, "i": self.mp.j}[name]
-
-    def _add(self, left, right):
-        left, right = self.value(left), self.value(right)
-        if isinstance(left, Fraction) and isinstance(right, Fraction):
+    def compute(self, kind: str, *parts):
+        if kind == "num":
+            return parts[0]
+        if kind == "sym":
+            return self.point[parts[0]]
+        if kind == "const":
+            if parts[0] == "oo":
+                raise Undefined("infinite")
+            return {"pi": +self.mp.pi, "e": +self.mp.e, "i": self.mp.j}[parts[0]]
+        if kind == "call":
+            return self.call(parts[0], [self.of(part) for part in parts[1:]])
+        if kind not in ("add", "mul", "div", "pow", "root", "log"):
+            raise Unreadable(f"a {kind} has no value")
+        left, right = (self.of(part) for part in parts)
+        if kind == "pow":
+            return self.power(left, right)
+        if kind == "root":
+            return self.root(left, right)
+        if not (isinstance(left, Fraction) and isinstance(right, Fraction)) or kind == "log":
+            left, right = self.real(left), self.real(right)
+        if kind == "add":
             return left + right
-        return self.real(left) + self.real(right)
-
-    def _mul(self, left, right):
-        left, right = self.value(left), self.value(right)
-        if isinstance(left, Fraction) and isinstance(right, Fraction):
+        if kind == "mul":
             return left * right
-        return self.real(left) * self.real(right)
+        if kind == "div":
+            return left / right
+        if left == 0 or right == 0:
+            raise Undefined("a logarithm of zero, or to the base zero")
+        return self.mp.log(left) / self.mp.log(right)
 
-    def _div(self, top, bottom):
-        top, bottom = self.value(top), self.value(bottom)
-        if bottom == 0:
-            raise Undefined("division by zero")
-        if isinstance(top, Fraction) and isinstance(bottom, Fraction):
-            return top / bottom
-        return self.real(top) / self.real(bottom)
+    @property
+    def number(self):
+        """The value as a number of mpmath."""
+        return self.real(self.value)
 
-    def _pow(self, base, exponent):
-        base, exponent = self.value(base), self.value(exponent)
+    def real(self, value):
+        return self.mp.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+
+    def power(self, base, exponent):
         if base == 0 and not exponent > 0:
             raise Undefined("zero to a power that is not positive")
-        if isinstance(exponent, Fraction) and isinstance(base, Fraction) and exponent.denominator == 1:
-            bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-            if bits * abs(exponent) <= _MAX_EXACT_BITS:
-                return base**exponent.numerator
-        base = self.real(base)
-        size = abs(self.mp.log(abs(base), 2) * abs(self.real(exponent))) if base else 0
-        if size > _MAX_BITS:
-            raise Undefined("too large or too small")
-        if isinstance(exponent, Fraction) and exponent.denominator == 1:
+        is_integer = isinstance(exponent, Fraction) and exponent.denominator == 1
+        if is_integer and isinstance(base, Fraction) and _bits(base) * abs(exponent) <= _MAX_EXACT_BITS:
             return base**exponent.numerator
-        return self.mp.power(base, self.real(exponent))
+        base = self.real(base)
+        if base and abs(self.mp.log(abs(base), 2) * abs(self.real(exponent))) > _MAX_BITS:
+            raise Undefined("too large or too small")
+        return base**exponent.numerator if is_integer else self.mp.power(base, self.real(exponent))
 
-    def _root(self, of, index):
-        of, index = self.value(of), self.value(index)
-        if index == 0:
-            raise Undefined("a root of index zero")
+    def root(self, of, index):
         if isinstance(of, Fraction) and of >= 0 and index == 2:
             top, bottom = math.isqrt(of.numerator), math.isqrt(of.denominator)
             if top * top == of.numerator and bottom * bottom == of.denominator:
@@ -144,117 +144,63 @@ class _Evaluation:
             return -self.mp.power(-of, 1 / self.real(index))
         return self.mp.sqrt(of) if index == 2 else self.mp.power(of, 1 / self.real(index))
 
-    def _log(self, of, base):
-        of, base = self.real(self.value(of)), self.real(self.value(base))
-        if of == 0 or base in (0, 1):
-            raise Undefined("a logarithm of zero, or to a base that has none")
-        return self.mp.log(of) / self.mp.log(base)
-
-    def _call(self, name, *arguments):
-        values = [self.value(argument) for argument in arguments]
-        if name.startswith("function "):
-            return self.unknown_function(name, values)
-        if name in ("max", "min", "gcd", "lcm"):
-            return self.of_several(name, values)
+    def call(self, name: str, values: list):
+        numbers = [value.numerator for value in values if isinstance(value, Fraction) and value.denominator == 1]
+        are_integers = len(numbers) == len(values)
+        if name.startswith("function "):  # of which only the name is known: the same number for equal arguments
+            shown = " ".join(self.mp.nstr(self.real(value), 30) for value in values)
+            return Fraction(random.Random(name + shown).random())
+        if name in ("gcd", "lcm"):
+            if not are_integers:
+                raise Undefined(f"{name} of something else than integers")
+            return Fraction(getattr(math, name)(*numbers))
+        if name in ("max", "min"):
+            if any(isinstance(value, self.mp.mpc) for value in values):
+                raise Undefined(f"{name} of complex numbers")
+            return (max if name == "max" else min)(values, key=self.real)
         if name == "abs":
             return abs(values[0])
-        if name in ("floor", "ceiling"):
-            if isinstance(values[0], Fraction):
-                return Fraction(math.floor(values[0]) if name == "floor" else math.ceil(values[0]))
-            return self.mp.floor(values[0]) if name == "floor" else self.mp.ceil(values[0])
+        if name in ("floor", "ceil") and isinstance(values[0], Fraction):
+            return Fraction(getattr(math, name)(values[0]))
         if name in ("factorial", "binomial"):
-            return self.counting(name, values)
-        of = self.real(values[0])
-        if self.mp.mag(of) > 300 and of or (name in ("exp", "sinh", "cosh") and abs(of) > _MAX_BITS):
+            if any(abs(value) > 100_000 for value in values):
+                raise Undefined("a factorial of a huge number")
+            if are_integers and all(0 <= number <= 2_000 for number in numbers):
+                return Fraction((math.factorial if name == "factorial" else math.comb)(*numbers))
+        values = [self.real(value) for value in values]
+        is_huge = self.mp.mag(values[0]) > 300 or (name in ("exp", "sinh", "cosh") and abs(values[0]) > _MAX_BITS)
+        if is_huge and name not in ("floor", "ceil"):
             raise Undefined("a function of a huge number")
-        if name == "ln" and of == 0:
-            raise Undefined("the logarithm of zero")
-        called = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec",
-                  "arccsc": "acsc", "arsinh": "asinh", "arcosh": "acosh",
-                  "artanh": "atanh"}.get(name, name)  # fmt: skip
         try:
-            return getattr(self.mp, called)(of)
-        except (ValueError, ZeroDivisionError) as error:
-            raise Undefined(str(error)) from error
-
-    def counting(self, name: str, values: list):
-        """Factorials and binomial coefficients, exact for integers."""
-        if any(abs(value) > 100_000 for value in values):
-            raise Undefined("a factorial of a huge number")
-        if all(isinstance(value, Fraction) and value.denominator == 1 and 0 <= value <= 2_000 for value in values):
-            numbers = [value.numerator for value in values]
-            return Fraction(math.factorial(*numbers) if name == "factorial" else math.comb(*numbers))
-        try:
-            return getattr(self.mp, name)(*map(self.real, values))
+            return getattr(self.mp, name)(*values)
         except ValueError as error:
             raise Undefined(str(error)) from error
 
-    def of_several(self, name: str, values: list):
-        if name in ("gcd", "lcm"):
-            if not all(isinstance(value, Fraction) and value.denominator == 1 for value in values):
-                raise Undefined(f"{name} of something else than integers")
-            return Fraction(getattr(math, name)(*(value.numerator for value in values)))
-        if any(isinstance(value, self.mp.mpc) for value in values):
-            raise Undefined(f"{name} of complex numbers")
-        return (max if name == "max" else min)(values)
 
-    def unknown_function(self, name: str, values: list):
-        """A function of which only the name is known: some number for each argument, the same for equal ones."""
-        return Fraction(
-            random.Random(name + " ".join(self.mp.nstr(self.real(value), 30) for value in values)).random()
-        )
-
-
-def value_at(node: Node, point: dict[str, Fraction], digits: int = _DIGITS) -> tuple[object, int]:
-    """
-    Value of an expression.
-
-    Args:
-        node (`tuple`):
-            Expression tree.
-        point (`dict[str, Fraction]`):
-            Values of its variables.
-        digits (`int`, *optional*, defaults to 50):
-            Decimal digits of working precision.
-
-    Returns:
-        `tuple`: The value, a `Fraction` or a number of mpmath, and the bits of the largest or smallest part.
-
-    Raises:
-        `Undefined`: If there is none.
-        `Unreadable`: If the tree is no expression.
-    """
-    evaluation = _Evaluation(point, digits)
-    try:
-        return evaluation.value(node), evaluation.bits
-    except (ZeroDivisionError, OverflowError, TypeError) as error:  # complex numbers have no order
-        raise Undefined(str(error)) from error
+def _bits(value: Fraction) -> int:
+    return max(value.numerator.bit_length(), value.denominator.bit_length())
 
 
 def difference(left: Node, right: Node, point: dict[str, Fraction]):
     """
     `left - right` at a point: exactly 0 where they are equal up to rounding at a precision that covers all their
-    parts. Raises as [`value_at`].
+    parts; and whether all these are real.
     """
-    (a, bits_a), (b, bits_b) = value_at(left, point), value_at(right, point)
-    if isinstance(a, Fraction) and isinstance(b, Fraction):
-        return a - b
-    mp = _context(_DIGITS)
-    size = int(max(bits_a, bits_b) * 0.302)  # decimal digits before or behind the point
-    gap = _real(a, mp) - _real(b, mp)
+    one, other = Evaluation(left, point), Evaluation(right, point)
+    are_real = one.is_real and other.is_real
+    if isinstance(one.value, Fraction) and isinstance(other.value, Fraction):
+        return one.value - other.value, are_real
+    mp = one.mp
+    size = int(max(one.bits, other.bits) * 0.302)  # decimal digits before or behind the point
+    gap = one.number - other.number
     if gap and mp.mag(gap) * 0.301 > size - _DIGITS + 5:
-        return gap
+        return gap, are_real
     digits = 2 * size + 40
     if digits > _MAX_DIGITS:
         raise Undefined("sizes that are too unlike")
-    a, b = value_at(left, point, digits)[0], value_at(right, point, digits)[0]
-    mp = _context(digits)
-    gap = _real(a, mp) - _real(b, mp)
-    return gap if gap and mp.mag(gap) * 0.301 > -size - 20 else 0
-
-
-def _real(value, mp):
-    return mp.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+    one, other = Evaluation(left, point, digits), Evaluation(right, point, digits)
+    gap = one.number - other.number
+    return (gap if gap and mp.mag(gap) * 0.301 > -size - 20 else 0), are_real
 
 
 def points(names: set[str]) -> list[dict[str, Fraction]]:
@@ -262,24 +208,22 @@ def points(names: set[str]) -> list[dict[str, Fraction]]:
     if not names:
         return [{}]
     rng = random.Random(0)
-    found = []
-    for least, most, signs in (
+
+    def number(name: str, least: int, most: int, signs: tuple[int, ...]) -> Fraction:
+        if name == "n":
+            return Fraction(rng.randint(8, 25))
+        if name in _INTEGERS:
+            return Fraction(rng.choice(signs) * rng.randint(1, 7))
+        return Fraction(rng.choice(signs) * rng.randint(least, most), 1009)
+
+    ranges = (
         (101, 2999, (1,)),
         (3001, 40_000, (1,)),
         (40_001, 900_000, (1,)),
         (101, 2999, (-1,)),
         (101, 40_000, (-1, 1)),
-    ):
-        point = {}
-        for name in sorted(names):
-            if name == "n":
-                point[name] = Fraction(rng.randint(8, 25))
-            elif name in _INTEGERS:
-                point[name] = Fraction(rng.choice(signs) * rng.randint(1, 7))
-            else:
-                point[name] = Fraction(rng.choice(signs) * rng.randint(least, most), 1009)
-        found.append(point)
-    return found
+    )
+    return [{name: number(name, *bounds) for name in sorted(names)} for bounds in ranges]
 
 
 def same_value(left: Node, right: Node) -> bool:
@@ -288,28 +232,23 @@ def same_value(left: Node, right: Node) -> bool:
     real with all their parts. So `\sqrt{1/n}` is `1/\sqrt{n}`, and `\sqrt{x^2}` is not `x`. A decimal number may stand
     for an expression that it agrees with to six decimals and to one part in a thousand.
 
-    Args:
-        left (`tuple`), right (`tuple`):
-            Expression trees.
-
-    Raises:
-        `Undefined`, `Unreadable`: If that cannot be said.
+    Raises [`Undefined`] or `Unreadable` where that cannot be said.
     """
-    approximates = not symbols(left) | symbols(right) and any(
+    names = symbols(left) | symbols(right)
+    approximates = not names and any(
         _is_decimal(one) and not _is_decimal(other) and other[0] != "num"
         for one, other in ((left, right), (right, left))
     )
-    all_points = points(symbols(left) | symbols(right))
     gaps = []
-    for index, point in enumerate(all_points):
+    for index, point in enumerate(points(names)):
         with contextlib.suppress(Undefined):
-            gap = difference(left, right, point)
-            counts = index == 0 or (is_real(left, point) and is_real(right, point))
-            gaps.append((counts, gap != 0 and not (approximates and _is_close(gap, left, right))))
-    if len(gaps) < min(2, len(all_points)):
+            gap, are_real = difference(left, right, point)
+            differs = gap != 0 and not (approximates and _is_close(gap, left, right))
+            gaps.append((index == 0 or are_real, differs))
+    if len(gaps) < (2 if names else 1):
         raise Undefined("there is no value to compare")
     real = [differs for counts, differs in gaps if counts]
-    return not any(real if len(real) > 1 or not symbols(left) | symbols(right) else (differs for _, differs in gaps))
+    return not any(real if len(real) > 1 or not names else (differs for _, differs in gaps))
 
 
 def _is_decimal(node: Node) -> bool:
@@ -319,13 +258,6 @@ def _is_decimal(node: Node) -> bool:
     return node[0] == "num" and node[2]
 
 
-def is_real(node: Node, point: dict[str, Fraction]) -> bool:
-    """Whether an expression is real with all its parts: `\\sqrt{a}\\sqrt{b}` is not where both are negative."""
-    evaluation = _Evaluation(point, _DIGITS)
-    evaluation.value(node)
-    return evaluation.is_real
-
-
 def _is_close(gap, left: Node, right: Node) -> bool:
-    size = max(abs(complex(value_at(node, {})[0])) for node in (left, right))
-    return abs(complex(gap)) <= min(5e-7, size / 1000)
+    sides = [Evaluation(node, {}) for node in (left, right)]
+    return abs(sides[0].real(gap)) <= min(5e-7, max(abs(side.number) for side in sides) / 1000)

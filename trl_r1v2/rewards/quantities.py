@@ -5,6 +5,7 @@ Units behind numbers and expressions: `12 cm`, `9\pi\text{ cm}^2`, `$1.5 million
 Pure. Does not cover conversion (`1 m` is not `100 cm` here), nor what an expression is worth (`numeric.py`).
 """
 
+import itertools
 import re
 from collections import Counter
 from typing import NamedTuple
@@ -33,16 +34,9 @@ _NOT_UNITS = MATH_WORDS | frozenset(
     "hundredth thousandth millionth thirds fourths fifths sixths sevenths eighths ninths tenths quarters "
     "hundredths thousandths millionths".split()
 )
-_PREFIXES = {
-    "n": "nano 纳",
-    "μ": "micro 微",
-    "m": "milli 毫",
-    "c": "centi 厘",
-    "k": "kilo 千",
-    "M": "mega 兆",
-    "G": "giga 吉",
-}
-# Symbol, and the names that take a prefix.
+# What a prefix and a unit are called; the units that take a prefix, and all others.
+_PREFIXES = {"": "", "n": "nano 纳", "μ": "micro 微", "m": "milli 毫", "c": "centi 厘", "k": "kilo 千", "M": "mega 兆",
+             "G": "giga 吉"}  # fmt: skip
 _BASES = {
     "m": "meter metre 米", "g": "gram 克", "s": "second 秒", "L": "liter litre 升", "N": "newton 牛 牛顿",
     "J": "joule 焦 焦耳", "W": "watt 瓦", "V": "volt 伏", "A": "amp ampere 安 安培", "Hz": "hertz 赫兹",
@@ -50,16 +44,6 @@ _BASES = {
     "eV": "electronvolt", "mol": "mole 摩尔", "H": "henry",
 }  # fmt: skip
 _ALIASES = {
-    f"{prefix}{written}{ending}": f"{symbol_of_prefix}{symbol}"
-    for symbol, names in _BASES.items()
-    for symbol_of_prefix, prefixes in (_PREFIXES | {"": ""}).items()
-    for prefix, forms, endings in (
-        (symbol_of_prefix, [symbol], ("",)),
-        *((prefix, names.split(), ("", "s")) for prefix in prefixes.split() or [""]),
-    )
-    for written in forms
-    for ending in endings
-} | {
     alias: unit
     for unit, aliases in {
         "in": "in inch inches", "ft": "ft foot feet", "mi": "mi mile miles", "lb": "lb lbs pound pounds",
@@ -67,11 +51,15 @@ _ALIASES = {
         "mL": "ml", "dm": "dm 分米", "km": "km 公里", "kg": "kg 公斤", "t": "t tonne tonnes 吨",
         "°": "° degree degrees deg 度", "°C": "°C celsius Celsius 摄氏度", "°F": "°F fahrenheit Fahrenheit",
         "K": "K kelvin kelvins", "%": "% percent pct percentage", "$": r"$ dollar dollars usd USD 美元",
-        "€": "€ euro euros", "£": "£", "¥": "¥ 元 yuan", "A": "amps", "rad": "rad radian radians",
+        "€": "€ euro euros", "£": "£", "¥": "¥ 元 yuan", "rad": "rad radian radians",
         "dB": "dB decibel decibels", "Å": "Å angstrom angstroms",
     }.items()
     for alias in aliases.split()
 }  # fmt: skip
+for (_prefix, _before), (_symbol, _names) in itertools.product(_PREFIXES.items(), _BASES.items()):
+    _spelled = itertools.product(_before.split() or [""], _names.split(), ("", "s"))
+    for _alias in (_prefix + _symbol, *map("".join, _spelled)):
+        _ALIASES.setdefault(_alias, _prefix + _symbol)
 # Symbols that are taken for a unit also where the other side has none: `12 m` equals `12`, `12 T` or `12 kT` may be
 # algebra.
 _CLEAR_SYMBOLS = frozenset("m cm mm km in ft mi g kg mg lb s h hr L l mL ml N J W V A Hz Pa μm Ω Å".split())
@@ -107,18 +95,10 @@ _SAFE_BEHIND = frozenset("cm mm km kg ft".split())
 
 
 class Unit(NamedTuple):
-    """
-    A unit of measure.
-
-    Args:
-        name (`str`, *optional*, defaults to `""`):
-            Canonical spelling; empty for none.
-        is_clear (`bool`, *optional*, defaults to `True`):
-            Whether its spelling can hardly be anything but a unit, so that it may be missing on the other side.
-    """
+    """A unit of measure by its canonical spelling, empty for none."""
 
     name: str = ""
-    is_clear: bool = True
+    is_clear: bool = True  # hardly anything but a unit, so that it may be missing on the other side
 
     def agrees(self, other: "Unit") -> bool:
         """Whether two units are the same, or one is missing and the other is clear."""
@@ -128,33 +108,16 @@ class Unit(NamedTuple):
 
 
 class Quantity(NamedTuple):
-    """
-    An expression and its unit.
-
-    Args:
-        text (`str`):
-            The expression as it was written, a word such as "million" multiplied out.
-        unit ([`Unit`]):
-            What follows it or, for a currency, leads it.
-        is_number (`bool`):
-            Whether it is a plain number.
-    """
+    """An expression as it was written, a word such as "million" multiplied out; and its unit."""
 
     text: str
     unit: Unit = Unit()
-    is_number: bool = False
 
 
 def read_unit(text: str) -> Unit | None:
     r"""
-    Read `cm`, `meters per second`, `kg \cdot m/s^{2}`, `J/(kg K)`, `apples`, `平方米`.
-
-    Args:
-        text (`str`):
-            What stands behind a number, without LaTeX wrappers.
-
-    Returns:
-        [`Unit`] or `None`: `None` where the text is not a unit.
+    What stands behind a number, as [`~trl_r1v2.rewards.notation.plain`] gives it: `cm`, `meters per second`, `kg \cdot
+    m/s^{2}`, `J/(kg K)`, `apples`, `平方米`; `None` where it is no unit.
     """
     for written, symbol in _SYMBOLS.items():
         text = text.replace(written, symbol)
@@ -204,14 +167,8 @@ def _words_as_unit(text: str) -> Unit | None:
 
 def read_quantity(text: str) -> Quantity | None:
     r"""
-    Split a plain number and its unit: `12 cm`, `-1/2`, `3.0 \times 10^{8} m/s`, `$1.5 million`, `50%`, `seven`, `5万`.
-
-    Args:
-        text (`str`):
-            An answer as [`~trl_r1v2.rewards.notation.plain`] gives it.
-
-    Returns:
-        [`Quantity`] or `None`: `None` where the text is no single number with at most a unit.
+    One plain number and its unit: `12 cm`, `-1/2`, `3.0 \times 10^{8} m/s`, `$1.5 million`, `50%`, `seven`, `5万`;
+    `None` where the text, as [`~trl_r1v2.rewards.notation.plain`] gives it, is anything else.
     """
     text = NUMBER_WORDS.get(text.casefold(), text)
     currency = _CURRENCY_RE.match(text)
@@ -235,20 +192,14 @@ def read_quantity(text: str) -> Quantity | None:
         unit = unit._replace(is_clear=True)  # algebra does not set variables off
     if currency:
         symbol = currency.group(2).removeprefix("\\")
-        return Quantity(number, Unit(symbol), True) if unit.name in ("", symbol) else None
-    return Quantity(number, unit, True)
+        return Quantity(number, Unit(symbol)) if unit.name in ("", symbol) else None
+    return Quantity(number, unit)
 
 
 def split_unit(text: str) -> Quantity:
     r"""
-    Split an expression and the unit behind it: `9\pi\text{ cm}^2`, `3\sqrt{2} cm`.
-
-    Args:
-        text (`str`):
-            An answer as [`~trl_r1v2.rewards.notation.normalised`] gives it.
-
-    Returns:
-        [`Quantity`]: The text itself without a unit where there is none.
+    An expression, as [`~trl_r1v2.rewards.notation.normalised`] gives it, and the unit behind it if there is one:
+    `9\pi\text{ cm}^2`, `3\sqrt{2} cm`.
     """
     for match in _UNIT_START_RE.finditer(text):
         before, behind = text[: match.start()], plain(text[match.start() :])

@@ -16,7 +16,7 @@ from transformers import ProcessorMixin
 from transformers.data.data_collator import DataCollatorMixin
 from trl import prepare_multimodal_messages
 
-from ..checks.rows import DatasetError, check_columns, check_row
+from ..checks.rows import DatasetError, check_columns, check_responses, check_row
 from ..images.rows import with_image_list
 from .answers import completion_text
 from .conversations import ConversationEncoder, judged_conversation
@@ -43,16 +43,11 @@ class VisionRewardDataCollator(DataCollatorMixin):
     the same sizes if there is any. A row without such a neighbour has none.
 
     Args:
-        processor ([`~transformers.ProcessorMixin`]):
-            Processor of the model.
-        max_length (`int`, *optional*):
-            Longest conversation in tokens, image tokens included. A longer one is an error: nothing is truncated.
-        pad_to_multiple_of (`int`, *optional*):
-            Multiple that the padded length is rounded up to.
-        padding_side (`str`, *optional*, defaults to `"right"`):
-            Side of the padding.
-        swap_images (`bool`, *optional*, defaults to `False`):
-            Whether to add chosen responses with other images.
+        processor ([`~transformers.ProcessorMixin`]): Processor of the model.
+        max_length (`int`, *optional*): Longest conversation in tokens, image tokens included. A longer one is an
+            error: nothing is truncated.
+        pad_to_multiple_of (`int`, *optional*): Multiple that the padded length is rounded up to.
+        swap_images (`bool`, *optional*, defaults to `False`): Whether to add chosen responses with other images.
 
     Raises:
         ValueError: If a conversation exceeds `max_length`, or an image cannot be read.
@@ -61,12 +56,11 @@ class VisionRewardDataCollator(DataCollatorMixin):
     processor: ProcessorMixin
     max_length: int | None = None
     pad_to_multiple_of: int | None = None
-    padding_side: str = "right"
     swap_images: bool = False
     return_tensors: str = "pt"
 
     def __post_init__(self):
-        self.encode = ConversationEncoder(self.processor, self.padding_side, self.pad_to_multiple_of)
+        self.encode = ConversationEncoder(self.processor, self.pad_to_multiple_of)
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         examples = [with_image_list(example) for example in examples]
@@ -97,23 +91,16 @@ def _conversation(example: dict[str, Any], side: str) -> list[dict]:
 
 def _swapped_rows(examples: list[dict[str, Any]]) -> dict[int, int]:
     """For each row with images the row whose images it is shown instead."""
+    pixels = [[(image.size, image.tobytes()) for image in example["images"]] for example in examples]
     found = {}
-    for row, example in enumerate(examples):
-        own = example["images"]
-        others = [(row + step) % len(examples) for step in range(1, len(examples))]
-        others = [
-            other for other in others if len(examples[other]["images"]) == len(own) and _differ(examples, row, other)
-        ]
+    for row, own in enumerate(pixels):
+        others = [(row + step) % len(pixels) for step in range(1, len(pixels))]
+        others = [other for other in others if len(pixels[other]) == len(own) and pixels[other] != own]
         if own and others:
-            sizes = [image.size for image in own]
-            same_size = (other for other in others if [image.size for image in examples[other]["images"]] == sizes)
+            sizes = [size for size, _ in own]
+            same_size = (other for other in others if [size for size, _ in pixels[other]] == sizes)
             found[row] = next(same_size, others[0])
     return found
-
-
-def _differ(examples: list[dict[str, Any]], row: int, other: int) -> bool:
-    images = zip(examples[row]["images"], examples[other]["images"], strict=True)
-    return any(mine.size != its.size or mine.tobytes() != its.tobytes() for mine, its in images)
 
 
 def too_long_message(place: str, length: int, max_length: int) -> str:
@@ -126,19 +113,10 @@ def too_long_message(place: str, length: int, max_length: int) -> str:
 
 def check_pairs(dataset: Dataset | IterableDataset, name: str, shard: tuple[int, int] = (0, 1)):
     """
-    Check pairs without decoding their images. Of a streamed dataset only the columns are checked.
-
-    Args:
-        dataset (`Dataset` or `IterableDataset`):
-            Pairs.
-        name (`str`):
-            How messages call it.
-        shard (`tuple[int, int]`, *optional*, defaults to `(0, 1)`):
-            Index of this process and number of processes: each reads its part of the rows.
-
-    Raises:
-        DatasetError: At the first row that cannot be used: without a response, with equal responses, with images that
-            do not match the placeholders, or with a margin that is no finite number.
+    Check pairs without decoding their images: of a dataset called `name`, the rows of one process (its index and the
+    number of processes in `shard`); of a streamed one only the columns. Raises `DatasetError` at the first row that
+    cannot be used: responses that are missing, equal or of another form than the prompt, images that do not match the
+    placeholders, a margin that is no finite number.
     """
     check_columns(dataset, name=name, columns=PAIR_COLUMNS)
     if isinstance(dataset, IterableDataset):
@@ -153,11 +131,12 @@ def check_pairs(dataset: Dataset | IterableDataset, name: str, shard: tuple[int,
 
 def _check_pair(row: dict[str, Any], place: str):
     check_row(row, place=place)
-    texts = {side: completion_text(row[side]) if row[side] else "" for side in ("chosen", "rejected")}
-    for side, text in texts.items():
+    check_responses(row, place=place)
+    texts = [completion_text(row[side]) for side in ("chosen", "rejected")]
+    for side, text in zip(("chosen", "rejected"), texts, strict=True):
         if not text:
             raise DatasetError(f"{place}, column {side!r}: no response. Fill it in or leave the row out.")
-    if texts["chosen"] == texts["rejected"]:
+    if texts[0] == texts[1]:
         raise DatasetError(
             f"{place}: `chosen` and `rejected` are the same text, from which nothing can be learnt. Leave the row out."
         )
@@ -168,20 +147,8 @@ def _check_pair(row: dict[str, Any], place: str):
 
 def conversation_lengths(dataset: Dataset, processor: ProcessorMixin, num_proc: int | None, name: str) -> list[int]:
     """
-    Tokens of the longer conversation of each pair, as the model will see them: every image is processed.
-
-    Args:
-        dataset (`Dataset`):
-            Pairs.
-        processor ([`~transformers.ProcessorMixin`]):
-            Processor of the model.
-        num_proc (`int`, *optional*):
-            Processes to use.
-        name (`str`):
-            How the progress bar calls the dataset.
-
-    Returns:
-        `list[int]`: A length a row.
+    Tokens of the longer conversation of each pair, as the model will see them: every image is processed, by `num_proc`
+    processes under a progress bar that calls the dataset `name`.
     """
     encode = ConversationEncoder(processor)
 

@@ -48,22 +48,19 @@ class HTTPRewardModel:
     made up.
 
     Args:
-        url (`str` or `list[str]`):
-            Root of the server, e.g. `"http://10.0.0.7:8000"`, or of several with the same model, which take turns.
-        model (`str`, *optional*):
-            Name under which the servers know the model; by default the first is asked for its only one.
-        concurrency (`int`, *optional*, defaults to `16`):
-            Requests under way at once for each URL, in threads.
+        url (`str` or `list[str]`): Root of the server, e.g. `"http://10.0.0.7:8000"`, or of several with the same
+            model, which take turns.
+        model (`str`, *optional*): Name under which the servers know the model; by default the first is asked for its
+            only one.
+        concurrency (`int`, *optional*, defaults to `16`): Requests under way at once for each URL, in threads.
         timeout (`float`, *optional*, defaults to `600.0`), patience (`float`, *optional*, defaults to `120.0`):
             Seconds without a byte after which a request has failed; and from a request's beginning in which it is sent
             again, with growing pauses (once in any case).
-        api_key_env (`str`, *optional*):
-            Environment variable that holds the servers' key.
-        extra_body (`dict`, *optional*):
-            Further fields of every request, which win over `task: classify`, `use_activation: false` and
-            `add_generation_prompt: false`.
-        sees_images (`bool`, *optional*, defaults to `True`):
-            Whether images are sent. No server says what its model sees; a text-only one refuses them.
+        api_key_env (`str`, *optional*): Environment variable that holds the servers' key.
+        extra_body (`dict`, *optional*): Further fields of every request, which win over `task: classify`,
+            `use_activation: false` and `add_generation_prompt: false`.
+        sees_images (`bool`, *optional*, defaults to `True`): Whether images are sent. No server says what its model
+            sees; a text-only one refuses them.
 
     Raises:
         `ValueError`: If an option is out of bounds or the server refuses a request, with its words.

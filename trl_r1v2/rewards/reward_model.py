@@ -11,13 +11,12 @@ reward models text only. Does not cover: training a reward model (`reward_traine
 import functools
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
     AutoModelForSequenceClassification,
     AutoProcessor,
     AutoTokenizer,
@@ -27,15 +26,13 @@ from transformers import (
     ProcessorMixin,
 )
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from ..images.rows import with_image_list, with_rgb_images
 from ..vlm.peft_folder import is_peft_folder, load_merged
 from .answers import completion_text, message_text, prompt_opens_think, split_reasoning
 from .conversations import ConversationEncoder, judged_conversation
-from .trainable_model import load_trainable, require_weights
-from .value_head import ValueHead, last_token_states, set_one_label
+from .trainable_model import ScalarHeadMixin, load_trainable, load_with_head, require_weights
 
 
 MAX_CHARS_PER_TOKEN = 16  # text has four or so; more than this for every token allowed is not tokenized at all
@@ -49,25 +46,17 @@ class RewardModel:
     hidden state of the last token that is not padding (arXiv 2505.07263). Without one, the model's single
     classification logit. Scores are unbounded and uncalibrated.
 
-    Special tokens written as text inside a message are removed, so that a response can neither open a turn of its own
-    nor insert image tokens. `<think>` is not special in the tokenizers of reasoning models, and stays.
+    Special tokens written as text inside a message become blanks (see [`ConversationEncoder`]).
 
     Args:
-        model ([`~transformers.PreTrainedModel`]):
-            Model; put into evaluation mode.
-        processor ([`~transformers.ProcessorMixin`] or tokenizer):
-            Its processor.
-        head ([`ValueHead`], *optional*):
-            Scalar head; none for a sequence classifier.
-        batch_size (`int`, *optional*, defaults to `8`):
-            Conversations in one forward pass, grouped by length.
-        max_tokens (`int`, *optional*):
-            Conversations with more tokens, image tokens included, are not scored (`None`): a truncated one has another
-            last token. By default as many as the model is made for: the smaller of its `max_position_embeddings` and
-            its tokenizer's `model_max_length`. Text of more than 16 characters for every token allowed counts as too
-            long.
-        padding_side (`str`, *optional*, defaults to `"right"`):
-            Side of the padding; the scores do not depend on it.
+        model ([`~transformers.PreTrainedModel`]): A sequence classifier with one label, or a model of
+            [`load_trainable`]; put into evaluation mode.
+        processor ([`~transformers.ProcessorMixin`] or tokenizer): Its processor.
+        batch_size (`int`, *optional*, defaults to `8`): Conversations in one forward pass, grouped by length.
+        max_tokens (`int`, *optional*): Conversations with more tokens, image tokens included, are not scored (`None`):
+            a truncated one has another last token. By default as many as the model is made for: the smaller of its
+            `max_position_embeddings` and its tokenizer's `model_max_length`. Text of more than 16 characters for every
+            token allowed counts as too long.
 
     Raises:
         `ValueError`: For a classifier with several labels, a tokenizer without padding token, or an option out of
@@ -78,25 +67,22 @@ class RewardModel:
         self,
         model: PreTrainedModel,
         processor: ProcessorMixin | PreTrainedTokenizerBase,
-        head: ValueHead | None = None,
         batch_size: int = 8,
         max_tokens: int | None = None,
-        padding_side: str = "right",
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}; it must be at least 1, or None for the model's own limit.")
-        if head is None and model.config.num_labels != 1:
+        if model.config.num_labels != 1:
             raise ValueError(f"The classifier has {model.config.num_labels} labels; a reward model has 1.")
-        self._tokenize = ConversationEncoder(processor, padding_side)
+        self._tokenize = ConversationEncoder(processor)
         self.sees_images = self._tokenize.sees_images
         self.tokenizer = self._tokenize.tokenizer
-        if head is None:
+        if not isinstance(model, ScalarHeadMixin):
             model.config.pad_token_id = self.tokenizer.pad_token_id  # how classifiers of decoders find the last token
         self.model = model.eval()
         self.processor = processor
-        self.head = None if head is None else head.to(model.device).eval()
         self.batch_size = batch_size
         self.max_tokens = _own_limit(model.config, self.tokenizer) if max_tokens is None else max_tokens
 
@@ -108,16 +94,11 @@ class RewardModel:
         Load a reward model; what it is, is read from its configuration.
 
         Args:
-            path (`str`):
-                Folder or Hub repository.
-            dtype (`str`, *optional*, defaults to `"auto"`):
-                Weights' dtype, by default the checkpoint's. The head computes in float32.
-            device (`str`, *optional*):
-                Device; by default this process's GPU, else the CPU.
-            revision (`str`, *optional*):
-                Hub revision.
-            **options:
-                Options of [`RewardModel`].
+            path (`str`), revision (`str`, *optional*): Folder or Hub repository, and its revision.
+            dtype (`str`, *optional*, defaults to `"auto"`): Weights' dtype, by default the checkpoint's. The head
+                computes in float32.
+            device (`str`, *optional*): Device; by default this process's GPU, else the CPU.
+            **options: Options of [`RewardModel`].
 
         Raises:
             `ValueError`: If there is no such model, its head is missing or does not fit, or it lacks weights.
@@ -131,7 +112,7 @@ class RewardModel:
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
         if is_peft_folder(path):
             model = load_merged(path, functools.partial(load_trainable, dtype=dtype, device_map=None))
-            return cls(model.to(device), AutoProcessor.from_pretrained(path), model.value_head, **options)
+            return cls(model.to(device), AutoProcessor.from_pretrained(path), **options)
         config = _load_config(path, revision)
         if any(name.endswith("ForSequenceClassification") for name in config.architectures or []):
             model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -139,42 +120,26 @@ class RewardModel:
             )
             require_weights(path, info["missing_keys"])
             return cls(model.to(device), AutoTokenizer.from_pretrained(path, revision=revision), **options)
-        is_vlm = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-        head = ValueHead.from_pretrained(path, config.get_text_config().hidden_size, revision)
-        loader = AutoModelForImageTextToText if is_vlm else AutoModelForCausalLM
-        model, info = loader.from_pretrained(path, dtype=dtype, revision=revision, output_loading_info=True)
-        require_weights(path, info["missing_keys"], f"{model.base_model_prefix}.")
-        return cls(model.to(device), AutoProcessor.from_pretrained(path, revision=revision), head, **options)
+        model = load_with_head(path, config, revision, dtype=dtype, device_map=None)
+        return cls(model.to(device), AutoProcessor.from_pretrained(path, revision=revision), **options)
 
     def save_pretrained(self, folder: str):
-        """Write model, processor, head and a description; only for models with a scalar head."""
-        if self.head is None:
-            raise ValueError("A sequence classifier has no scalar head; use the model's own `save_pretrained`.")
-        set_one_label(self.model.config)
+        """Write the model, with its head and a description of the score, and its processor."""
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
-        self.head.save_pretrained(folder)
 
     def score(self, conversations: list[list[dict]]) -> list[float | None]:
-        r"""
-        Score conversations.
-
-        Args:
-            conversations (`list[list[dict]]`):
-                Messages with `role` and `content`, the last one the response; images as parts `{"type": "image",
-                "image": image}`, in any mode.
-
-        Returns:
-            `list[float | None]`: A score for each, `None` where it exceeds `max_tokens`.
-
-        Raises:
-            `RuntimeError`: A score is NaN or infinite.
-            `ValueError`: An image cannot be read.
+        """
+        A score for each conversation, `None` where it exceeds `max_tokens`: messages with `role` and `content`, the
+        last one the response; images as parts `{"type": "image", "image": image}`, in any mode. Raises `RuntimeError`
+        for a score that is no finite number, and `ValueError` for an image that cannot be read.
         """
         if self.sees_images:
             conversations = [with_rgb_images({"prompt": messages})["prompt"] for messages in conversations]
-        fits = [row for row in range(len(conversations)) if self._may_fit(conversations[row])]
-        order = sorted(fits, key=lambda row: _length_estimate(conversations[row]))
+        chars = [sum(len(message_text(message["content"])) for message in messages) for messages in conversations]
+        most = math.inf if self.max_tokens is None else MAX_CHARS_PER_TOKEN * self.max_tokens
+        fits = [row for row, num_chars in enumerate(chars) if num_chars <= most]
+        order = sorted(fits, key=lambda row: chars[row] + 1000 * _num_images(conversations[row]))
         scores: list[float | None] = [None] * len(conversations)
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
@@ -195,13 +160,6 @@ class RewardModel:
                 scores[row] = score
         return scores
 
-    def _may_fit(self, messages: list[dict]) -> bool:
-        """Whether it is worth counting tokens, which takes long for a text of megabytes."""
-        if self.max_tokens is None:
-            return True
-        num_chars = sum(len(message_text(message["content"])) for message in messages)
-        return num_chars <= MAX_CHARS_PER_TOKEN * self.max_tokens
-
     @torch.no_grad()
     def _forward(self, inputs) -> torch.Tensor:
         """Scores of shape `(batch_size,)`, float32."""
@@ -209,18 +167,11 @@ class RewardModel:
             name: value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
             for name, value in inputs.items()
         }
-        if self.head is None:
-            return self.model(**inputs).logits[:, 0].float()
-        hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state  # (B, L, H), after the final norm
-        return self.head(last_token_states(hidden, inputs["attention_mask"]))
+        return self.model(**inputs).logits[:, 0].float()
 
 
 def _load_config(path: str, revision: str | None) -> PreTrainedConfig:
     """The configuration; says so where there is no such model."""
-    if not Path(path).exists() and (path.count("/") > 1 or path.startswith((".", "~", os.sep))):
-        raise ValueError(
-            f"{path}: no such folder. Paths count from the working directory; train or fetch the model first."
-        )
     try:
         return AutoConfig.from_pretrained(path, revision=revision)
     except OSError as error:
@@ -239,18 +190,17 @@ def _own_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> 
     return min(known, default=None)
 
 
-def _length_estimate(messages: list[dict]) -> int:
-    """Characters, and 1,000 for an image: only for grouping."""
-    length = 0
-    for message in messages:
-        if isinstance(message["content"], str):
-            length += len(message["content"])
-            continue
-        for part in message["content"]:
-            length += 1000 if part["type"] == "image" else len(part.get("text", ""))
-    return length
+def _num_images(messages: list[dict]) -> int:
+    """Images that stand in the messages themselves."""
+    return sum(
+        part["type"] == "image" and "image" in part
+        for message in messages
+        if not isinstance(message["content"], str)
+        for part in message["content"]
+    )
 
 
+@dataclass(eq=False)
 class RewardModelReward:
     r"""
     TRL reward function around a [`RewardModel`]: scores each completion with its prompt and its images.
@@ -258,15 +208,12 @@ class RewardModelReward:
     Images are taken from the prompts where TRL has put them, else from the dataset columns `images` or `image`.
 
     Args:
-        model ([`RewardModel`]):
-            The model.
-        part (`str`, *optional*, defaults to `"full"`):
-            What is judged: `"full"`, reasoning and answer, or `"answer"`, what follows `</think>` (`None` where
-            nothing does). R1V2 does not say.
-        drop_images (`bool`, *optional*, defaults to `False`):
-            Let a text-only model judge rows with images, without them; otherwise such a row is an error.
-        name (`str`, *optional*, defaults to `"reward_model"`):
-            Name under which TRL logs it.
+        model ([`RewardModel`]): The model.
+        part (`str`, *optional*, defaults to `"full"`): What is judged: `"full"`, reasoning and answer, or `"answer"`,
+            what follows `</think>` (`None` where nothing does). R1V2 does not say.
+        drop_images (`bool`, *optional*, defaults to `False`): Let a text-only model judge rows with images, without
+            them; otherwise such a row is an error.
+        name (`str`, *optional*, defaults to `"reward_model"`): Name under which TRL logs it.
 
     Example:
     ```python
@@ -277,32 +224,22 @@ class RewardModelReward:
     ```
     """
 
-    def __init__(self, model: RewardModel, part: str = "full", drop_images: bool = False, name: str = "reward_model"):
-        if part not in ("full", "answer"):
-            raise ValueError(f"part is {part!r}; it must be 'full' or 'answer'.")
-        self.model = model
-        self.part = part
-        self.drop_images = drop_images
-        self.__name__ = name
+    model: RewardModel
+    part: str = "full"
+    drop_images: bool = False
+    name: str = "reward_model"
+
+    def __post_init__(self):
+        self.__name__ = self.name
+        if self.part not in ("full", "answer"):
+            raise ValueError(f"part is {self.part!r}; it must be 'full' or 'answer'.")
 
     @classmethod
     def from_pretrained(
-        cls,
-        path: str,
-        dtype: str = "auto",
-        device: str | None = None,
-        revision: str | None = None,
-        batch_size: int = 8,
-        max_tokens: int | None = None,
-        part: str = "full",
-        drop_images: bool = False,
-        name: str = "reward_model",
+        cls, path: str, part: str = "full", drop_images: bool = False, name: str = "reward_model", **options
     ) -> "RewardModelReward":
-        """Load the model (see [`RewardModel.from_pretrained`]) and wrap it."""
-        model = RewardModel.from_pretrained(
-            path, dtype, device, revision, batch_size=batch_size, max_tokens=max_tokens
-        )
-        return cls(model, part, drop_images, name)
+        """Load the model, with the options of [`RewardModel.from_pretrained`], and wrap it."""
+        return cls(RewardModel.from_pretrained(path, **options), part, drop_images, name)
 
     def __call__(self, prompts, completions, images=None, image=None, log_metric=None, **kwargs) -> list[float | None]:
         if images is None:
@@ -326,12 +263,7 @@ class RewardModelReward:
             if not response:
                 return None
             messages[-1] = {"role": "assistant", "content": response}
-        filled = any(
-            part["type"] == "image" and "image" in part
-            for message in messages
-            if isinstance(message["content"], list)
-            for part in message["content"]
-        )
+        filled = _num_images(messages) > 0
         if not self.model.sees_images:
             if (filled or images) and not self.drop_images:
                 raise ValueError(

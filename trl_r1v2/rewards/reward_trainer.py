@@ -50,25 +50,14 @@ class VisionRewardTrainer(SharedPromptsMixin, RewardTrainer):
     saves, [`RewardModel`] loads.
 
     Args:
-        model (`str` or [`~transformers.PreTrainedModel`]):
-            Folder or Hub name of a vision-language model or of a reward model to go on with, or a model of
-            [`load_trainable`].
-        args ([`VisionRewardConfig`], *optional*):
-            Configuration.
-        data_collator (`Callable`, *optional*):
-            Defaults to [`VisionRewardDataCollator`].
-        train_dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]):
-            Pairs with `prompt`, `chosen` and `rejected`, and `images` or `image` where there are any.
-        eval_dataset ([`~datasets.Dataset`], [`~datasets.IterableDataset`] or a `dict` of them, *optional*):
-            The same for evaluation.
-        processing_class ([`~transformers.ProcessorMixin`], *optional*):
-            Processor, by default the model's.
-        quantization_config ([`~transformers.BitsAndBytesConfig`], *optional*):
-            As for [`~trl.RewardTrainer`].
-        peft_config ([`~peft.PeftConfig`], *optional*):
-            As for [`~trl.RewardTrainer`]. The head is added to `modules_to_save`.
-        **kwargs:
-            Other arguments of [`~trl.RewardTrainer`].
+        model (`str` or [`~transformers.PreTrainedModel`]): Folder or Hub name of a vision-language model or of a
+            reward model to go on with, or a model of [`load_trainable`].
+        args ([`VisionRewardConfig`], *optional*): Configuration.
+        train_dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]): Pairs with `prompt`, `chosen` and
+            `rejected`, and `images` or `image` where there are any. The same for `eval_dataset`.
+        processing_class ([`~transformers.ProcessorMixin`], *optional*): Processor, by default the model's.
+        **kwargs: Other arguments of [`~trl.RewardTrainer`], such as `data_collator` (by default a
+            [`VisionRewardDataCollator`]) and `peft_config`, to whose `modules_to_save` the head is added.
 
     Raises:
         TypeError: If `args` is no [`VisionRewardConfig`], or the processing class is no processor.
@@ -107,15 +96,14 @@ class VisionRewardTrainer(SharedPromptsMixin, RewardTrainer):
         peft_config=None,
         **kwargs,
     ):
+        source = model if isinstance(model, str) else get_config_model_id(model.config)
         if args is None:
-            model_name = model if isinstance(model, str) else get_config_model_id(model.config)
-            args = VisionRewardConfig(f"{model_name.split('/')[-1]}-Reward")
+            args = VisionRewardConfig(f"{source.split('/')[-1]}-Reward")
         elif not isinstance(args, VisionRewardConfig):
             raise TypeError(
                 f"`args` is a {type(args).__name__} but must be a `VisionRewardConfig`, which takes the same "
                 "arguments: `from trl_r1v2.rewards import VisionRewardConfig`."
             )
-        source = model if isinstance(model, str) else get_config_model_id(model.config)
         revision = (args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None
         if isinstance(model, str):
             model, args = self._load(model, args, quantization_config)
@@ -134,11 +122,9 @@ class VisionRewardTrainer(SharedPromptsMixin, RewardTrainer):
                 "processor: `AutoProcessor.from_pretrained(path)`."
             )
         if data_collator is None:
+            swap_images = args.image_preference_weight > 0
             data_collator = VisionRewardDataCollator(
-                processing_class,
-                args.max_length,
-                args.pad_to_multiple_of,
-                swap_images=args.image_preference_weight > 0,
+                processing_class, args.max_length, args.pad_to_multiple_of, swap_images
             )
         elif args.image_preference_weight and not isinstance(data_collator, VisionRewardDataCollator):
             raise ValueError(

@@ -22,16 +22,13 @@ class VisionRewardConfig(RewardConfig):
     Takes every parameter of [`~trl.RewardConfig`]; `max_length` has another default.
 
     Parameters:
-        trainable (`str`, *optional*, defaults to `"llm+adapter"`):
-            Components that train with the head.
-        share_prompts (`bool`, *optional*, defaults to `False`):
-            Whether what chosen and rejected conversation have in common at their start passes the model once.
-        image_preference_weight (`float`, *optional*, defaults to `0.0`):
-            Weight of the loss that prefers a response with its own images.
-        max_length (`int`, *optional*):
-            Longest conversation in tokens, image tokens included; no bound by default.
-        too_long (`str`, *optional*, defaults to `"refuse"`):
-            What becomes of pairs beyond `max_length`.
+        trainable (`str`, *optional*, defaults to `"llm+adapter"`): Components that train with the head.
+        share_prompts (`bool`, *optional*, defaults to `False`): Whether what chosen and rejected conversation have in
+            common at their start passes the model once.
+        image_preference_weight (`float`, *optional*, defaults to `0.0`): Weight of the loss that prefers a response
+            with its own images.
+        max_length (`int`, *optional*): Longest conversation in tokens, image tokens included; no bound by default.
+        too_long (`str`, *optional*, defaults to `"refuse"`): What becomes of pairs beyond `max_length`.
 
     Raises:
         ValueError: If a value is out of bounds, or a setting of TRL has no effect here.

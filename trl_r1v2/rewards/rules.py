@@ -8,6 +8,7 @@ length (`rules_text.py`).
 """
 
 import re
+from dataclasses import dataclass
 
 from .answers import Answer, completion_text, final_answer, gold_text, prompt_opens_think
 from .comparison import Verdict, compare
@@ -28,6 +29,7 @@ def think_is_open(prompts, num_rows: int, setting: bool | None) -> list[bool]:
     return [prompt_opens_think(prompt) for prompt in prompts]
 
 
+@dataclass(eq=False)
 class AccuracyReward:
     r"""
     Reward function: 1.0 if the final answer equals the gold, 0.0 if it is wrong or missing, `None` if no rule can tell
@@ -39,13 +41,12 @@ class AccuracyReward:
     not. `log_metric` gets the share of each.
 
     Args:
-        solution_column (`str`, *optional*, defaults to `"solution"`):
-            Dataset column with the gold answer: text, a number, or a list of accepted answers.
-        think_open (`bool`, *optional*):
-            Whether the prompt opens `<think>`, so that a completion without `</think>` has no answer. `None` looks at
-            `prompts`; set it to `True` where the chat template adds the tag (QwQ-32B's does).
-        name (`str`, *optional*, defaults to `"accuracy_reward"`):
-            Name under which TRL logs it.
+        solution_column (`str`, *optional*, defaults to `"solution"`): Dataset column with the gold answer: text, a
+            number, or a list of accepted answers.
+        think_open (`bool`, *optional*): Whether the prompt opens `<think>`, so that a completion without `</think>`
+            has no answer. `None` looks at `prompts`; set it to `True` where the chat template adds the tag (QwQ-32B's
+            does).
+        name (`str`, *optional*, defaults to `"accuracy_reward"`): Name under which TRL logs it.
 
     Example:
     ```python
@@ -56,15 +57,12 @@ class AccuracyReward:
     ```
     """
 
-    def __init__(
-        self,
-        solution_column: str = "solution",
-        think_open: bool | None = None,
-        name: str = "accuracy_reward",
-    ):
-        self.solution_column = solution_column
-        self.think_open = think_open
-        self.__name__ = name
+    solution_column: str = "solution"
+    think_open: bool | None = None
+    name: str = "accuracy_reward"
+
+    def __post_init__(self):
+        self.__name__ = self.name
 
     @property
     def required_columns(self) -> tuple[str, ...]:
@@ -100,6 +98,7 @@ class AccuracyReward:
         return next((verdict for verdict in _ORDER if verdict in verdicts), Verdict.UNVERIFIABLE)
 
 
+@dataclass(eq=False)
 class FormatReward:
     r"""
     Reward function: 1.0 for `<think>reasoning</think>answer`, else 0.0 (eq. 7, `r_format`; the form is DeepSeek-R1's).
@@ -107,22 +106,21 @@ class FormatReward:
     Each tag occurs once, in this order, nothing but white space precedes, and neither part is empty.
 
     Args:
-        think_open (`bool`, *optional*):
-            Whether the prompt opens `<think>`: then the completion must not open it again. `None` looks at `prompts`
-            (a plain prompt or an assistant prefill that ends with `<think>`); set it to `True` where the chat template
-            adds the tag (QwQ-32B's does).
-        answer_mark (`str`, *optional*):
-            `"boxed"` or `"answer_tag"` if the answer part must also contain `\boxed{}` or `<answer>…</answer>`.
-        name (`str`, *optional*, defaults to `"format_reward"`):
-            Name under which TRL logs it.
+        think_open (`bool`, *optional*): As for [`AccuracyReward`]; where the prompt opens `<think>`, the completion
+            must not open it again.
+        answer_mark (`str`, *optional*): `"boxed"` or `"answer_tag"` if the answer part must also contain `\boxed{}` or
+            `<answer>…</answer>`.
+        name (`str`, *optional*, defaults to `"format_reward"`): Name under which TRL logs it.
     """
 
-    def __init__(self, think_open: bool | None = None, answer_mark: str | None = None, name: str = "format_reward"):
-        if answer_mark not in (None, "boxed", "answer_tag"):
-            raise ValueError(f"answer_mark is {answer_mark!r}; it must be None, 'boxed' or 'answer_tag'.")
-        self.think_open = think_open
-        self.answer_mark = answer_mark
-        self.__name__ = name
+    think_open: bool | None = None
+    answer_mark: str | None = None
+    name: str = "format_reward"
+
+    def __post_init__(self):
+        self.__name__ = self.name
+        if self.answer_mark not in (None, "boxed", "answer_tag"):
+            raise ValueError(f"answer_mark is {self.answer_mark!r}; it must be None, 'boxed' or 'answer_tag'.")
 
     def __call__(self, completions, prompts=None, **kwargs) -> list[float]:
         opened = think_is_open(prompts, len(completions), self.think_open)

@@ -11,8 +11,9 @@ Does not cover: correctness and format (`rules.py`).
 import math
 import re
 import unicodedata
+from dataclasses import dataclass
 
-from .answers import completion_text, final_answer, last_boxed, split_reasoning
+from .answers import Answer, completion_text, final_answer, split_reasoning
 from .comparison import Verdict, compare, is_number
 from .rules import AccuracyReward, think_is_open
 
@@ -28,15 +29,7 @@ _MATH_RE = re.compile(
     r"\$\$.*?\$\$|\$[^$\n]*\$|\\\[(?:(?!\\\[).)*?\\\]|\\\((?:(?!\\\().)*?\\\)|```.*?```|\\[A-Za-z]+|</?[a-z_]+>",
     re.DOTALL,
 )
-# A formula with a digit (`\frac{1}{2}`, `-25\pi`, `7cm`), or a number by itself, also with a unit's power (`5 cm^2`).
-_RUN = r"(?:(?!\\[()\[\]])[^\s=$,;:])"
-_VALUE_RE = re.compile(
-    rf"(?:(?<![^\s=$,;:])|(?<=\\[(\[]))(?={_RUN}*(?:\\[A-Za-z]|[\^_{{]|[A-Za-z]\d|\d[A-Za-z]))(?={_RUN}*\d){_RUN}+"
-    r"|(?<![\w.\\])[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s{0,3}/\s{0,3}\d+)?"
-    r"(?: ?[A-Za-z]{1,20}\^\{?\d\}?)?(?![\w^{]|\\[A-Za-z])"
-)
-# Before the first character of a value that is but a part of an expression: `10 - 5`, `2 \sqrt{3}`.
-_OPERAND_RE = re.compile(r"(?:[\w})]\s?[-+/]|\\(?:cdot|times|div|pm))\s?.\Z|[\d})]\s?\\\Z")
+_STATES_RE = re.compile(r"[=≈]|\b(?:is|are)\b")
 
 # First word of a letter's Unicode name → languages written with it.
 _SCRIPTS = {
@@ -51,7 +44,9 @@ _SCRIPTS = {
     "ar": ("ARABIC",),
     "hi": ("DEVANAGARI",),
 }
-_SYLLABIC = frozenset(("CJK", "HIRAGANA", "KATAKANA"))  # written without spaces: each sign counts as one word
+# Kana and Chinese signs are written without spaces: each counts as one word.
+_SIGNS = "\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD_RE = re.compile(rf"[{_SIGNS}]|[^\W{_SIGNS}]+")
 
 
 class StepCompletenessReward:
@@ -63,10 +58,8 @@ class StepCompletenessReward:
     ours. A marker counts at the start of a line only, and in the reasoning only where there is one.
 
     Args:
-        target_steps (`int`, *optional*, defaults to `3`):
-            Steps from which the reasoning is complete.
-        name (`str`, *optional*, defaults to `"step_completeness_reward"`):
-            Name under which TRL logs it.
+        target_steps (`int`, *optional*, defaults to `3`): Steps from which the reasoning is complete.
+        name (`str`, *optional*, defaults to `"step_completeness_reward"`): Name under which TRL logs it.
     """
 
     def __init__(self, target_steps: int = 3, name: str = "step_completeness_reward"):
@@ -84,43 +77,7 @@ class StepCompletenessReward:
         return rewards
 
 
-class WordRepetitionReward:
-    r"""
-    Reward function: `max_penalty · (1 − distinct n-grams / n-grams)` over the words of the completion.
-
-    Source of the formula: Demystifying Long Chain-of-Thought Reasoning (arXiv 2502.03373), appendix C.2, where the
-    n-grams are tokens; words make the value independent of the tokenizer and computable without token ids. A sign of a
-    script without spaces counts as a word.
-
-    Args:
-        ngram_size (`int`, *optional*, defaults to `3`):
-            Words in an n-gram. A completion of fewer words gets 0.
-        max_penalty (`float`, *optional*, defaults to `-1.0`):
-            Limit for a text that repeats one n-gram for ever; not positive.
-        name (`str`, *optional*, defaults to `"word_repetition_reward"`):
-            Name under which TRL logs it.
-    """
-
-    def __init__(self, ngram_size: int = 3, max_penalty: float = -1.0, name: str = "word_repetition_reward"):
-        if ngram_size < 1:
-            raise ValueError(f"ngram_size is {ngram_size}; it must be at least 1.")
-        if max_penalty > 0:
-            raise ValueError(f"max_penalty is {max_penalty}; a penalty must not be positive.")
-        self.ngram_size = ngram_size
-        self.max_penalty = max_penalty
-        self.__name__ = name
-
-    def __call__(self, completions, **kwargs) -> list[float]:
-        return [self._penalty(_split_words(completion_text(completion).casefold())) for completion in completions]
-
-    def _penalty(self, words: list[str]) -> float:
-        num_ngrams = len(words) - self.ngram_size + 1
-        if num_ngrams < 1:
-            return 0.0
-        distinct = {tuple(words[start : start + self.ngram_size]) for start in range(num_ngrams)}
-        return self.max_penalty * (1 - len(distinct) / num_ngrams)
-
-
+@dataclass(eq=False)
 class CosineLengthReward:
     r"""
     Reward function: correctness scaled by length along a cosine, so that right answers are worth more when short and
@@ -132,40 +89,32 @@ class CosineLengthReward:
     differs from `trl.rewards.get_cosine_scaled_reward` in judging correctness with [`AccuracyReward`].
 
     Args:
-        max_length (`int`):
-            Length in tokens at which the schedule ends.
-        right (`tuple[float, float]`, *optional*, defaults to `(0.5, 1.0)`):
-            Reward of a right answer at `max_length` and at length 0.
-        wrong (`tuple[float, float]`, *optional*, defaults to `(-1.0, -0.5)`):
-            Reward of a wrong answer at length 0 and at `max_length`.
-        accuracy ([`AccuracyReward`], *optional*):
-            Judge of correctness. In a recipe its options (`solution_column`, `think_open`) are options of
-            `cosine_length`.
-        name (`str`, *optional*, defaults to `"cosine_length_reward"`):
-            Name under which TRL logs it.
+        max_length (`int`): Length in tokens at which the schedule ends.
+        right (`tuple[float, float]`, *optional*, defaults to `(0.5, 1.0)`): Reward of a right answer at `max_length`
+            and at length 0.
+        wrong (`tuple[float, float]`, *optional*, defaults to `(-1.0, -0.5)`): Reward of a wrong answer at length 0 and
+            at `max_length`.
+        solution_column (`str`, *optional*, defaults to `"solution"`), think_open (`bool`, *optional*): As for
+            [`AccuracyReward`], which judges correctness.
+        name (`str`, *optional*, defaults to `"cosine_length_reward"`): Name under which TRL logs it.
     """
 
-    def __init__(
-        self,
-        max_length: int,
-        right: tuple[float, float] = (0.5, 1.0),
-        wrong: tuple[float, float] = (-1.0, -0.5),
-        accuracy: AccuracyReward | None = None,
-        name: str = "cosine_length_reward",
-    ):
-        if max_length < 1:
-            raise ValueError(f"max_length is {max_length}; it must be at least 1 token.")
-        for label, bounds in (("right", right), ("wrong", wrong)):
+    max_length: int
+    right: tuple[float, float] = (0.5, 1.0)
+    wrong: tuple[float, float] = (-1.0, -0.5)
+    solution_column: str = "solution"
+    think_open: bool | None = None
+    name: str = "cosine_length_reward"
+
+    def __post_init__(self):
+        self.__name__ = self.name
+        if self.max_length < 1:
+            raise ValueError(f"max_length is {self.max_length}; it must be at least 1 token.")
+        for label, bounds in (("right", self.right), ("wrong", self.wrong)):
             is_pair = isinstance(bounds, list | tuple) and len(bounds) == 2
             if not (is_pair and all(isinstance(bound, int | float) for bound in bounds)):
                 raise ValueError(f"{label} is {bounds!r}; it must be two numbers.")
-        if not (accuracy is None or callable(accuracy)):
-            raise ValueError(f"accuracy is {accuracy!r}; it must be a reward function such as AccuracyReward().")
-        self.max_length = max_length
-        self.right = right
-        self.wrong = wrong
-        self.accuracy = accuracy or AccuracyReward()
-        self.__name__ = name
+        self.accuracy = AccuracyReward(self.solution_column, self.think_open)
 
     @property
     def required_columns(self) -> tuple[str, ...]:
@@ -188,26 +137,6 @@ class CosineLengthReward:
         return rewards
 
 
-def _script(char: str) -> str:
-    return unicodedata.name(char, "UNKNOWN").split(" ")[0].split("-")[0]
-
-
-def _split_words(text: str) -> list[str]:
-    """Words of a text; each sign of a script without spaces is one."""
-    words = []
-    for run in re.findall(r"\w+", text):
-        current = ""
-        for char in run:
-            if char.isalpha() and _script(char) in _SYLLABIC:
-                words.extend([current, char] if current else [char])
-                current = ""
-            else:
-                current += char
-        if current:
-            words.append(current)
-    return words
-
-
 class LanguageConsistencyReward:
     r"""
     Reward function: share of the words of the reasoning that are written in the script of the target language.
@@ -217,10 +146,9 @@ class LanguageConsistencyReward:
     commands do not count; `None` where no word is left.
 
     Args:
-        language (`str`, *optional*, defaults to `"en"`):
-            Target: one of `ar`, `de`, `en`, `es`, `fr`, `hi`, `ja`, `ko`, `ru`, `zh`.
-        name (`str`, *optional*, defaults to `"language_consistency_reward"`):
-            Name under which TRL logs it.
+        language (`str`, *optional*, defaults to `"en"`): Target: one of `ar`, `de`, `en`, `es`, `fr`, `hi`, `ja`,
+            `ko`, `ru`, `zh`.
+        name (`str`, *optional*, defaults to `"language_consistency_reward"`): Name under which TRL logs it.
     """
 
     def __init__(self, language: str = "en", name: str = "language_consistency_reward"):
@@ -234,37 +162,23 @@ class LanguageConsistencyReward:
 
     def _share(self, text: str) -> float | None:
         reasoning, answer = split_reasoning(text)
-        words = _split_words(_MATH_RE.sub(" ", answer if reasoning is None else reasoning))
-        first_letters = [
-            next(char for char in word if char.isalpha()) for word in words if any(map(str.isalpha, word))
-        ]
-        if not first_letters:
-            return None
-        return sum(_script(letter) in _SCRIPTS[self.language] for letter in first_letters) / len(first_letters)
-
-
-def _last_value(text: str) -> str | None:
-    """The last value of a text; `None` if there is none, or if it is but a part of an expression."""
-    matches = list(_VALUE_RE.finditer(text))
-    if not matches or _OPERAND_RE.search(text[max(0, matches[-1].start() - 10) : matches[-1].start() + 1]):
-        return None
-    return matches[-1].group(0).strip("*`").rstrip(".!?*`")
+        words = _WORD_RE.findall(_MATH_RE.sub(" ", answer if reasoning is None else reasoning))
+        letters = [next(filter(str.isalpha, word)) for word in words if any(map(str.isalpha, word))]
+        scripts = [re.split("[ -]", unicodedata.name(letter, "UNKNOWN"))[0] for letter in letters]
+        return sum(script in _SCRIPTS[self.language] for script in scripts) / len(scripts) if scripts else None
 
 
 class ThinkAnswerConsistencyReward:
     r"""
-    Reward function: 1.0 if the last value stated in the reasoning equals the answer given after it, else 0.0. Ours.
+    Reward function: 1.0 if what the reasoning ends with equals the answer given after it, else 0.0. Ours.
 
-    The last value is the last `\boxed{}` of the reasoning, else its last number, or the last formula with a digit in
-    it (`\frac{1}{2}`, `25\pi`), unless that is an operand (`10 - 5`). Equality is that of
-    [`~trl_r1v2.rewards.comparison.compare`]. `None` where there is no reasoning, no value in it, no answer, an answer
-    in words while the reasoning boxes nothing, or a pair that is not read to its end.
+    The end of the reasoning is read as an answer is: its last box or "the answer is", else its last sentence; equality
+    is that of accuracy. `None` where there is no reasoning or no answer, where a pair is not read to its end, and
+    where an unmarked last sentence is unlike the answer, unless both state a number.
 
     Args:
-        think_open (`bool`, *optional*):
-            Whether the prompt opens `<think>`; `None` looks at `prompts`.
-        name (`str`, *optional*, defaults to `"think_answer_consistency_reward"`):
-            Name under which TRL logs it.
+        think_open (`bool`, *optional*): Whether the prompt opens `<think>`; `None` looks at `prompts`.
+        name (`str`, *optional*, defaults to `"think_answer_consistency_reward"`): Name under which TRL logs it.
     """
 
     def __init__(self, think_open: bool | None = None, name: str = "think_answer_consistency_reward"):
@@ -280,15 +194,12 @@ class ThinkAnswerConsistencyReward:
 
     @staticmethod
     def _agreement(text: str, is_open: bool) -> float | None:
-        reasoning, _ = split_reasoning(text, is_open)
-        answer = final_answer(text, is_open)
-        if not reasoning or answer is None:
+        said, answer = final_answer(split_reasoning(text, is_open)[0] or ""), final_answer(text, is_open)
+        if said is None or answer is None:
             return None
-        boxed = last_boxed(reasoning)
-        value = boxed or _last_value(reasoning)
-        if value is None or (boxed is None and not re.search(r"\d", answer.text)):
-            return None  # nothing stated, or an answer in words, which a number neither supports nor contradicts
-        verdict = compare(answer, value)
-        if verdict is Verdict.WRONG and boxed is None and not (is_number(value) and is_number(answer.text)):
-            return None  # only of numbers is it clear that they are not parts of an expression
+        number = _STATES_RE.split(said.text)[-1]
+        are_numbers = is_number(number) and is_number(answer.text)
+        verdict = compare(Answer(number, anchored=True) if are_numbers else said, answer.text)
+        if verdict is Verdict.WRONG and not (said.anchored or are_numbers):
+            return None
         return {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0}.get(verdict)

@@ -7,6 +7,7 @@ not cover what the tokens mean together (`expressions.py`).
 """
 
 import re
+import unicodedata
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -47,34 +48,26 @@ _SIGNS = {
     }.items()
     for way in ways.split()
 }  # fmt: skip
-_GREEK = dict(
-    zip(
-        "αβγδεζηθικλμνξοπρσςτυφχψωΓΔΘΛΞΠΣΥΦΨΩϵϑϱ∠△ℓ∂",
-        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma sigma tau "
-        "upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega epsilon theta rho angle "
-        "triangle ell partial".split(),
-        strict=True,
-    )
-)
+# α is alpha, Γ is Gamma: the last word of the letter's name, which only LaTeX writes "lambda".
+_GREEK = {
+    letter: name.title() if letter.isupper() else name
+    for letter in "αβγδεζηθικλμνξοπρσςτυφχψωΓΔΘΛΞΠΣΥΦΨΩ"
+    for name in [unicodedata.name(letter).split()[-1].lower().replace("lamda", "lambda")]
+} | {"∠": "angle", "△": "triangle", "∂": "partial"}
 _SAME_NAMES = {
-    "varepsilon": "epsilon",
-    "varphi": "phi",
-    "vartheta": "theta",
-    "varrho": "rho",
-    "imath": "i",
-    "jmath": "j",
-}
-_NAMES = {*_GREEK.values(), *_SAME_NAMES, "hbar"}
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth arsinh arcosh artanh ln "
-    "log lg exp max min gcd lcm".split()
-)
-_FUNCTION_NAMES = {
-    **{name: name for name in FUNCTIONS},
-    **{f"a{name}": f"arc{name}" for name in ("sin", "cos", "tan", "cot", "sec", "csc")},
-    **{f"{arc}{name}": f"ar{name}" for arc in ("a", "arc") for name in ("sinh", "cosh", "tanh")},
-    "tg": "tan", "ctg": "cot", "arctg": "arctan", "cosec": "csc",
+    "varepsilon": "epsilon", "varphi": "phi", "vartheta": "theta", "varrho": "rho",
+    "imath": "i", "jmath": "j",
 }  # fmt: skip
+_NAMES = {*_GREEK.values(), *_SAME_NAMES, "hbar", "ell"}
+_CIRCULAR, _HYPERBOLIC = ("sin", "cos", "tan", "cot", "sec", "csc"), ("sinh", "cosh", "tanh")
+# Functions by the names of mpmath, and every way to write them.
+_FUNCTION_NAMES = {
+    **{name: name for name in (*_CIRCULAR, *_HYPERBOLIC, *"coth ln log lg exp max min gcd lcm".split())},
+    **{f"{arc}{name}": f"a{name}" for name in (*_CIRCULAR, *_HYPERBOLIC) for arc in ("a", "arc")},
+    **{f"ar{name}": f"a{name}" for name in _HYPERBOLIC},
+    "tg": "tan", "ctg": "cot", "arctg": "atan", "cosec": "csc",
+}  # fmt: skip
+FUNCTIONS = frozenset(_FUNCTION_NAMES)
 _CONSTANTS = ("pi", "e", "i")
 OPENING, ENDING = frozenset(("(", "[", "{", r"\{", "⟨")), frozenset((")", "]", "}", r"\}", "⟩"))
 
@@ -149,15 +142,19 @@ def _tokens(match: re.Match) -> list[Token]:
                 raise Unreadable(f"{written!r} goes on in a way that nobody knows")
             return [_repeating(block[1], block[2], block[3] or block[4])]
         case "text":
-            return [_word(match["inside"][1:-1].strip())]
+            word = match["inside"][1:-1].strip()
+            if not word:
+                raise Unreadable("an empty text")
+            return [_known(word) or (_name(word) if len(word) == 1 else Token("atom", ("sym", f"text {word}")))]
         case "accent":
             return [Token("atom", ("sym", f"{match['mark']} {_flat(match['under'])}"))]
         case "matrix":
             return [Token("matrix", match["rows"])]
-        case "command":
-            return [_command(written)]
-        case "sign":
-            return [Token(_SIGNS[written])]
+        case "command" | "sign":
+            token = _known(written)
+            if token is None:
+                raise Unreadable(f"{written} is not understood")
+            return [token]
         case "greek":
             return [_name(_GREEK[written])]
     return _letters(written)
@@ -173,36 +170,20 @@ def _name(name: str) -> Token:
     return Token("atom", ("const", name) if name in _CONSTANTS else ("sym", name))
 
 
-def _word(word: str) -> Token:
-    r"""What stands in `\text{…}`: a letter, a function, "or"; else a name of its own."""
-    if word in _SIGNS:
-        return Token(_SIGNS[word])
-    if word in _FUNCTION_NAMES:
-        return Token("call", _FUNCTION_NAMES[word])
-    if not word:
-        raise Unreadable("an empty text")
-    return _name(word) if len(word) == 1 else Token("atom", ("sym", f"text {word}"))
-
-
-def _command(written: str) -> Token:
-    name = written[1:]
+def _known(written: str) -> Token | None:
+    r"""A sign, a function or a name, however it is written: `\cdot`, `\sin`, `sin`, `alpha`."""
+    name = written.removeprefix("\\")
     if written in _SIGNS:
         return Token(_SIGNS[written])
     if name in _FUNCTION_NAMES:
         return Token("call", _FUNCTION_NAMES[name])
-    if name in _NAMES:
-        return _name(name)
-    raise Unreadable(f"{written} is not understood")
+    return _name(name) if name in _NAMES else None
 
 
 def _letters(letters: str) -> list[Token]:
-    """A run of letters in plain text: a sign, a function, a constant, `sinx`, or a product of variables."""
-    if letters in _SIGNS:
-        return [Token(_SIGNS[letters])]
-    if letters in _FUNCTION_NAMES:
-        return [Token("call", _FUNCTION_NAMES[letters])]
-    if letters in _GREEK.values():
-        return [_name(letters)]
+    """A run of letters in plain text: something known, `sinx`, or a product of variables."""
+    if token := _known(letters):
+        return [token]
     for known in ("sqrt", "pi", "sin", "cos", "tan", "ln", "log"):  # `sqrtx`, `pir`
         if letters.startswith(known) and len(letters) == len(known) + 1:
             return [*_letters(known), _name(letters[-1])]

@@ -1,10 +1,10 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-A vision-language model with a scalar head, as one module that trains.
+A language model, with or without images, with a scalar head, as one module that scores and trains.
 
-Scope: any class of `AutoModelForImageTextToText` with `model` and `lm_head`, its forward pass replaced by the score of
-`reward_model.py`; folders in that file's layout; which parts train. Does not cover: the loss and the data
-(`reward_trainer.py`).
+Scope: any class of `AutoModelForImageTextToText` or `AutoModelForCausalLM` with `model` and `lm_head`, its forward
+pass replaced by the score; folders in Skywork-VL-Reward's layout; which parts train. Does not cover: the loss and the
+data (`reward_trainer.py`).
 """
 
 import functools
@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import SequenceClassifierOutput
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils import cached_file
 
 from ..prompt_sharing.attention import LAYOUT
@@ -28,7 +28,7 @@ HEAD = "value_head"
 
 class ScalarHeadMixin:
     """
-    Mixin for a vision-language model class: scores instead of next-token logits.
+    Mixin for a class of language models: scores instead of next-token logits.
 
     Added in front of the class by [`scalar_head_class`]. Parameters keep their names; the head is `value_head`. The
     language-model head stays, unused and frozen, so that the folder remains a complete checkpoint.
@@ -41,19 +41,11 @@ class ScalarHeadMixin:
 
     def forward(self, margin=None, **inputs) -> SequenceClassifierOutput:
         """
-        Scores of conversations.
-
-        Args:
-            margin (`Any`, *optional*):
-                Ignored: TRL passes the loss's margins on to the model.
-            **inputs:
-                `input_ids`, `attention_mask`, and what the processor makes of images; or the packed rows of
-                [`~trl_r1v2.prompt_sharing.model.PromptSharing`].
-
-        Returns:
-            [`~transformers.modeling_outputs.SequenceClassifierOutput`]: `logits` of shape `(batch_size, 1)`, float32.
+        Scores of conversations, as `logits` of shape `(batch_size, 1)`, float32. The inputs are what the processor
+        makes of them, or the packed rows of [`~trl_r1v2.prompt_sharing.model.PromptSharing`]; `margin` is ignored:
+        TRL passes the loss's margins on to the model.
         """
-        hidden = self.base_model(**inputs).last_hidden_state
+        hidden = self.base_model(**{"use_cache": False, **inputs}).last_hidden_state
         if LAYOUT in inputs:
             states = hidden[0, inputs[LAYOUT].last_places]
         else:
@@ -61,11 +53,7 @@ class ScalarHeadMixin:
         return SequenceClassifierOutput(logits=self.value_head(states).unsqueeze(-1))
 
     def save_pretrained(self, save_directory, *args, is_main_process: bool = True, state_dict=None, **kwargs):
-        """
-        Write the language model's folder, and the head beside it, as [`RewardModel`] reads them.
-
-        Takes the arguments of [`~transformers.PreTrainedModel.save_pretrained`].
-        """
+        """As [`~transformers.PreTrainedModel.save_pretrained`], with the head beside it for [`RewardModel`]."""
         head = self.value_head
         if is_main_process and state_dict is not None:  # gathered from the processes that share the model
             head = ValueHead(self.value_head.summary.in_features)
@@ -100,10 +88,8 @@ def _whole(module: torch.nn.Module) -> Iterator[None]:
 @functools.cache
 def scalar_head_class(model_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """
-    The class with a scalar head.
-
-    It keeps name and module of the original, by which transformers finds the renamings of published checkpoints and
-    which `config.json` names.
+    The class with a scalar head. It keeps name and module of the original, by which transformers finds the renamings
+    of published checkpoints and which `config.json` names.
     """
     names = [f"{HEAD}.summary.weight", f"{HEAD}.summary.bias"]
     attributes = {
@@ -119,13 +105,10 @@ def load_trainable(path: str, revision: str | None = None, **kwargs) -> PreTrain
     Load a model to train scores with.
 
     Args:
-        path (`str`):
-            Folder or Hub name of a vision-language model, whose head is drawn at random as its other layers would be
-            (the paper does not say how), or of a reward model, whose head is kept.
-        revision (`str`, *optional*):
-            Hub revision.
-        **kwargs:
-            Arguments of [`~trl.trainer.utils.create_model_from_path`], such as `dtype`.
+        path (`str`): Folder or Hub name of a vision-language model, whose head is drawn at random as its other layers
+            would be (the paper does not say how), or of a reward model, whose head is kept.
+        revision (`str`, *optional*): Hub revision.
+        **kwargs: Arguments of [`~trl.trainer.utils.create_model_from_path`], such as `dtype`.
 
     Returns:
         [`~transformers.PreTrainedModel`]: The model, with `value_head`.
@@ -134,40 +117,40 @@ def load_trainable(path: str, revision: str | None = None, **kwargs) -> PreTrain
         `ValueError`: If it is no vision-language model, one without features of its own for images, or one that lacks
             weights.
     """
-    from trl.trainer.utils import create_model_from_path
-
     config = AutoConfig.from_pretrained(path, revision=revision)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise ValueError(
             f"{path} is a {config.model_type!r} model, which `AutoModelForImageTextToText` does not load. Choose a "
             "vision-language model, or train a text-only reward model with `trl.RewardTrainer`."
         )
-    model_class = scalar_head_class(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)])
+    file = cached_file(path, VALUE_HEAD_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return load_with_head(path, config, revision, is_fresh=file is None, **kwargs)
+
+
+def load_with_head(path: str, config: PreTrainedConfig, revision: str | None, is_fresh: bool = False, **kwargs):
+    """A language model, with or without images, and the scalar head of its folder, or a fresh one."""
+    from trl.trainer.utils import create_model_from_path
+
+    sees_images = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    mapping = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if sees_images else MODEL_FOR_CAUSAL_LM_MAPPING
     model, info = create_model_from_path(
-        path, architecture=model_class, revision=revision, output_loading_info=True, **kwargs
+        path,
+        architecture=scalar_head_class(mapping[type(config)]),
+        revision=revision,
+        output_loading_info=True,
+        **kwargs,
     )
     require_weights(path, info["missing_keys"], f"{model.base_model_prefix}.")
-    file = cached_file(path, VALUE_HEAD_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
-    if file is not None:
+    if not is_fresh:
         model.load_head(path, revision)
     return model
 
 
 def require_weights(path: str, missing: Iterable[str], prefix: str = "") -> None:
     """
-    Refuse a model that the score depends on and that was drawn at random in part.
-
-    Args:
-        path (`str`):
-            Folder or Hub name.
-        missing (`Iterable[str]`):
-            Parameters that it does not hold: `missing_keys` of `output_loading_info`.
-        prefix (`str`, *optional*, defaults to `""`):
-            Start of the names that count: below a scalar head it is the base model, and the language-model head is
-            free.
-
-    Raises:
-        `ValueError`: A parameter that counts is missing.
+    Refuse a model (`ValueError`) that lacks parameters on which the score depends: those of `missing`, which
+    `output_loading_info` gives, whose names begin with the prefix. Below a scalar head that is the base model's; the
+    language-model head is free.
     """
     missing = sorted(name for name in missing if name.startswith(prefix))
     if missing:
@@ -179,23 +162,12 @@ def require_weights(path: str, missing: Iterable[str], prefix: str = "") -> None
 
 def set_reward_trainable(model: torch.nn.Module, trainable: str) -> ActivationReport:
     """
-    Make the chosen components and the scalar head trainable, and freeze the rest.
+    Make the scalar head and the chosen components, as [`~trl_r1v2.vlm.activation.set_trainable`] takes them, trainable
+    and freeze the rest, in a model of [`load_trainable`] or a PEFT model around one.
 
     In a PEFT model, whatever PEFT has made trainable in the chosen components trains, and nothing else. The
-    language-model head has no part in the score and rests, unless it is tied to the embeddings.
-
-    Args:
-        model (`torch.nn.Module`):
-            A model of [`load_trainable`], or a PEFT model around one.
-        trainable (`str`):
-            Components joined with `+` (`vision`, `adapter`, `llm`), or `"all"`.
-
-    Returns:
-        [`ActivationReport`]: Printable table; the head is not counted.
-
-    Raises:
-        `ValueError`: For an unknown name, a chosen component that the model lacks, or a PEFT model without anything to
-            train in the chosen ones.
+    language-model head has no part in the score and rests, unless it is tied to the embeddings. Raises `ValueError`
+    for a chosen component that the model lacks, or a PEFT model without anything to train in the chosen ones.
     """
     from accelerate.utils import is_peft_model
 

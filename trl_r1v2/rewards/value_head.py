@@ -37,10 +37,8 @@ def last_token_states(hidden: torch.Tensor, attention_mask: torch.Tensor) -> tor
     Hidden states of the last token of each row that is not padding, whatever the side of the padding.
 
     Args:
-        hidden (`torch.Tensor` of shape `(batch_size, length, hidden_size)`):
-            Hidden states after the final norm.
-        attention_mask (`torch.Tensor` of shape `(batch_size, length)`):
-            1 for tokens, 0 for padding.
+        hidden (`torch.Tensor` of shape `(batch_size, length, hidden_size)`): Hidden states after the final norm.
+        attention_mask (`torch.Tensor` of shape `(batch_size, length)`): 1 for tokens, 0 for padding.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, hidden_size)`.
@@ -55,8 +53,7 @@ class ValueHead(nn.Module):
     `score = w · h + b`, computed in float32 (arXiv 2505.07263: the LM head is replaced by a linear layer).
 
     Args:
-        hidden_size (`int`):
-            Size of h. Weights are those of a fresh `torch.nn.Linear`.
+        hidden_size (`int`): Size of h. Weights are those of a fresh `torch.nn.Linear`.
     """
 
     def __init__(self, hidden_size: int):

@@ -89,7 +89,6 @@ def load_datasets(script_args, training_args, dataset_args, columns, limits) -> 
             shard=(training_args.process_index, training_args.world_size),
             progress=training_args.process_index == 0 and not training_args.disable_tqdm,
             limits=limits,
-            responses=limits is not None,  # a reward model's trainer takes no limits, and responses of either form
         )
     return taken
 

@@ -9,18 +9,21 @@ have. Does not cover: the form of tests (`row_tests.py`), other languages, third
 code.
 """
 
+import contextlib
+import io
 import json
 import math
 import os
 import re
-import struct
 import subprocess
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from ..answers import completion_text, split_reasoning
 from .row_tests import RowTests, row_tests
+from .runner import receive
 from .sandbox import Sandbox, SandboxError
 
 
@@ -30,9 +33,7 @@ _OPENING_RE = re.compile(r"[ \t]*```(?:python3?|py)[ \t]*", re.IGNORECASE)
 
 
 def last_python_block(text: str) -> str | None:
-    """
-    Content of the last closed ```` ```python ```` block of the answer part; blocks of the reasoning do not count.
-    """
+    """Content of the last closed ```` ```python ```` block of the answer; blocks of the reasoning do not count."""
     block, opened = None, None
     for line in (split_reasoning(text)[1] or "").split("\n"):
         if opened is None:
@@ -68,6 +69,7 @@ def _same_line(given: str, wanted: str) -> bool:
     )
 
 
+@dataclass(eq=False)
 class CodeReward:
     r"""
     Reward function: tests passed by the generated program, each completion in sandboxes of its own.
@@ -80,32 +82,25 @@ class CodeReward:
       the output lists (APPS, TACO), where a tuple counts as a list and floats count to 1e-6;
     - `[{"input": str, "output": str, "testtype": "stdin" | "functional"}, …]` (LiveCodeBench): the same, the
       function's name in a column `entry_point`;
-    - `[str, …]` or `str`: test code, one verdict a string (MBPP's `test_list`, assert statements, unittest-free). With
-      a column `entry_point` and a function `check` in the code,
-      `check(entry_point)` is called (HumanEval).
+    - `[str, …]` or `str`: test code, one verdict a string (MBPP's `test_list`). With a column `entry_point` and a
+      function `check` in the code, `check(entry_point)` is called (HumanEval).
 
-    Test code reaches functions and classes of the solution, by their names or by `from solution import f`, through
-    proxies: arguments and results are plain data (numbers, fractions and decimals, strings, lists, tuples, sets,
-    dicts, deques, iterators), lists, dicts, sets and deques passed in are updated in place, exceptions keep their
-    builtin type unless they would steer the caller (`StopIteration`, `SystemExit`, …). Other objects compare by
-    identity; their attributes can be read and set. `None` for a row without tests, with test code that does not parse,
+    Test code reaches the solution, by its names or by `from solution import f`, through proxies that carry plain data,
+    with the limits that `docs/rewards.md` lists. `None` for a row without tests, with test code that does not parse,
     or where the sandbox itself failed; 0.0 for a completion without a closed Python block.
 
     Args:
-        sandbox ([`Sandbox`], *optional*):
-            Limits of each process; a default one if not given.
-        tests_column (`str`, *optional*, defaults to `"tests"`):
-            Dataset column with the tests.
-        scoring (`str`, *optional*, defaults to `"fraction"`):
-            `"fraction"`: passed / all; `"all"`: 1.0 if every test passes, else 0.0.
-        seconds (`float`, *optional*, defaults to `10.0`):
-            Wall-clock time of one program run, or of all test code of one completion.
-        completion_seconds (`float`, *optional*, defaults to `60.0`):
-            Wall-clock time of all program runs of one completion; inputs not reached fail.
-        num_workers (`int`, *optional*):
-            Completions judged at a time; by default the CPUs of this process divided by `LOCAL_WORLD_SIZE`.
-        name (`str`, *optional*, defaults to `"code_reward"`):
-            Name under which TRL logs it.
+        sandbox ([`Sandbox`], *optional*): Limits of each process; a default one if not given.
+        tests_column (`str`, *optional*, defaults to `"tests"`): Dataset column with the tests.
+        scoring (`str`, *optional*, defaults to `"fraction"`): `"fraction"`: passed / all; `"all"`: 1.0 if every test
+            passes, else 0.0.
+        seconds (`float`, *optional*, defaults to `10.0`): Wall-clock time of one program run, or of all test code of
+            one completion.
+        completion_seconds (`float`, *optional*, defaults to `60.0`): Wall-clock time of all program runs of one
+            completion; inputs not reached fail.
+        num_workers (`int`, *optional*): Completions judged at a time; by default the CPUs of this process divided by
+            `LOCAL_WORLD_SIZE`.
+        name (`str`, *optional*, defaults to `"code_reward"`): Name under which TRL logs it.
 
     Raises:
         `RuntimeError`: If no sandbox can run here. Code is never run outside one. `ValueError`: When called with tests
@@ -124,32 +119,28 @@ class CodeReward:
     ```
     """
 
-    def __init__(
-        self,
-        sandbox: Sandbox | None = None,
-        tests_column: str = "tests",
-        scoring: str = "fraction",
-        seconds: float = 10.0,
-        completion_seconds: float = 60.0,
-        num_workers: int | None = None,
-        name: str = "code_reward",
-    ):
-        if scoring not in ("fraction", "all"):
-            raise ValueError(f"scoring is {scoring!r}; it must be 'fraction' or 'all'.")
-        if not (0 < seconds < math.inf and 0 < completion_seconds < math.inf):
+    sandbox: Sandbox | None = None
+    tests_column: str = "tests"
+    scoring: str = "fraction"
+    seconds: float = 10.0
+    completion_seconds: float = 60.0
+    num_workers: int | None = None
+    name: str = "code_reward"
+
+    def __post_init__(self):
+        self.__name__ = self.name
+        if self.scoring not in ("fraction", "all"):
+            raise ValueError(f"scoring is {self.scoring!r}; it must be 'fraction' or 'all'.")
+        if not (0 < self.seconds < math.inf and 0 < self.completion_seconds < math.inf):
             raise ValueError(
-                f"seconds is {seconds} and completion_seconds {completion_seconds}; both must be positive and finite."
+                f"seconds is {self.seconds} and completion_seconds {self.completion_seconds}; both must be positive "
+                "and finite."
             )
-        if num_workers is None:
-            num_workers = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-        self.sandbox = sandbox or Sandbox()
-        self.tests_column = tests_column
-        self.scoring = scoring
-        self.seconds = seconds
-        self.completion_seconds = completion_seconds
-        self.num_workers = num_workers
-        self.counts: Counter[str] = Counter()
-        self.__name__ = name
+        if self.num_workers is None:
+            processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            self.num_workers = max(1, len(os.sched_getaffinity(0)) // processes)
+        if self.sandbox is None:
+            self.sandbox = Sandbox()
 
     @property
     def required_columns(self) -> tuple[str, ...]:
@@ -164,45 +155,32 @@ class CodeReward:
             )
         entry_points = entry_point or [None] * len(completions)
         rows = [
-            self._row(stored, entry, f"{self.__name__}: row {index} of the column {self.tests_column!r}")
+            _tests_or_reason(stored, entry, f"{self.__name__}: row {index} of the column {self.tests_column!r}")
             for index, (stored, entry) in enumerate(zip(kwargs[self.tests_column], entry_points, strict=True))
         ]
         with ThreadPoolExecutor(self.num_workers) as executor:
             judged = list(executor.map(self._judge, map(completion_text, completions), rows))
         outcomes = Counter(reason for _, reason in judged)
-        self.counts.update(outcomes)
         if log_metric is not None:
-            for reason in ("no_code", "no_tests", "bad_tests", "too_many_files", "sandbox_failure"):
+            for reason in ("no_code", "no_tests", "bad_tests", "sandbox_failure"):
                 log_metric(f"{self.__name__}/{reason}", outcomes[reason] / len(judged))
         return [reward for reward, _ in judged]
 
-    @staticmethod
-    def _row(stored, entry_point: str | None, place: str) -> RowTests | str:
-        """Tests, or why there are none: `no_tests` or `bad_tests`."""
-        try:
-            return row_tests(stored, entry_point, place) or "no_tests"
-        except SyntaxError:
-            return "bad_tests"
-
     def _judge(self, text: str, row: RowTests | str) -> tuple[float | None, str]:
-        """
-        Reward of one completion and why: `judged`, `no_code`, `no_tests`, `bad_tests`, `too_many_files` (it was
-        judged, but stopped at that limit) or `sandbox_failure`.
-        """
+        """Reward of one completion and why: `judged`, `no_code`, `no_tests`, `bad_tests` or `sandbox_failure`."""
         if isinstance(row, str):
             return None, row
         solution = last_python_block(text)
         if solution is None:
             return 0.0, "no_code"
         try:
-            passed, stopped = (self._run_programs if row.inputs else self._run_tests)(solution, row)
+            passed = (self._run_programs if row.inputs else self._run_tests)(solution, row)
         except SandboxError:
             return None, "sandbox_failure"
-        reason = "too_many_files" if "files" in stopped else "judged"
-        return float(all(passed)) if self.scoring == "all" else sum(passed) / len(passed), reason
+        return float(all(passed)) if self.scoring == "all" else sum(passed) / len(passed), "judged"
 
-    def _run_programs(self, solution: str, row: RowTests) -> tuple[list[bool], set[str | None]]:
-        passed, stopped = [], set()
+    def _run_programs(self, solution: str, row: RowTests) -> list[bool]:
+        passed = []
         end = time.monotonic() + self.completion_seconds
         for given, wanted in zip(row.inputs, row.outputs, strict=True):
             seconds = min(self.seconds, end - time.monotonic())
@@ -210,11 +188,10 @@ class CodeReward:
                 passed.append(False)
                 continue
             run = self.sandbox.run_program(solution, given, seconds, 2 * len(wanted.encode()))
-            stopped.add(run.stopped)
             passed.append(run.returncode == 0 and same_output(run.stdout.decode("utf-8", "replace"), wanted))
-        return passed, stopped
+        return passed
 
-    def _run_tests(self, solution: str, row: RowTests) -> tuple[list[bool], set[str | None]]:
+    def _run_tests(self, solution: str, row: RowTests) -> list[bool]:
         """Verdicts of test code in one sandbox about the solution in another; what gives no verdict has failed."""
         to_solution, ask = os.pipe()
         hear, from_solution = os.pipe()
@@ -235,20 +212,28 @@ class CodeReward:
             for descriptor in (to_solution, ask, hear, from_solution):
                 os.close(descriptor)
         try:
-            run = tester.finish(time.monotonic() + self.seconds, beside=(server,))
+            run = tester.finish(time.monotonic() + self.seconds)
         finally:
             server.kill()
         passed = [False] * len(row.tests)
         for verdict in _frames(run.stdout):
             passed[verdict["test"]] = verdict["passed"]
-        return passed, {run.stopped}
+        return passed
+
+
+def _tests_or_reason(stored, entry_point: str | None, place: str) -> RowTests | str:
+    """Tests, or why there are none: `no_tests` or `bad_tests`."""
+    try:
+        return row_tests(stored, entry_point, place) or "no_tests"
+    except SyntaxError:
+        return "bad_tests"
 
 
 def _frames(data: bytes) -> list[dict]:
     """Complete messages of a stream that may end inside one."""
+    stream = io.BytesIO(data)
     frames = []
-    while len(data) >= 4 and len(data) >= 4 + struct.unpack(">I", data[:4])[0]:
-        size = struct.unpack(">I", data[:4])[0]
-        frames.append(json.loads(data[4 : 4 + size]))
-        data = data[4 + size :]
+    with contextlib.suppress(EOFError):
+        while True:
+            frames.append(receive(stream))
     return frames

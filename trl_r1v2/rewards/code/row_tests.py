@@ -26,22 +26,12 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class RowTests:
-    """
-    Tests of one row.
+    """Tests of one row."""
 
-    Args:
-        inputs (`list[str]`), outputs (`list[str]`):
-            Standard input and output of a program; empty for other tests.
-        tests (`list[str | dict]`):
-            Test code, or `{"call", "args", "wanted"}` with encoded values.
-        names (`list[str]`):
-            What the tests take from the solution.
-    """
-
-    inputs: list[str]
+    inputs: list[str]  # of a program, standard input and output; empty for other tests
     outputs: list[str]
-    tests: list[str | dict]
-    names: list[str]
+    tests: list[str | dict]  # test code, or `{"call", "args", "wanted"}` with encoded values
+    names: list[str]  # what the tests take from the solution
 
 
 def free_names(source: str) -> set[str]:

@@ -2,7 +2,7 @@
 """
 The program that runs inside a sandbox of [`~trl_r1v2.rewards.code.sandbox.Sandbox`]; standard library only.
 
-Scope: hands out a descriptor of `/tmp`, sets its own resource limits, then, by its first argument: `program` runs a
+Scope: sets its own resource limits, then, by its first argument: `program` runs a
 solution on its standard input; `serve` runs a solution and answers calls to what it defines; `test` runs test code
 whose free names are proxies of such a server in another sandbox, and writes one verdict for each test. Values cross
 between the two as plain data, so that code of a solution never runs beside a test, and a solution can only choose what
@@ -20,7 +20,6 @@ import math
 import os
 import resource
 import site
-import socket
 import struct
 import sys
 import types
@@ -30,20 +29,13 @@ SOLUTION, TESTS = "/code/solution.py", "/code/tests.json"
 MAX_FRAME = 64 * 2**20
 # Exceptions that do not cross from the solution: what ends loops, and what needs more than a text.
 NOT_RAISED = ("StopIteration", "StopAsyncIteration", "ExceptionGroup")
+COLLECTIONS = {"l": list, "t": tuple, "s": set, "f": frozenset, "i": collections.abc.Iterator}
 NUMBERS = {"F": ("fractions", "Fraction"), "D": ("decimal", "Decimal")}
 
 
 def limit(limits: dict):
     for name, value in limits.items():
         resource.setrlimit(vars(resource)[name], (value, value))
-
-
-def hand_out_tmp(descriptor: int):
-    """Sends the supervisor a descriptor of `/tmp`, by which it counts the files there."""
-    folder = os.open("/tmp", os.O_RDONLY | os.O_DIRECTORY)
-    with socket.socket(fileno=descriptor) as channel:
-        socket.send_fds(channel, [b"t"], [folder])
-    os.close(folder)
 
 
 def send(stream, message):
@@ -69,9 +61,10 @@ def encode(value, remember):
     """Plain data as tagged JSON; anything else as a reference from `remember`."""
     if value is None or isinstance(value, bool):
         return value
-    for kind in (int, float, str):
-        if isinstance(value, kind):
-            return kind(value) if kind is not int or abs(value) < 2**63 else ["n", hex(value)]
+    if isinstance(value, int):
+        return int(value) if abs(value) < 2**63 else ["n", hex(value)]
+    if isinstance(value, (float, str)):
+        return float(value) if isinstance(value, float) else str(value)
     if isinstance(value, bytes):
         return ["b", value.hex()]
     if isinstance(value, complex):
@@ -80,7 +73,7 @@ def encode(value, remember):
         return ["d", [[encode(key, remember), encode(item, remember)] for key, item in value.items()]]
     if isinstance(value, collections.deque):
         return ["q", [encode(item, remember) for item in value], value.maxlen]
-    for tag, kind in (("l", list), ("t", tuple), ("s", set), ("f", frozenset), ("i", collections.abc.Iterator)):
+    for tag, kind in COLLECTIONS.items():
         if isinstance(value, kind):
             return [tag, [encode(item, remember) for item in value]]
     if isinstance(value, range):
@@ -114,23 +107,14 @@ def decode(value, resolve):
     items = [decode(item, resolve) for item in content]
     if tag == "q":
         return collections.deque(items, value[2])
-    return {"l": list, "t": tuple, "s": set, "f": frozenset, "i": iter}[tag](items)
-
-
-def as_lists(value):
-    """Tuples as lists, also inside of lists, tuples and the values of dicts: JSON knows no tuples."""
-    if isinstance(value, (list, tuple)):
-        return [as_lists(item) for item in value]
-    if isinstance(value, dict):
-        return {key: as_lists(item) for key, item in value.items()}
-    return value
+    return (iter if tag == "i" else COLLECTIONS[tag])(items)
 
 
 def is_close(result, wanted):
-    """Equal, floats to six digits, also inside of lists and dicts."""
+    """Equal, floats to six digits, a tuple to the list that JSON makes of it, also inside of lists and dicts."""
     if isinstance(wanted, float) and isinstance(result, (int, float)) and not isinstance(result, bool):
         return math.isclose(result, wanted, rel_tol=1e-6, abs_tol=1e-6) or result == wanted
-    if isinstance(wanted, list) and isinstance(result, list):
+    if isinstance(wanted, (list, tuple)) and isinstance(result, (list, tuple)):
         return len(result) == len(wanted) and all(map(is_close, result, wanted))
     if isinstance(wanted, dict) and isinstance(result, dict):
         return result.keys() == wanted.keys() and all(is_close(result[key], wanted[key]) for key in wanted)
@@ -283,7 +267,7 @@ def run_test(test, channel, names):
         exec(compile(test, "test", "exec"), namespace)
         return
     result = eval(test["call"], namespace)(*channel.decode(test["args"]))
-    assert any(is_close(as_lists(result), as_lists(wanted)) for wanted in channel.decode(test["wanted"]))
+    assert any(is_close(result, wanted) for wanted in channel.decode(test["wanted"]))
 
 
 def test(reading: int, writing: int):
@@ -309,8 +293,7 @@ def test(reading: int, writing: int):
 
 
 def main():
-    mode, limits, supervisor, *descriptors = sys.argv[1:]
-    hand_out_tmp(int(supervisor))
+    mode, limits, *descriptors = sys.argv[1:]
     limit(json.loads(limits))
     sys.argv = ["solution.py"]
     sys.set_int_max_str_digits(0)  # time and memory have bounds of their own

@@ -2,9 +2,9 @@
 """
 Running untrusted Python in bubblewrap.
 
-Scope: one process tree in namespaces of its own (user, pid, network, mounts, ipc, uts), with a read-only system, a
-small private `/tmp`, no home, no `/etc`, no capabilities, resource limits, a cap on its output and its files, and a
-deadline at which the whole tree is killed. Does not cover: what the code should compute (`code/reward.py`); which
+Scope: one process tree in namespaces of its own (user, pid, network, mounts, ipc, uts), with a read-only system and
+nothing that can be written, no home, no `/etc`, no capabilities, resource limits, a cap on its output, and a deadline
+at which the whole tree is killed. Does not cover: what the code should compute (`code/reward.py`); which
 interpreter (`interpreter.py`); side channels; kernel bugs, against which only a virtual machine helps.
 """
 
@@ -15,7 +15,6 @@ import select
 import selectors
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ from .seccomp import seccomp_program
 _RUNNER = Path(__file__).with_name("runner.py")
 _NOBODY = 65534
 _END_SECONDS = 10.0
-_COUNT_SECONDS = 0.02
 _SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
 _INSTALL_ADVICE = "Install it (`apt-get install bubblewrap`, `dnf install bubblewrap`), or leave the code reward out."
 
@@ -39,58 +37,26 @@ class SandboxError(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """
-    What one process left behind.
+    """What one process left behind."""
 
-    Args:
-        stdout (`bytes`), stderr (`bytes`):
-            Output, up to the cap.
-        returncode (`int` or `None`):
-            Exit status; `None` if it was killed at a limit of the caller.
-        stopped (`str` or `None`):
-            `"timeout"`, `"output"` or `"files"` if it was killed at that limit.
-    """
-
-    stdout: bytes
+    stdout: bytes  # up to the cap
     stderr: bytes
-    returncode: int | None
-    stopped: str | None
+    returncode: int | None  # `None` if it was killed at a limit of the caller,
+    stopped: str | None  # namely at `"timeout"` or `"output"`
 
 
 class Process:
     """A started sandbox. Ends with [`~Process.finish`] or [`~Process.kill`]."""
 
-    def __init__(
-        self, popen: subprocess.Popen, init: int, supervisor: socket.socket, output_bytes: int, max_files: int
-    ):
+    def __init__(self, popen: subprocess.Popen, init: int, output_bytes: int):
         self.popen = popen
         self.init = init  # pidfd of the first process of its pid namespace
-        self.supervisor = supervisor  # on which the runner sends a descriptor of /tmp
-        self.tmp: int | None = None
         self.output_bytes = output_bytes
-        self.max_files = max_files
 
-    def has_too_many_files(self) -> bool:
+    def finish(self, deadline: float) -> Run:
         """
-        Whether `/tmp` holds more than `max_files` files, folders and links. tmpfs keeps each in kernel memory that no
-        rlimit counts, deleted ones that are still open and extended attributes included, and bubblewrap can bound its
-        bytes only.
-        """
-        if self.tmp is None:
-            try:
-                descriptors = socket.recv_fds(self.supervisor, 1, 1, socket.MSG_CMSG_CLOEXEC)[1]
-            except BlockingIOError:
-                return False
-            if not descriptors:  # ended before the runner began
-                return False
-            (self.tmp,) = descriptors
-        usage = os.statvfs(self.tmp)
-        return usage.f_files - usage.f_ffree > self.max_files
-
-    def finish(self, deadline: float, beside: tuple["Process", ...] = ()) -> Run:
-        """
-        Read its output until it and all its children end, the output exceeds the cap, the files of it or of a process
-        `beside` it do, or `time.monotonic()` reaches `deadline`.
+        Read its output until it and all its children end, the output exceeds the cap, or `time.monotonic()` reaches
+        `deadline`.
         """
         outputs = {stream: bytearray() for stream in (self.popen.stdout, self.popen.stderr) if stream is not None}
         stopped = None
@@ -101,9 +67,7 @@ class Process:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     stopped = "timeout"
-                elif any(process.has_too_many_files() for process in (self, *beside)):
-                    stopped = "files"
-                for key, _ in selector.select(max(0.0, min(left, _COUNT_SECONDS))):
+                for key, _ in selector.select(max(0.0, left)):
                     chunk = os.read(key.fd, 65536) if key.fileobj in outputs else b""
                     if not chunk:
                         selector.unregister(key.fileobj)
@@ -137,11 +101,9 @@ class Process:
         for stream in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
             if stream is not None:
                 stream.close()
-        self.supervisor.close()
-        if self.tmp is not None:
-            os.close(self.tmp)
 
 
+@dataclass(eq=False)
 class Sandbox:
     r"""
     Starts processes in bubblewrap.
@@ -149,57 +111,41 @@ class Sandbox:
     As root, bubblewrap is started as user 65534, because the kernel does not apply `RLIMIT_NPROC` to root.
 
     Args:
-        cpu_seconds (`int`, *optional*, defaults to `10`):
-            CPU time of one process.
-        memory_mb (`int`, *optional*, defaults to `512`):
-            Address space of one process in MiB. The bound of the tree is `memory_mb · max_processes`; page tables and
-            buffers of pipes come on top.
-        max_processes (`int`, *optional*, defaults to `16`):
-            Processes and threads of one sandbox.
-        tmp_mb (`int`, *optional*, defaults to `16`):
-            Size of `/tmp` in MiB, the only writable place; also the largest file.
-        max_files (`int`, *optional*, defaults to `4096`):
-            Files, folders and links in `/tmp` after which the process is killed; counted every 20 ms.
-        output_kb (`int`, *optional*, defaults to `256`):
-            Output after which the process is killed, in KiB.
-        python (`str`, *optional*):
-            Interpreter. By default this process's own, or `/usr/bin/python3` where the sandbox's user cannot execute
-            that one (an interpreter in root's home). It runs with the standard library only.
+        cpu_seconds (`int`, *optional*, defaults to `10`): CPU time of one process.
+        memory_mb (`int`, *optional*, defaults to `512`): Address space of one process in MiB. The bound of the tree is
+            `memory_mb · max_processes`; page tables and buffers of pipes come on top.
+        max_processes (`int`, *optional*, defaults to `16`): Processes and threads of one sandbox.
+        output_kb (`int`, *optional*, defaults to `256`): Output after which the process is killed, in KiB.
+        python (`str`, *optional*): Interpreter. By default this process's own, or `/usr/bin/python3` where the
+            sandbox's user cannot execute that one (an interpreter in root's home). It runs with the standard library
+            only.
 
     Raises:
         `RuntimeError`: Without bubblewrap, without an interpreter, or where a first run fails. Nothing is ever run
         outside a sandbox. `ValueError`: If a limit is not positive.
     """
 
-    def __init__(
-        self,
-        cpu_seconds: int = 10,
-        memory_mb: int = 512,
-        max_processes: int = 16,
-        tmp_mb: int = 16,
-        max_files: int = 4096,
-        output_kb: int = 256,
-        python: str | None = None,
-    ):
-        sizes = {"cpu_seconds": cpu_seconds, "memory_mb": memory_mb, "max_processes": max_processes}
-        sizes |= {"tmp_mb": tmp_mb, "max_files": max_files, "output_kb": output_kb}
-        for name, value in sizes.items():
-            if value <= 0:
+    cpu_seconds: int = 10
+    memory_mb: int = 512
+    max_processes: int = 16
+    output_kb: int = 256
+    python: str | None = None
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if name != "python" and value <= 0:
                 raise ValueError(f"{name} is {value}; it must be positive.")
         bwrap = shutil.which("bwrap")
         if bwrap is None:
             raise RuntimeError(
                 f"The code sandbox needs bubblewrap, and there is no `bwrap` on the PATH. {_INSTALL_ADVICE}"
             )
-        self.python = str(Path(python).resolve()) if python else default_python()
-        self.tmp_bytes = tmp_mb * 2**20
-        self.max_files = max_files
-        self.output_bytes = output_kb * 1024
+        self.python = str(Path(self.python).resolve()) if self.python else default_python()
         self._limits = {
-            "RLIMIT_CPU": cpu_seconds,
-            "RLIMIT_AS": memory_mb * 2**20,
-            "RLIMIT_NPROC": max_processes,
-            "RLIMIT_FSIZE": self.tmp_bytes,
+            "RLIMIT_CPU": self.cpu_seconds,
+            "RLIMIT_AS": self.memory_mb * 2**20,
+            "RLIMIT_NPROC": self.max_processes,
+            "RLIMIT_FSIZE": 0,
             "RLIMIT_NOFILE": 64,
             "RLIMIT_SIGPENDING": 256,  # also bounds timers
             "RLIMIT_CORE": 0,
@@ -209,18 +155,9 @@ class Sandbox:
         self._check()
 
     def _isolation(self) -> list[str]:
-        words = [
-            "--unshare-all",
-            "--unshare-user",
-            "--disable-userns",
-            "--die-with-parent",
-            "--new-session",
-            "--cap-drop",
-            "ALL",
-            "--clearenv",
-        ]
-        words += ["--uid", str(_NOBODY), "--gid", str(_NOBODY), "--hostname", "sandbox"]
-        words += ["--setenv", "PATH", "/usr/bin:/bin", "--setenv", "HOME", "/tmp", "--setenv", "LANG", "C.UTF-8"]
+        words = "--unshare-all --unshare-user --disable-userns --die-with-parent --new-session --cap-drop ALL".split()
+        words += f"--uid {_NOBODY} --gid {_NOBODY} --hostname sandbox --clearenv".split()
+        words += "--setenv PATH /usr/bin:/bin --setenv HOME / --setenv LANG C.UTF-8".split()
         for folder in _SYSTEM_FOLDERS:
             if os.path.islink(folder):
                 words += ["--symlink", os.readlink(folder), folder]
@@ -228,33 +165,16 @@ class Sandbox:
                 words += ["--ro-bind", folder, folder]
         # No /proc: through /proc/1/mem code could act as the sandbox's first process, which has no limits.
         words += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--dev", "/dev"]
-        words += ["--size", str(self.tmp_bytes), "--tmpfs", "/tmp", "--chdir", "/tmp"]
         system = [Path(folder) for folder in _SYSTEM_FOLDERS]
         for path in interpreter_paths(self.python, [*system, *(folder.resolve() for folder in system)]):
             words += ["--ro-bind", path, path]
         return words
 
     def start(self, mode: str, files: dict[str, str], stdin, pass_fds=(), arguments=(), capture=True) -> Process:
-        r"""
-        Start the runner in a fresh sandbox.
-
-        Args:
-            mode (`str`):
-                `"program"`, `"serve"` or `"test"`; see `runner.py`.
-            files (`dict[str, str]`):
-                Texts to place read-only in `/code`, by file name.
-            stdin (`int` or file):
-                Standard input.
-            pass_fds (`tuple[int]`, *optional*):
-                Descriptors that the process inherits.
-            arguments (`tuple[str]`, *optional*):
-                Further arguments of the runner.
-            capture (`bool` or `int`, *optional*, defaults to `True`):
-                Whether to capture standard output and error; a descriptor instead receives the output, and errors are
-                dropped.
-
-        Raises:
-            [`SandboxError`]: If the process cannot be started.
+        """
+        Start `runner.py` in a fresh sandbox, in one of its modes, with the texts of `files` read-only in `/code`.
+        Output and errors are captured; with a descriptor as `capture`, that receives the output, and errors are
+        dropped. The process inherits `pass_fds`, and the runner takes `arguments`. Raises [`SandboxError`].
         """
         with contextlib.ExitStack() as stack:
             sources = {"runner.py": _RUNNER.read_text(encoding="utf-8"), **files}
@@ -262,30 +182,17 @@ class Sandbox:
                 name: _memory_file(text.encode("utf-8", "replace"), stack) for name, text in sources.items()
             }
             seccomp = _memory_file(self._seccomp, stack)
-            supervisor, runner = socket.socketpair()
-            supervisor.setblocking(False)
-            stack.callback(runner.close)
-            on_failure = stack.enter_context(contextlib.ExitStack())
-            on_failure.callback(supervisor.close)
             info, write_info = os.pipe()
             stack.callback(os.close, info)
             # It waits until its pid is held: a number alone could be another process's by the time it is used.
             block, release = os.pipe()
             stack.callback(os.close, release)
-            command = [
-                *self._command,
-                "--seccomp",
-                str(seccomp),
-                "--info-fd",
-                str(write_info),
-                "--block-fd",
-                str(block),
-            ]
+            command = [*self._command, *f"--seccomp {seccomp} --info-fd {write_info} --block-fd {block}".split()]
             for name, descriptor in descriptors.items():
                 command += ["--ro-bind-data", str(descriptor), f"/code/{name}"]
             # bubblewrap's own mounts are writable until told otherwise.
             command += ["--remount-ro", "/dev", "--remount-ro", "/", self.python, "-I", "-S", "-B", "/code/runner.py"]
-            command += [mode, json.dumps(self._limits), str(runner.fileno()), *arguments]
+            command += [mode, json.dumps(self._limits), *arguments]
             as_nobody = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
             try:
                 popen = subprocess.Popen(
@@ -293,7 +200,7 @@ class Sandbox:
                     stdin=stdin,
                     stdout=subprocess.PIPE if capture is True else capture,
                     stderr=subprocess.PIPE if capture is True else subprocess.DEVNULL,
-                    pass_fds=(*descriptors.values(), seccomp, write_info, block, runner.fileno(), *pass_fds),
+                    pass_fds=(*descriptors.values(), seccomp, write_info, block, *pass_fds),
                     env={},
                     cwd="/",
                     **as_nobody,
@@ -305,8 +212,7 @@ class Sandbox:
                 os.close(block)
             init = self._take_init(popen, info)
             os.write(release, b"x")
-            on_failure.pop_all()
-            return Process(popen, init, supervisor, self.output_bytes, self.max_files)
+            return Process(popen, init, self.output_kb * 1024)
 
     def _take_init(self, popen: subprocess.Popen, info: int) -> int:
         """Pidfd of the sandbox's first process."""

@@ -5,7 +5,7 @@ The system calls that sandboxed code may not make, as a seccomp program for `bwr
 Scope: closes what namespaces and rlimits leave open: sockets (some families know no network namespace), memory that no
 rlimit counts (System V shared memory, message queues, memfd, io_uring, watches, keys, pages pinned in pipes, record
 locks), tampering with the sandbox's own init (ptrace), new namespaces and mounts, and rarely used kernel interfaces.
-Does not cover: an allow-list; 32-bit x86; files of `/tmp`, which the supervisor counts (`sandbox.py`).
+Does not cover: an allow-list; 32-bit x86.
 """
 
 import errno
@@ -15,53 +15,19 @@ import struct
 
 # (x86_64, aarch64), from asm/unistd_64.h and asm-generic/unistd.h; None where there is no such call.
 _DENIED = {
-    "socket": (41, 198),
-    "shmget": (29, 194),
-    "semget": (64, 190),
-    "msgget": (68, 186),
-    "mq_open": (240, 180),
-    "memfd_create": (319, 279),
-    "memfd_secret": (447, 447),
-    "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    "io_setup": (206, 0),
-    "inotify_init": (253, None),
-    "inotify_init1": (294, 26),
-    "inotify_add_watch": (254, 27),
-    "fanotify_init": (300, 262),
-    "vmsplice": (278, 75),
-    "landlock_create_ruleset": (444, 444),
-    "seccomp": (317, 277),
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "pidfd_getfd": (438, 438),
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "pivot_root": (155, 41),
-    "chroot": (161, 51),
-    "open_tree": (428, 428),
-    "move_mount": (429, 429),
-    "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "fspick": (433, 433),
-    "mount_setattr": (442, 442),
-    "open_by_handle_at": (304, 265),
-    "bpf": (321, 280),
-    "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282),
-    "keyctl": (250, 219),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "personality": (135, 92),
-    "kexec_load": (246, 104),
-    "init_module": (175, 105),
-    "finit_module": (313, 273),
-}
+    "socket": (41, 198), "shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180),
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "io_setup": (206, 0), "inotify_init": (253, None),
+    "inotify_init1": (294, 26), "inotify_add_watch": (254, 27), "fanotify_init": (300, 262), "vmsplice": (278, 75),
+    "landlock_create_ruleset": (444, 444), "seccomp": (317, 277), "ptrace": (101, 117),
+    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "pidfd_getfd": (438, 438), "unshare": (272, 97),
+    "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
+    "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fsconfig": (431, 431),
+    "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442), "open_by_handle_at": (304, 265),
+    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "keyctl": (250, 219),
+    "add_key": (248, 217), "request_key": (249, 218), "personality": (135, 92), "kexec_load": (246, 104),
+    "init_module": (175, 105), "finit_module": (313, 273),
+}  # fmt: skip
 # Of fcntl, what makes kernel memory without a bound, from linux/fcntl.h: F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW,
 # F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ.
 _FCNTL = (72, 25)
@@ -80,8 +46,7 @@ def seccomp_program(machine: str | None = None) -> bytes:
     Classic BPF: a denied call fails with `EPERM`; a call through another architecture's entry kills the process.
 
     Args:
-        machine (`str`, *optional*):
-            `"x86_64"` or `"aarch64"`; this machine's by default.
+        machine (`str`, *optional*): `"x86_64"` or `"aarch64"`; this machine's by default.
 
     Raises:
         `RuntimeError`: For another architecture, whose call numbers are not known here.
