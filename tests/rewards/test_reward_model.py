@@ -20,7 +20,7 @@ from transformers import (
 from tests.support.reward_tiny import build_qwen_vl
 from tests.support.tiny_models import build_tokenizer, text_config
 from trl_r1v2.rewards import Component, HybridReward, RewardModel, RewardModelReward, Sigmoid
-from trl_r1v2.rewards.value_head import ValueHead
+from trl_r1v2.rewards.trainable_model import ValueHead
 
 
 HIDDEN = 16

@@ -17,7 +17,7 @@ from tests.support.pooling_server import reward_serving
 from tests.support.reward_tiny import build_reward_model
 from tests.support.tiny_models import build_tokenizer, text_config
 from trl_r1v2.rewards import HTTPRewardModel, HybridReward, RewardModel, RewardModelReward, load_trainable
-from trl_r1v2.rewards.value_head import ValueHead
+from trl_r1v2.rewards.trainable_model import ValueHead
 
 
 @pytest.fixture(scope="module")

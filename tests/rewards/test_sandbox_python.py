@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trl_r1v2.rewards import CodeReward, Sandbox
-from trl_r1v2.rewards.code.interpreter import interpreter_paths
+from trl_r1v2.rewards.code.sandbox import interpreter_paths
 
 
 needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")

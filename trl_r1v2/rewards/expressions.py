@@ -15,7 +15,7 @@ open items close`, `list items words`, `rel signs nodes`, `cup a b`, `cap a b`, 
 import itertools
 from fractions import Fraction
 
-from .tokens import ENDING, FUNCTIONS, OPENING, Node, Token, Unreadable, tokens_of
+from .notation import ENDING, FUNCTIONS, OPENING, Node, Token, Unreadable, tokens_of
 
 
 # Deeper nesting is no answer, and would exhaust Python's stack. Ours.

@@ -10,8 +10,7 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from .notation import plain
-from .tokens import FUNCTIONS
+from .notation import FUNCTIONS, plain
 
 
 NUMBER_WORDS = {

@@ -214,14 +214,6 @@ class RewardModelReward:
         drop_images (`bool`, *optional*, defaults to `False`): Let a text-only model judge rows with images, without
             them; otherwise such a row is an error.
         name (`str`, *optional*, defaults to `"reward_model"`): Name under which TRL logs it.
-
-    Example:
-    ```python
-    >>> from trl_r1v2.rewards import Component, HybridReward, RewardModelReward, accuracy_reward, format_reward
-
-    >>> theta = RewardModelReward.from_pretrained("Skywork/Skywork-VL-Reward-7B")
-    >>> reward = HybridReward({"accuracy": accuracy_reward, "reward_model": theta, "format": format_reward})
-    ```
     """
 
     model: RewardModel

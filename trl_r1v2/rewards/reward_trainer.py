@@ -157,10 +157,6 @@ class VisionRewardTrainer(SharedPromptsMixin, RewardTrainer):
         set_seed(args.seed)  # a fresh head is drawn
         settings = dict(args.model_init_kwargs or {})
         if quantization_config is not None:
-            if "quantization_config" in settings:
-                raise ValueError(
-                    "`quantization_config` is given both to the trainer and in `model_init_kwargs`; give it once."
-                )
             settings["quantization_config"] = quantization_config
         if args.distributed_state.distributed_type in ("MULTI_GPU", "DEEPSPEED"):
             settings["device_map"] = None

@@ -32,18 +32,10 @@ _MATH_RE = re.compile(
 _STATES_RE = re.compile(r"[=≈]|\b(?:is|are)\b")
 
 # First word of a letter's Unicode name → languages written with it.
-_SCRIPTS = {
-    "en": ("LATIN",),
-    "fr": ("LATIN",),
-    "de": ("LATIN",),
-    "es": ("LATIN",),
-    "zh": ("CJK",),
-    "ja": ("CJK", "HIRAGANA", "KATAKANA"),
-    "ko": ("HANGUL",),
-    "ru": ("CYRILLIC",),
-    "ar": ("ARABIC",),
+_SCRIPTS = dict.fromkeys(("en", "fr", "de", "es"), ("LATIN",)) | {
+    "zh": ("CJK",), "ja": ("CJK", "HIRAGANA", "KATAKANA"), "ko": ("HANGUL",), "ru": ("CYRILLIC",), "ar": ("ARABIC",),
     "hi": ("DEVANAGARI",),
-}
+}  # fmt: skip
 # Kana and Chinese signs are written without spaces: each counts as one word.
 _SIGNS = "\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD_RE = re.compile(rf"[{_SIGNS}]|[^\W{_SIGNS}]+")

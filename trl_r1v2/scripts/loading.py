@@ -116,7 +116,7 @@ def load_reward_func(name: str, *, entry: str) -> Callable:
     """
     from trl import rewards
 
-    from ..rewards.value_head import is_reward_model
+    from ..rewards.trainable_model import is_reward_model
 
     if is_reward_model(name):
         from ..rewards.reward_model import RewardModelReward
@@ -151,7 +151,7 @@ def load_reward_func(name: str, *, entry: str) -> Callable:
 
 def load_reward_funcs(names: list[str] | None, reward_model: str | None = None) -> list:
     """Resolve the reward functions of a recipe."""
-    from ..rewards.value_head import is_reward_model
+    from ..rewards.trainable_model import is_reward_model
 
     reward_funcs = [load_reward_func(name, entry=f"reward_funcs[{i}]") for i, name in enumerate(names or [])]
     if reward_model:  # a folder without our head is TRL's to load

@@ -4,8 +4,10 @@ Running untrusted Python in bubblewrap.
 
 Scope: one process tree in namespaces of its own (user, pid, network, mounts, ipc, uts), with a read-only system and
 nothing that can be written, no home, no `/etc`, no capabilities, resource limits, a cap on its output, and a deadline
-at which the whole tree is killed. Does not cover: what the code should compute (`code/reward.py`); which
-interpreter (`interpreter.py`); side channels; kernel bugs, against which only a virtual machine helps.
+at which the whole tree is killed. Of an interpreter outside of the system's folders, its executable and
+the folder of its libraries are there, because the folder above `bin` may be a home. Does not cover: what the code
+should compute (`reward.py`); third-party packages; side channels; kernel bugs, against which only a virtual machine
+helps.
 """
 
 import contextlib
@@ -15,12 +17,13 @@ import select
 import selectors
 import shutil
 import signal
+import stat
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .interpreter import default_python, interpreter_paths
 from .seccomp import seccomp_program
 
 
@@ -259,3 +262,42 @@ def _memory_file(content: bytes, stack: contextlib.ExitStack) -> int:
         file.write(content)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
+
+
+def interpreter_paths(python: str, system: list[Path]) -> list[str]:
+    """
+    The executable and the libraries of an interpreter, as far as no folder of `system` holds them. Raises
+    `RuntimeError` if it cannot be run, or keeps its libraries in the home itself.
+    """
+    command = [python, "-I", "-S", "-B", "-c", "import sys; print(sys.base_prefix)"]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60.0, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise RuntimeError(f"{python} cannot be run: {error}. Pass another `python` to the sandbox.") from error
+    prefix = Path(run.stdout.strip()).resolve()
+    needed = [path for path in (Path(python), prefix / "lib", prefix / "lib64") if path.exists()]
+    for path in needed:
+        if Path.home().resolve().is_relative_to(path):
+            raise RuntimeError(
+                f"{python} imports from {path}, which is or contains the home; pass a `python` that is installed in a "
+                "folder of its own."
+            )
+    return [str(path) for path in needed if not any(path.is_relative_to(folder) for folder in system)]
+
+
+def default_python() -> str:
+    """This process's own interpreter, or `/usr/bin/python3` where the sandbox's user cannot execute that one."""
+    for candidate in (sys._base_executable, "/usr/bin/python3"):
+        if os.path.exists(candidate) and _usable_by_sandbox(Path(candidate).resolve()):
+            return str(Path(candidate).resolve())
+    raise RuntimeError(
+        f"User 65534 can execute neither {sys._base_executable} nor /usr/bin/python3; pass `python`, an interpreter "
+        "outside of private folders."
+    )
+
+
+def _usable_by_sandbox(path: Path) -> bool:
+    """Whether the user that runs bubblewrap reaches and executes the file: our own, or, as root, user 65534."""
+    if os.geteuid() != 0:
+        return os.access(path, os.X_OK)
+    return all(part.stat().st_mode & stat.S_IXOTH for part in (path, *path.parents))

@@ -43,13 +43,8 @@ _OFFSET_NUMBER, _OFFSET_ARCHITECTURE, _OFFSET_SECOND_ARGUMENT = 0, 4, 24
 
 def seccomp_program(machine: str | None = None) -> bytes:
     """
-    Classic BPF: a denied call fails with `EPERM`; a call through another architecture's entry kills the process.
-
-    Args:
-        machine (`str`, *optional*): `"x86_64"` or `"aarch64"`; this machine's by default.
-
-    Raises:
-        `RuntimeError`: For another architecture, whose call numbers are not known here.
+    Classic BPF for `"x86_64"` or `"aarch64"`, by default this machine's: a denied call fails with `EPERM`; a call
+    through another architecture's entry kills the process. Raises `RuntimeError` for other machines.
     """
     machine = machine or platform.machine()
     if machine not in _ARCHITECTURES:
