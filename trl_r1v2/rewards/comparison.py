@@ -244,7 +244,7 @@ def _compare_mathematics(given: str, wanted: str, anchored: bool) -> Verdict:
         given = re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", given)  # a decimal comma
     gold = _measured(wanted)
     try:
-        tree = _read(gold.text)
+        tree = read(gold.text)
     except Unreadable:
         return Verdict.GOLD_UNREAD
     if not given:
@@ -281,18 +281,13 @@ def _quantity(text: str) -> Quantity:
 
 def _same_measured(gold: _Measured, answer: _Measured) -> bool:
     if gold.names and answer.names:
-        return gold.names == answer.names and same(_read(gold.text), _read(answer.text))
+        return gold.names == answer.names and same(read(gold.text), read(answer.text))
     is_clear = all(unit.is_clear for unit in gold.units + answer.units)  # `12 T` may be algebra
-    if is_clear and same(_read(gold.text), _read(answer.text)):
+    if is_clear and same(read(gold.text), read(answer.text)):
         return True
     # 50% is a half, and 90° half of pi
     may_be_values = not is_clear or gold.names | answer.names in ({"%"}, {"°"})
-    return may_be_values and same(_read(gold.whole), _read(answer.whole))
-
-
-@functools.lru_cache(maxsize=4096)
-def _read(text: str) -> Node:
-    return read(text)
+    return may_be_values and same(read(gold.whole), read(answer.whole))
 
 
 def _is_defined(tree: Node) -> bool:

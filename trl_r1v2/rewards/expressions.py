@@ -12,6 +12,7 @@ open items close`, `list items words`, `rel signs nodes`, `cup a b`, `cap a b`, 
 `matrix rows`, `dots`.
 """
 
+import functools
 import itertools
 from fractions import Fraction
 
@@ -330,6 +331,7 @@ def _item(tokens: list[Token]) -> list[Node]:
     return [_whole([*tokens[: signs[0]], Token(sign), *tokens[signs[0] + 1 :]]) for sign in "+-"]
 
 
+@functools.lru_cache(maxsize=4096)
 def read(text: str) -> Node:
     r"""
     The tree of a text that [`~trl_r1v2.rewards.notation.normalised`] returns: `1/2` is `("div", ("num", 1, False),

@@ -99,12 +99,6 @@ class Unit(NamedTuple):
     name: str = ""
     is_clear: bool = True  # hardly anything but a unit, so that it may be missing on the other side
 
-    def agrees(self, other: "Unit") -> bool:
-        """Whether two units are the same, or one is missing and the other is clear."""
-        if self.name and other.name:
-            return self.name == other.name
-        return self.is_clear and other.is_clear
-
 
 class Quantity(NamedTuple):
     """An expression as it was written, a word such as "million" multiplied out; and its unit."""

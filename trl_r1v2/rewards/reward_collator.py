@@ -71,8 +71,8 @@ class VisionRewardDataCollator(DataCollatorMixin):
             for row, other in swaps.items()
         ]
         batch = dict(self.encode(conversations))
-        if swaps:
-            batch[SWAPPED_ROWS] = torch.tensor(list(swaps))
+        if self.swap_images:
+            batch[SWAPPED_ROWS] = torch.tensor(list(swaps), dtype=torch.long)
         if self.max_length is not None:
             lengths = batch["attention_mask"][: 2 * len(examples)].sum(dim=1).tolist()
             for index, length in enumerate(lengths):

@@ -228,17 +228,13 @@ class VisionRewardTrainer(SharedPromptsMixin, RewardTrainer):
             """The model, as TRL knows it: scores of `[chosen; rejected]`."""
             logits = model(**kwargs).logits
             scores.append(logits.squeeze(-1))
-            return SequenceClassifierOutput(logits=logits[: len(logits) - num_swapped])
+            return SequenceClassifierOutput(logits=logits[: 2 * num_pairs])
 
         result = super().compute_loss(score_pairs, inputs, return_outputs, num_items_in_batch)
         loss, outputs = result if return_outputs else (result, None)
-        if num_swapped:
-            gaps = scores[0][swapped_rows] - scores[0][-num_swapped:]
-        else:
-            gaps = scores[0][:0]
-        loss = loss + self.args.image_preference_weight * -torch.nn.functional.logsigmoid(gaps).sum() / max(
-            num_swapped, 1
-        )
+        gaps = scores[0][swapped_rows] - scores[0][2 * num_pairs :]
+        preference = -torch.nn.functional.logsigmoid(gaps).sum() / max(num_swapped, 1)
+        loss = loss + self.args.image_preference_weight * preference
         self._log_image_preference(gaps.detach())
         return (loss, outputs) if return_outputs else loss
 

@@ -67,11 +67,8 @@ class ValueHead(nn.Module):
     @classmethod
     def from_pretrained(cls, path: str, hidden_size: int, revision: str | None = None) -> "ValueHead":
         """
-        Read the head of a model folder or Hub repository.
-
-        Raises:
-            `ValueError`: If the file is missing, or its tensors do not fit or are not finite, with the name of what
-                differs.
+        The head of a model folder or Hub repository. Raises `ValueError` if the file is missing, or its tensors do not
+        fit or are not finite, with the name of what differs.
         """
         try:
             file = cached_file(path, VALUE_HEAD_FILE, revision=revision)
@@ -81,24 +78,19 @@ class ValueHead(nn.Module):
                 "Give a folder in Skywork-VL-Reward's layout, or a model for sequence classification."
             ) from error
         tensors = load_file(file)
-        names = sorted(tensors)
-        found = {}
-        for name, shape in (("weight", (1, hidden_size)), ("bias", (1,))):
-            keys = [key for key in tensors if key.split(".")[-2:] in (["summary", name], ["score", name])]
-            if len(keys) != 1:
-                raise ValueError(
-                    f"{file} must hold one key that ends in 'summary.{name}' or 'score.{name}'; it holds {names}."
-                )
-            tensor = tensors.pop(keys[0])
-            if tuple(tensor.shape) != shape:
-                raise ValueError(f"{keys[0]!r} in {file} has shape {tuple(tensor.shape)}; this model needs {shape}.")
-            if not tensor.isfinite().all():
-                raise ValueError(
-                    f"{keys[0]!r} in {file} holds NaN or infinite weights; train or fetch the head again."
-                )
-            found[name] = tensor
-        if tensors:
-            raise ValueError(f"{file} holds keys that are no part of a scalar head: {sorted(tensors)}.")
+        keys = {key: key.split(".")[-2:] for key in tensors}
+        found = {name: tensors[key] for key, (*owner, name) in keys.items() if owner in (["summary"], ["score"])}
+        if set(found) != {"weight", "bias"} or len(tensors) != 2:
+            raise ValueError(
+                f"{file} must hold two keys, which end in 'summary.weight' and 'summary.bias', or in 'score.weight' "
+                f"and 'score.bias'; it holds {sorted(tensors)}."
+            )
+        for name, needed in (("weight", (1, hidden_size)), ("bias", (1,))):
+            shape = tuple(found[name].shape)
+            if shape != needed:
+                raise ValueError(f"the {name} in {file} has shape {shape}; this model needs {needed}.")
+            if not found[name].isfinite().all():
+                raise ValueError(f"the {name} in {file} holds NaN or infinite numbers; train or fetch the head again.")
         head = cls(hidden_size)
         head.summary.load_state_dict(found)
         return head

@@ -11,11 +11,16 @@ import builtins
 import contextlib
 import functools
 import json
+import re
+import symtable
 from dataclasses import dataclass
+from decimal import Decimal
 
 from .runner import encode
 
 
+_BUILTINS = frozenset(vars(builtins))
+_IMPORT_RE = re.compile(r"^\s*(?:from|import)\s+solution\b", re.MULTILINE)
 _EXPECTED = (
     'a test or a list of tests as code (`"assert f(1) == 2"`), or a dict (also as JSON text) with lists of equal '
     "length under `inputs` and `outputs`: texts, or lists of lines, for a program; with the name of a function under "
@@ -34,60 +39,41 @@ class RowTests:
     names: list[str]  # what the tests take from the solution
 
 
+def _names(source: str) -> set[str]:
+    """Names that code reads and does not bind itself. Raises `SyntaxError`."""
+    tables = [symtable.symtable(source, "tests", "exec")]
+    top = tables[0]
+    bound = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    read = set()
+    for table in tables:  # which grows by what is nested
+        symbols = [symbol for symbol in table.get_symbols() if table is top or symbol.is_global()]
+        read |= {symbol.get_name() for symbol in symbols if symbol.is_referenced()}
+        tables += table.get_children()
+    return read - bound
+
+
 def free_names(source: str) -> set[str]:
-    """
-    Names that test code reads but neither binds nor finds among the builtins: what it expects of the solution. Raises
-    `SyntaxError`.
-    """
-    read, bound, _ = _names(source)
-    return read - bound - set(vars(builtins))
-
-
-def _names(source: str) -> tuple[set[str], set[str], set[str]]:
-    """Names that code reads, names that it binds, and modules that it imports."""
-    read, bound, modules = set(), set(), set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Name):
-            (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            bound.add(node.name)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.ImportFrom):
-            modules.add(node.module)
-            bound.update(alias.asname or alias.name for alias in node.names)
-        elif isinstance(node, ast.Import):
-            modules.update(alias.name for alias in node.names)
-            bound.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            bound.add(node.name)
-    return read, bound, modules
+    """What test code expects of the solution: [`_names`] that are no builtins."""
+    return _names(source) - _BUILTINS
 
 
 def names_of_solution(sources: list[str]) -> set[str]:
     """
     What test code takes from the solution: its free names. Without any, and without `import solution`, the tests are
-    about a function that is named like a builtin: the one builtin that all of them call. A solution cannot replace
+    about a function that is named like a builtin: the one builtin that all of them read. A solution cannot replace
     other builtins of the tests, since the verdict depends on them. Raises `SyntaxError`.
     """
-    free = set().union(*map(free_names, sources))
-    if free or any("solution" in _names(source)[2] for source in sources):
+    names = [_names(source) for source in sources]
+    free = set().union(*names) - _BUILTINS
+    common = set.intersection(*names) & _BUILTINS
+    if free or len(common) != 1 or any(map(_IMPORT_RE.search, sources)):
         return free
-    called = []
-    for source in sources:
-        _, bound, _ = _names(source)
-        calls = (node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
-        called.append({call.id for call in calls if isinstance(call, ast.Name)} - bound)
-    common = set.intersection(*called) & set(vars(builtins))
-    return common if len(common) == 1 else set()
+    return common
 
 
 def _integer(digits: str) -> int:
     """An integer of any length; Python's own reading stops at 4,300 digits."""
-    if len(digits) <= 4000:
-        return int(digits)
-    sign = -1 if digits.startswith("-") else 1
-    return sign * (abs(_integer(digits[:-4000])) * 10**4000 + int(digits[-4000:]))
+    return int(Decimal(digits))
 
 
 def row_tests(stored, entry_point: str | None, place: str) -> RowTests | None:
@@ -114,7 +100,7 @@ def row_tests(stored, entry_point: str | None, place: str) -> RowTests | None:
     try:
         names = names_of_solution(sources)
         if entry_point is not None:
-            names = set().union(*map(free_names, sources), _names(entry_point)[0])
+            names = set().union(*map(free_names, sources), _names(entry_point))
     except (ValueError, RecursionError, MemoryError) as error:  # a null byte; too deeply nested
         raise SyntaxError(str(error)) from error
     if entry_point is not None:
@@ -159,7 +145,7 @@ def _pairs(stored: dict, place: str) -> RowTests | None:
         # APPS and TACO put the result into a list of its own
         results = [wanted, *wanted] if isinstance(wanted, (list, tuple)) and len(wanted) == 1 else [wanted]
         tests.append({"call": call, "args": encode(list(arguments), refuse), "wanted": encode(results, refuse)})
-    return RowTests([], [], tests, sorted(_names(call)[0]))
+    return RowTests([], [], tests, sorted(_names(call)))
 
 
 def _lines(text) -> str | None:

@@ -4,10 +4,9 @@ Running untrusted Python in bubblewrap.
 
 Scope: one process tree in namespaces of its own (user, pid, network, mounts, ipc, uts), with a read-only system and
 nothing that can be written, no home, no `/etc`, no capabilities, resource limits, a cap on its output, and a deadline
-at which the whole tree is killed. Of an interpreter outside of the system's folders, its executable and
-the folder of its libraries are there, because the folder above `bin` may be a home. Does not cover: what the code
-should compute (`reward.py`); third-party packages; side channels; kernel bugs, against which only a virtual machine
-helps.
+at which the whole tree is killed. Of an interpreter outside of the system's folders, its executable and the folder of
+its libraries are there, because the folder above `bin` may be a home. Does not cover: what the code should compute
+(`reward.py`); third-party packages; side channels; kernel bugs, against which only a virtual machine helps.
 """
 
 import contextlib
