@@ -247,7 +247,7 @@ def test_moving_state_rides_in_the_trainer_state():
         (lambda: Component(accuracy_reward, when="never"), "when is 'never'"),
         (lambda: Component("accuracy"), "is a str"),
         (lambda: HybridReward({"theta": Component(accuracy_reward, when="right")}), "gated by the rule 'accuracy'"),
-        (lambda: HybridReward({"accuracy": Component(accuracy_reward, when="right")}), "is gated by 'right'"),
+        (lambda: HybridReward({"accuracy": Component(accuracy_reward, when="right")}), "have no gate itself"),
         (lambda: HybridReward({"a/b": accuracy_reward}), "contain '/'"),
         (lambda: Sigmoid(scale=0.0), "scale is 0.0"),
         (lambda: RunningZScore(clip=-1.0), "clip is -1.0"),

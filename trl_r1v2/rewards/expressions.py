@@ -96,22 +96,22 @@ class _Parser:
             left = ("add", _expression(left), right if sign == "+" else negative(right))
         return left
 
-    def signed(self, level) -> Node | None:
-        """What follows a sign, read at the given level; `None` where there is no sign."""
+    def signed(self, level) -> Node:
+        """What a level reads, with any signs before it."""
         if self.kind not in ("+", "-"):
-            return None
-        sign, node = self.take().kind, _expression(level())
+            return _expression(level())
+        sign, node = self.take().kind, self.signed(level)
         return node if sign == "+" else negative(node)
 
     def product(self) -> Node:
-        left = self.signed(self.product)
-        if left is not None:
-            return left
+        if self.kind in ("+", "-"):
+            return self.signed(self.product)
         left = self.factors(self.power())
         while self.kind in ("*", "/"):
             kind = "mul" if self.take().kind == "*" else "div"
-            right = self.signed(self.product)
-            if right is None:
+            if self.kind in ("+", "-"):
+                right = self.product()
+            else:
                 right = self.power()
                 # 1/2x is half an x, a/bc has bc below
                 if not (kind == "div" and left[0] == right[0] == "num"):
@@ -143,14 +143,10 @@ class _Parser:
         if self.kind != "^":
             return base
         self.take()
-        exponent = self.exponent()
+        exponent = self.signed(self.power)
         if self.kind == "!":
             raise Unreadable("a factorial behind a power")
         return ("pow", _expression(base), exponent)
-
-    def exponent(self) -> Node:
-        signed = self.signed(self.exponent)
-        return _expression(self.power()) if signed is None else signed
 
     def postfix(self) -> Node:
         node = self.atom()
@@ -225,43 +221,34 @@ class _Parser:
         return node
 
     def call(self, name: str) -> Node:
+        """A function: `\\sin^2 x` and `\\log_2 x` have a power or base of one sign or a group."""
         base = power = None
         if self.kind == "base":
             self.take()
             base = self.group("{", "}")
         if self.kind == "^":
             self.take()
-            power = self.power_of_function()
+            power = self.signed(lambda: self.group("{", "}") if self.kind == "{" else self.expect("atom").value)
         if name in ("max", "min", "gcd", "lcm"):
             inside = self.bracket()
             items = inside[2] if inside[0] == "bracket" else (inside,)
             node = ("call", name, *map(_expression, items))
         else:
-            argument = self.argument_of_function()
+            argument = self.signed(self.argument_of_function)
             if power == _integer(-1) and f"a{name}" in FUNCTIONS:
                 name, power = f"a{name}", None
             is_log = name in ("log", "lg")
             node = ("log", argument, base or _integer(10)) if is_log else ("call", name, argument)
         return ("pow", node, power) if power is not None else node
 
-    def power_of_function(self) -> Node:
-        """`\\sin^2 x`, `\\sin^{-1} x`: one sign or a group."""
-        signed = self.signed(self.power_of_function)
-        if signed is not None:
-            return signed
-        return _expression(self.group("{", "}") if self.kind == "{" else self.expect("atom").value)
-
     def argument_of_function(self) -> Node:
         """A group, or a product up to the next sign or function: `\\sin 2x`, `\\ln(x+1)`, `\\cos x \\sin y`."""
         if self.kind in ("(", "{", "[", "|"):
-            return _expression(self.postfix())
-        signed = self.signed(self.argument_of_function)
-        if signed is not None:
-            return signed
+            return self.postfix()
         node = self.power()
         while self.kind in ("√", "frac") or (self.kind == "atom" and self.tokens[self.at].value[0] != "num"):
             node = ("mul", _expression(node), _expression(self.power()))
-        return _expression(node)
+        return node
 
     def bracket(self) -> Node:
         opening = self.expect("(", "[", "{", r"\{", "⟨").kind

@@ -150,14 +150,10 @@ class HybridReward:
 
     def _check_gates(self):
         gated = [key for key, component in self.components.items() if component.when != "always"]
-        if self.rule in gated:
+        if gated and (self.rule not in self.components or self.rule in gated):
             raise ValueError(
-                f"The rule {self.rule!r} is gated by {self.components[self.rule].when!r}; set its `when` to 'always'."
-            )
-        if gated and self.rule not in self.components:
-            raise ValueError(
-                f"{gated} are gated by the rule {self.rule!r}, which is not among the components "
-                f"{list(self.components)}; set `rule` to one of them."
+                f"{gated} are gated by the rule {self.rule!r}, which must be one of the components "
+                f"{list(self.components)} and have no gate itself: set `rule`, or its `when` to 'always'."
             )
         bad = [key for key in self.components if "/" in key]
         if bad:

@@ -3,9 +3,9 @@
 The program that runs inside a sandbox of [`~trl_r1v2.rewards.code.sandbox.Sandbox`]; standard library only.
 
 Scope: sets its own resource limits, then, by its first argument: `program` runs a solution on its standard input;
-`serve` runs a solution and answers calls to what it defines; `test` runs test code whose free names are proxies of such
-a server in another sandbox, and writes one verdict for each test. Values cross between the two as plain data, so that
-a solution can only choose what its calls return, raise and leave in their arguments. Does not cover: isolation
+`serve` runs a solution and answers calls to what it defines; `test` runs test code whose free names are proxies of
+such a server in another sandbox, and writes one verdict for each test. Values cross between the two as plain data, so
+that a solution can only choose what its calls return, raise and leave in their arguments. Does not cover: isolation
 (bubblewrap's), time and the comparison of programs' output (the caller's).
 """
 
