@@ -20,7 +20,8 @@ class Raw:
 
     def calibrate(self, scores: list[float], observed: list[float]) -> list[float]:
         """Values of `scores`, after the state has taken in `observed`: what all processes were given."""
-        _require_finite([*scores, *observed])
+        remedy = "give finite ones, and leave out what cannot be scored"
+        _require_finite([*scores, *observed], "a score to calibrate is", remedy)
         self._observe(observed)
         return self._values(scores)
 
@@ -129,11 +130,7 @@ class RunningZScore(Raw):
 CALIBRATIONS = {cls.kind: cls for cls in (Raw, Sigmoid, RunningZScore)}
 
 
-def _require_finite(
-    values: list[float],
-    what: str = "a score to calibrate is",
-    remedy: str = "give finite ones, and leave out what cannot be scored",
-):
+def _require_finite(values: list[float], what: str, remedy: str):
     for value in values:
         if not math.isfinite(value):
             raise ValueError(f"{what} {value}; {remedy}.")

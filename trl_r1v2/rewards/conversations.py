@@ -14,6 +14,9 @@ from ..patches.whole_responses import with_whole_responses
 from .answers import message_text
 
 
+_TEMPLATE = {"tokenize": True, "return_dict": True, "add_generation_prompt": False}
+
+
 def judged_conversation(prompt: str | list[dict], response: str) -> list[dict]:
     """
     The messages to judge, the last one the response: of a prompt in text, which becomes a user message, or in
@@ -54,12 +57,8 @@ class ConversationEncoder:
         self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
         # no part of a special token, so that what it parts cannot become one
         self._blank = next(char for char in " \n\t\ufffd" if not any(char in token for token in special))
-        self._options = {
-            "padding": True,
-            "padding_side": "right",
-            "pad_to_multiple_of": pad_to_multiple_of,
-            "return_tensors": "pt",
-        }
+        self._options = {"padding": True, "padding_side": "right", "return_tensors": "pt"}
+        self._options["pad_to_multiple_of"] = pad_to_multiple_of
 
     def __call__(self, conversations: list[list[dict]]) -> BatchFeature:
         """
@@ -68,13 +67,7 @@ class ConversationEncoder:
         """
         conversations = [self.without_special_tokens(messages) for messages in conversations]
         if self.sees_images:
-            return self.processor.apply_chat_template(
-                conversations,
-                tokenize=True,
-                return_dict=True,
-                add_generation_prompt=False,
-                processor_kwargs=self._options,
-            )
+            return self.processor.apply_chat_template(conversations, processor_kwargs=self._options, **_TEMPLATE)
         plain = [
             [{**message, "content": message_text(message["content"])} for message in messages]
             for messages in conversations
@@ -84,14 +77,7 @@ class ConversationEncoder:
             return self.tokenizer(
                 prompts, [messages[-1]["content"] for messages in plain], truncation=False, **self._options
             )
-        return self.tokenizer.apply_chat_template(
-            plain,
-            tokenize=True,
-            return_dict=True,
-            add_generation_prompt=False,
-            sanitize_control_tokens=True,
-            **self._options,
-        )
+        return self.tokenizer.apply_chat_template(plain, sanitize_control_tokens=True, **_TEMPLATE, **self._options)
 
     def without_special_tokens(self, messages: list[dict]) -> list[dict]:
         """The messages, blanks for the special tokens in their text."""

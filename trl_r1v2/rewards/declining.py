@@ -3,10 +3,9 @@
 Does a text say that its image is missing or cannot be seen, and does an answer decline to answer? "No image was
 provided." begins with the word of a yes/no choice and is none.
 
-Pure. The patterns are ours. `BLIND_PHRASES` serve answers here and whole chains of thought in
-`trl_r1v2.hallucination.signals`, so they leave alone what an image does not show ("I cannot see dogs in the image")
-and the images that a text is about ("a virtual image cannot be displayed on a screen", "no figure was given for
-2019"). Does not cover whether an answer is right.
+Pure. The patterns are ours. `BLIND_PHRASES` also serve whole chains of thought (`hallucination/signals.py`), so they
+leave alone what an image does not show ("I cannot see dogs in the image") and the images that a text is about ("no
+figure was given for 2019"). Does not cover whether an answer is right.
 """
 
 import re

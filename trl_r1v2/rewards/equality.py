@@ -60,10 +60,11 @@ def _without_ranges(gold: Node, answer: Node) -> tuple[Node, Node]:
 
 def _without_range(node: Node) -> tuple[Node, str | None]:
     for item in node[1] if node[0] == "list" else ():
-        if item[0] == "rel" and item[1] == ("in",) and item[2][0][0] == "sym" and item[2][1][0] == "sym":
-            name, rest = item[2][0][1], tuple(other for other in node[1] if other != item)
-            if item[2][1][1] in _RANGES and not any(map(_bounds, rest)) and any(name in symbols(one) for one in rest):
-                return (rest[0] if len(rest) == 1 else ("list", rest, node[2])), name
+        match item:
+            case ("rel", ("in",), (("sym", name), ("sym", where))) if where in _RANGES:
+                rest = tuple(other for other in node[1] if other != item)
+                if not any(map(_bounds, rest)) and any(name in symbols(other) for other in rest):
+                    return (rest[0] if len(rest) == 1 else ("list", rest, node[2])), name
     return node, None
 
 

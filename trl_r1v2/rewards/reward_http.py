@@ -90,12 +90,8 @@ class HTTPRewardModel:
             raise ValueError(f"the environment variable {api_key_env} is not set: put the server's key into it.")
         self.urls = [one.rstrip("/").removesuffix("/v1") for one in urls]
         self.num_workers, self.patience, self.sees_images = concurrency * len(urls), patience, sees_images
-        self._fields = {
-            "task": "classify",
-            "use_activation": False,
-            "add_generation_prompt": False,
-            **(extra_body or {}),
-        }
+        self._fields = {"task": "classify", "use_activation": False, "add_generation_prompt": False}
+        self._fields |= extra_body or {}
         headers = {} if api_key_env is None else {"Authorization": f"Bearer {os.environ[api_key_env]}"}
         limits = httpx.Limits(max_connections=self.num_workers)
         self._client = httpx.Client(headers=headers, timeout=httpx.Timeout(timeout, pool=None), limits=limits)
@@ -129,11 +125,7 @@ class HTTPRewardModel:
 
         late = tenacity.stop_all(tenacity.stop_after_delay(self.patience), tenacity.stop_after_attempt(2))
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_FAILURES),
-            wait=_PAUSES,
-            stop=late,
-            sleep=pause,
-            reraise=True,
+            retry=tenacity.retry_if_exception_type(_FAILURES), wait=_PAUSES, stop=late, sleep=pause, reraise=True
         )
         urls = itertools.islice(itertools.cycle(self.urls), row % len(self.urls), None)
         try:

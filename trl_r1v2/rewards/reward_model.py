@@ -19,7 +19,6 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoProcessor,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -42,11 +41,9 @@ class RewardModel:
     r"""
     Scores conversations that end with the response to judge.
 
-    With a head: `score = w · h_last + b` over the chat template without generation prompt, where h_last is the final
-    hidden state of the last token that is not padding (arXiv 2505.07263). Without one, the model's single
+    With a head: `score = w · h_last + b` over what [`ConversationEncoder`] makes of the conversation, where h_last is
+    the final hidden state of the last token that is not padding (arXiv 2505.07263). Without one, the model's single
     classification logit. Scores are unbounded and uncalibrated.
-
-    Special tokens written as text inside a message become blanks (see [`ConversationEncoder`]).
 
     Args:
         model ([`~transformers.PreTrainedModel`]): A sequence classifier with one label, or a model of
@@ -59,8 +56,7 @@ class RewardModel:
             token allowed counts as too long.
 
     Raises:
-        `ValueError`: For a classifier with several labels, a tokenizer without padding token, or an option out of
-        bounds.
+        `ValueError`: For several labels, a tokenizer without padding token, or an option out of bounds.
     """
 
     def __init__(
@@ -112,15 +108,15 @@ class RewardModel:
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
         if is_peft_folder(path):
             model = load_merged(path, functools.partial(load_trainable, dtype=dtype, device_map=None))
-            return cls(model.to(device), AutoProcessor.from_pretrained(path), **options)
-        config = _load_config(path, revision)
-        if any(name.endswith("ForSequenceClassification") for name in config.architectures or []):
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                path, dtype=dtype, revision=revision, output_loading_info=True
-            )
-            require_weights(path, info["missing_keys"])
-            return cls(model.to(device), AutoTokenizer.from_pretrained(path, revision=revision), **options)
-        model = load_with_head(path, config, revision, dtype=dtype, device_map=None)
+        else:
+            config = _load_config(path, revision)
+            if any(name.endswith("ForSequenceClassification") for name in config.architectures or []):
+                model, info = AutoModelForSequenceClassification.from_pretrained(
+                    path, dtype=dtype, revision=revision, output_loading_info=True
+                )
+                require_weights(path, info["missing_keys"])
+            else:
+                model = load_with_head(path, config, revision, dtype=dtype, device_map=None)
         return cls(model.to(device), AutoProcessor.from_pretrained(path, revision=revision), **options)
 
     def save_pretrained(self, folder: str):
@@ -137,20 +133,19 @@ class RewardModel:
         if self.sees_images:
             conversations = [with_rgb_images({"prompt": messages})["prompt"] for messages in conversations]
         chars = [sum(len(message_text(message["content"])) for message in messages) for messages in conversations]
-        most = math.inf if self.max_tokens is None else MAX_CHARS_PER_TOKEN * self.max_tokens
-        fits = [row for row, num_chars in enumerate(chars) if num_chars <= most]
+        limit = self.max_tokens or math.inf
+        fits = [row for row, num_chars in enumerate(chars) if num_chars <= MAX_CHARS_PER_TOKEN * limit]
         order = sorted(fits, key=lambda row: chars[row] + 1000 * _num_images(conversations[row]))
         scores: list[float | None] = [None] * len(conversations)
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
             inputs = self._tokenize([conversations[row] for row in rows])
-            if self.max_tokens is not None:
-                lengths = inputs["attention_mask"].sum(dim=1).tolist()
-                kept = [row for row, length in zip(rows, lengths, strict=True) if length <= self.max_tokens]
-                if not kept:
-                    continue
-                if len(kept) < len(rows):
-                    rows, inputs = kept, self._tokenize([conversations[row] for row in kept])
+            lengths = inputs["attention_mask"].sum(dim=1).tolist()
+            kept = [row for row, length in zip(rows, lengths, strict=True) if length <= limit]
+            if not kept:
+                continue
+            if len(kept) < len(rows):
+                rows, inputs = kept, self._tokenize([conversations[row] for row in kept])
             for row, score in zip(rows, self._forward(inputs).tolist(), strict=True):
                 if not math.isfinite(score):
                     raise RuntimeError(

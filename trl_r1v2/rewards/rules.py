@@ -15,7 +15,6 @@ from .comparison import Verdict, compare
 
 
 _THINK_RE = re.compile(r"\s*<think>(.*)</think>(.*)", re.DOTALL)
-_OPENED_RE = re.compile(r"(.*)</think>(.*)", re.DOTALL)
 _REWARDS = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0}
 _REASONS = (Verdict.UNVERIFIABLE, Verdict.GOLD_UNREAD, Verdict.ANSWER_UNREAD)
 # Which of the verdicts on several accepted answers counts.
@@ -130,9 +129,10 @@ class FormatReward:
         ]
 
     def _is_kept(self, text: str, is_open: bool) -> bool:
-        if text.count("<think>") != (0 if is_open else 1) or text.count("</think>") != 1:
+        text = f"<think>{text}" if is_open else text
+        if text.count("<think>") != 1 or text.count("</think>") != 1:
             return False
-        match = (_OPENED_RE if is_open else _THINK_RE).fullmatch(text)
+        match = _THINK_RE.fullmatch(text)
         if match is None or not match.group(1).strip() or not match.group(2).strip():
             return False
         answer = match.group(2)

@@ -186,12 +186,8 @@ def load_trainable(path: str, revision: str | None = None, **kwargs) -> PreTrain
         revision (`str`, *optional*): Hub revision.
         **kwargs: Arguments of [`~trl.trainer.utils.create_model_from_path`], such as `dtype`.
 
-    Returns:
-        [`~transformers.PreTrainedModel`]: The model, with `value_head`.
-
     Raises:
-        `ValueError`: If it is no vision-language model, one without features of its own for images, or one that lacks
-            weights.
+        `ValueError`: If it is no vision-language model, or lacks weights.
     """
     config = AutoConfig.from_pretrained(path, revision=revision)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
