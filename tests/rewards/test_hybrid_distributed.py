@@ -17,17 +17,17 @@ SCORES = {0: [[1.0, 5.0, None], [2.0, -4.0, 0.5]], 1: [[None, None, None], [7.0,
 
 SCRIPT = """
 import json, os, sys
-import torch.distributed as dist
+from accelerate import PartialState
 from trl_r1v2.rewards import Component, HybridReward, RunningZScore, accuracy_reward
 
-dist.init_process_group("gloo")
-rank = dist.get_rank()
+state = PartialState(cpu=True)
+rank = state.process_index
 reward = HybridReward({"theta": Component(lambda scores, **kwargs: scores, calibration=RunningZScore())}, rule="theta")
 results = [reward(completions=["a"] * 3, scores=scores) for scores in json.loads(sys.argv[1])[str(rank)]]
 answers = accuracy_reward(completions=[rf"\\boxed{{x+{rank + 2}}}", r"\\boxed{x}"], solution=[f"{rank + 2}+x", "y"])
 with open(os.path.join(sys.argv[2], f"rank{rank}.json"), "w") as file:
     json.dump({"results": results, "state": reward.state_dict(), "answers": answers}, file)
-dist.destroy_process_group()
+state.destroy_process_group()
 """
 
 

@@ -315,7 +315,7 @@ def test_nothing_to_score_asks_nothing():
         ({"concurrency": 0}, "concurrency is 0"),
         ({"url": []}, "url is .., or a list|url is ..; write"),
         ({"api_key_env": "NO_SUCH_KEY"}, "NO_SUCH_KEY is not set"),
-        ({"timeout": 0}, "timeout 0 "),
+        ({"timeout": 0}, "timeout 0.0 "),
         ({"patience": -1}, "patience -1"),
         ({"batch_size": 4}, "unknown 'batch_size'"),
         ({"sees_image": True}, "Did you mean 'sees_images'"),

@@ -151,7 +151,7 @@ def test_what_is_saved_scores_as_the_trained_model(internvl_path, tmp_path):
     conversations = [conversation(row, side) for row in rows for side in ("chosen", "rejected")]
     expected = [PlainReward.from_reward_folder(str(tmp_path)).score(messages).item() for messages in conversations]
     assert len({round(score, 4) for score in expected}) == 8
-    trained = RewardModel(trainer.model, trainer.processing_class, trainer.model.value_head).score(conversations)
+    trained = RewardModel(trainer.model, trainer.processing_class).score(conversations)
     assert trained == pytest.approx(expected, abs=1e-4)
     for folder in (tmp_path, tmp_path / "checkpoint-2"):
         assert RewardModel.from_pretrained(str(folder)).score(conversations) == trained, folder
@@ -174,7 +174,7 @@ def test_the_image_decides_after_training_on_images(internvl_path, tmp_path):
     options = {"optim": "adamw_torch", "learning_rate": 1e-2, "max_steps": 40}
     trainer = train(tmp_path, internvl_path, dataset, **options)
     assert logged(trainer, "accuracy")[-1] == 1.0
-    model = RewardModel(trainer.model, trainer.processing_class, trainer.model.value_head)
+    model = RewardModel(trainer.model, trainer.processing_class)
     for row, other in (rows, rows[::-1]):
         right, wrong = model.score([conversation(row, side) for side in ("chosen", "rejected")])
         swapped = {**row, "images": other["images"]}

@@ -81,15 +81,10 @@ class ConversationEncoder:
 
     def without_special_tokens(self, messages: list[dict]) -> list[dict]:
         """The messages, blanks for the special tokens in their text."""
-        cleaned = []
-        for message in messages:
-            content = message["content"]
+
+        def cleaned(content):
             if isinstance(content, str):
-                content = self._special.sub(self._blank, content)
-            else:
-                content = [
-                    {**part, "text": self._special.sub(self._blank, part["text"])} if part["type"] == "text" else part
-                    for part in content
-                ]
-            cleaned.append({**message, "content": content})
-        return cleaned
+                return self._special.sub(self._blank, content)
+            return [{**part, "text": cleaned(part["text"])} if part["type"] == "text" else part for part in content]
+
+        return [{**message, "content": cleaned(message["content"])} for message in messages]

@@ -191,18 +191,17 @@ class VisionRewardTrainer(SharedPromptsMixin, RewardTrainer):
             return dataset  # the collator measures every pair
         with global_then_local_main_first():
             lengths = conversation_lengths(dataset, self._processor, args.dataset_num_proc, dataset_name)
-        kept = [index for index, length in enumerate(lengths) if length <= args.max_length]
-        if len(kept) == len(lengths):
-            return dataset
-        if args.too_long == "refuse" or not kept:
-            index = next(index for index, length in enumerate(lengths) if length > args.max_length)
-            more = f" ({len(lengths) - len(kept)} of {len(lengths)} pairs are too long.)"
-            raise ValueError(too_long_message(f"{name}, row {index}", lengths[index], args.max_length) + more)
-        logger.warning(
-            f"{len(lengths) - len(kept)} of {len(lengths)} pairs of the {name} are left out: longer than "
-            f"`max_length={args.max_length}`."
-        )
-        return dataset.select(kept)
+        too_long = [index for index, length in enumerate(lengths) if length > args.max_length]
+        share = f"{len(too_long)} of {len(lengths)} pairs"
+        if too_long and (args.too_long == "refuse" or len(too_long) == len(lengths)):
+            place = f"{name}, row {too_long[0]}"
+            raise ValueError(
+                f"{too_long_message(place, lengths[too_long[0]], args.max_length)} ({share} are too long.)"
+            )
+        if too_long:
+            logger.warning(f"{share} of the {name} are left out: longer than `max_length={args.max_length}`.")
+            dataset = dataset.select(sorted(set(range(len(lengths))).difference(too_long)))
+        return dataset
 
     def _set_signature_columns_if_needed(self):
         if self._signature_columns is None:
