@@ -13,14 +13,12 @@ from typing import NamedTuple
 from .notation import FUNCTIONS, plain
 
 
+_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
 NUMBER_WORDS = {
-    word: str(value)
-    for words in (
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty",
-        "零 一 二 三 四 五 六 七 八 九 十",
-    )
-    for value, word in enumerate(words.split())
+    word: str(value) for words in (_WORDS.split(), "零一二三四五六七八九十") for value, word in enumerate(words)
 }
 _SCALES = {"dozen": 12, "hundred": 100, "千": 10**3, "万": 10**4, "亿": 10**8} | {
     word: 1000**power for power, word in enumerate(("thousand", "million", "billion", "trillion"), start=1)

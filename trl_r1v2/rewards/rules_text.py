@@ -3,9 +3,8 @@ r"""
 Shaping rewards computed from the text of a completion: steps, repetition, length, language, think-answer consistency.
 
 Scope: small callables with TRL's reward signature. R1V2's reward (eq. 7) contains none of them; each names its own
-source. Repetition and soft overlong punishment over token ids are TRL's (`trl.rewards.get_repetition_penalty_reward`,
-`get_soft_overlong_punishment`); the recipe types `repetition` and `soft_overlong` of [`HybridReward`] build those.
-Does not cover: correctness and format (`rules.py`).
+source. Does not cover: correctness and format (`rules.py`), repetition and soft overlong punishment, which are TRL's
+and which the recipe types `repetition` and `soft_overlong` of [`HybridReward`] build.
 """
 
 import math
