@@ -62,11 +62,7 @@ class AccuracyReward:
 
     def __post_init__(self):
         self.__name__ = self.name
-
-    @property
-    def required_columns(self) -> tuple[str, ...]:
-        """Dataset columns without which the reward cannot be computed."""
-        return (self.solution_column,)
+        self.required_columns = (self.solution_column,)
 
     def __call__(self, completions, prompts=None, log_extra=None, log_metric=None, **kwargs) -> list[float | None]:
         if self.solution_column not in kwargs:

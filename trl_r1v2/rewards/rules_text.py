@@ -106,11 +106,7 @@ class CosineLengthReward:
             if not (is_pair and all(isinstance(bound, int | float) for bound in bounds)):
                 raise ValueError(f"{label} is {bounds!r}; it must be two numbers.")
         self.accuracy = AccuracyReward(self.solution_column, self.think_open)
-
-    @property
-    def required_columns(self) -> tuple[str, ...]:
-        """Dataset columns without which the reward cannot be computed."""
-        return self.accuracy.required_columns
+        self.required_columns = self.accuracy.required_columns
 
     def __call__(
         self, completions, completion_ids, prompts=None, log_extra=None, log_metric=None, **kwargs

@@ -129,6 +129,7 @@ class CodeReward:
 
     def __post_init__(self):
         self.__name__ = self.name
+        self.required_columns = (self.tests_column,)
         if self.scoring not in ("fraction", "all"):
             raise ValueError(f"scoring is {self.scoring!r}; it must be 'fraction' or 'all'.")
         if not (0 < self.seconds < math.inf and 0 < self.completion_seconds < math.inf):
@@ -141,11 +142,6 @@ class CodeReward:
             self.num_workers = max(1, len(os.sched_getaffinity(0)) // processes)
         if self.sandbox is None:
             self.sandbox = Sandbox()
-
-    @property
-    def required_columns(self) -> tuple[str, ...]:
-        """Dataset columns without which the reward cannot be computed."""
-        return (self.tests_column,)
 
     def __call__(self, completions, entry_point=None, log_metric=None, **kwargs) -> list[float | None]:
         if self.tests_column not in kwargs:
