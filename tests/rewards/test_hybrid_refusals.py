@@ -63,7 +63,7 @@ def test_length_is_judged_as_accuracy_beside_it():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "cosine_length: max_length must be given"),
+        ({}, "max_length must be given"),
         ({"max_length": 9.5}, "max_length is 9.5; it should be a valid integer"),
         ({"max_length": 9, "right": 1.0}, "right is 1.0; it must be two numbers"),
         ({"max_length": 9, "think_open": "yes"}, "think_open is 'yes'; it should be a valid boolean"),

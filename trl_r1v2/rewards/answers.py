@@ -51,7 +51,7 @@ _NEXT_SENTENCE_RE = re.compile(
     r"(?<=[^.])\.\**\s+(?=[A-Z\"'*(])(?!(?:Or|But|However|Wait|No|Actually|Maybe|Perhaps|Alternatively)\b).*",
     re.DOTALL,
 )
-_ADDED_RE = re.compile(r"\s*(?:I hope it is correct\.?\s*)?(?:<\|[a-z_]+\|>.*)?$", re.DOTALL)
+_ADDED_RE = re.compile(r"(?<!\s)\s*+(?:I hope it is correct\.?\s*+)?(?:<\|[a-z_]+\|>.*)?$", re.DOTALL)
 _SENTENCE_RE = re.compile(r"(?<=[^.][.!?])(?:\$\$?|\\[)\]])?\s+(?=[A-Z\\$])")
 _FORMULA_RE = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]")
 _SAYS_RE = re.compile(r"(?:\b(?:is|are|equals|get|be|have)|[:=])\s*$")

@@ -28,7 +28,7 @@ _MATH_RE = re.compile(
     r"\$\$.*?\$\$|\$[^$\n]*\$|\\\[(?:(?!\\\[).)*?\\\]|\\\((?:(?!\\\().)*?\\\)|```.*?```|\\[A-Za-z]+|</?[a-z_]+>",
     re.DOTALL,
 )
-_STATES_RE = re.compile(r"[=≈]|\b(?:is|are)\b")
+_STATES_RE = re.compile(r"[=≈]|\b(?:is|are|so|thus|hence|therefore|get)\b")
 
 # First word of a letter's Unicode name → languages written with it.
 _SCRIPTS = dict.fromkeys(("en", "fr", "de", "es"), ("LATIN",)) | {
