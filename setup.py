@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 extras = {
     "demo": ["mlxtend>=0.23,<0.25", "matplotlib>=3.9"],
-    "peft": ["peft>=0.17"],
+    "peft": ["peft>=0.19"],
     "deepspeed": ["deepspeed>=0.18.6"],
     "serving": ["openai>=2", "httpx>=0.27", "tenacity>=9", "fastapi>=0.115", "uvicorn>=0.30"],
     "vllm": ["vllm>=0.22,<=0.31"],
@@ -24,7 +24,7 @@ extras = {
         "fastapi>=0.115",
         "uvicorn>=0.30",
         "math-verify>=0.8",
-        "peft>=0.17",
+        "peft>=0.19",
         "scikit-learn>=1.5",
     ],
     "quality": ["ruff==0.17.6", "pre-commit>=4"],

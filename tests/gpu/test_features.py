@@ -39,11 +39,12 @@ def test_vision_cache(internvl_path, tmp_path):
             tmp_path / str(cache is None),
             image_dataset(),
             fated(FATES),
-            callbacks=[] if cache is None else [VisionCacheCallback(cache)],
             shuffle_dataset=False,
             **ON_DEVICE,
         )
         set_trainable(trainer.model, "llm+adapter")
+        if cache is not None:
+            trainer.add_callback(VisionCacheCallback(cache, trainer))
         trainer.train()
         runs.append(trainer)
     assert losses(runs[1]) == pytest.approx(losses(runs[0]), abs=1e-4)

@@ -70,7 +70,7 @@ class _BlankImage:
         backbone.get_image_features, base.generate = get_image_features, generate_in_step
 
     def before_forward(self, module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]):
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))  # `cache` from transformers 5.24 on
         is_decoding = cache is not None and cache.get_seq_length() > 0
         if is_decoding or kwargs.get("mm_encoder_outputs") is not None:
             return None
