@@ -35,10 +35,8 @@ def _native_layout(model) -> Iterator[None]:
 class NativeCheckpointMixin:
     """
     Mixin for a [`~transformers.Trainer`]: checkpoints keep the model's own parameter names, and loading one that lacks
-    parameters is an error instead of a warning.
-
-    `from_pretrained` reads such a checkpoint like any other. What `save_model` writes outside of checkpoints stays in
-    the published layout.
+    parameters is an error instead of a warning. `from_pretrained` reads such a checkpoint like any other. What
+    `save_model` writes outside of checkpoints stays in the published layout.
     """
 
     def _save_checkpoint(self, model, trial):

@@ -20,10 +20,7 @@ def rows_with_images(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
 class TextAmongImagesMixin:
     """
     For classes on [`~trl.GRPOTrainer`]: a row's images are those of its `images` or `image`, in RGB, and `None` or an
-    empty list mean none.
-
-    Raises:
-        `ValueError`: If an image cannot be read, or a row has images in both columns.
+    empty list mean none. A `ValueError` if an image cannot be read, or a row has images in both columns.
     """
 
     def __init__(self, *args, **kwargs):

@@ -1,9 +1,5 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""
-Writing parquet where `load_dataset(folder)` finds it.
-
-Not covered: what the rows mean, and uploads.
-"""
+"""Writing parquet where `load_dataset(folder)` finds it."""
 
 import math
 import shutil
@@ -18,9 +14,8 @@ MAX_SHARD_BYTES = 500_000_000
 
 def write_dataset_folder(dataset: Dataset, folder: str | Path, title: str, text: str) -> None:
     """
-    Writes `data/train-*.parquet`, images included, and the page `README.md` with a heading and Markdown.
-
-    The parquet files replace those of an earlier run in one step, so a reader never sees half of them.
+    Writes `data/train-*.parquet`, images included, and the page `README.md` with a heading and Markdown. The parquet
+    files replace those of an earlier run in one step, so a reader never sees half of them.
     """
     folder = Path(folder)
     unfinished, data = folder / "data-unfinished", folder / "data"

@@ -1,8 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Cheap digests that tell one model, dataset or reward from another, so that a resumed run does not mix two of them.
-
-They are no checksums: a change that leaves every probed value as it was goes unnoticed.
+Cheap digests that tell one model, dataset or reward from another, so that a resumed run does not mix two of them. They
+are no checksums: a change that leaves every probed value as it was goes unnoticed.
 """
 
 import hashlib

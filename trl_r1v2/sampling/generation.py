@@ -1,9 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Sampling responses from a policy, prompted exactly as `GRPOTrainer` prompts it.
-
-Scope: one process, one model that holds all of its weights (no FSDP or DeepSpeed sharding; data parallelism is a set
-of rows a process), `transformers` generation. Does not cover tools and environments.
+Sampling responses from a policy, prompted exactly as `GRPOTrainer` prompts it: one process, one model that holds all
+of its weights (data parallelism is a set of rows a process), `transformers` generation. No tools, no environments.
 """
 
 import contextlib

@@ -1,10 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
 Scored responses to preference pairs: by correctness as in MMPR (arXiv 2411.10442), above a reward threshold (R1V2,
-section 4.4), and by dropping the image (DropoutNTP).
-
-Pure: no model, no files. What the sources leave open is marked "ours". Sampling and scoring are in
-`trl_r1v2.sampling`, regenerating responses without images in `pairs_dropout_ntp`.
+section 4.4), and by dropping the image (DropoutNTP). Pure: no model, no files. What the sources leave open is marked
+"ours".
 """
 
 import math
@@ -24,17 +22,10 @@ ROLES = ("right", *NEGATIVES, "format", "right_unfinished", "unscored", "duplica
 @dataclass(frozen=True)
 class Response:
     """
-    A scored response.
-
-    Args:
-        row (`int`): Index of the prompt in the dataset.
-        sample (`int`): Number of the response among those of its prompt.
-        text (`str`): The response.
-        score (`float` or `None`): Total reward, in the units of the reward functions; `None` where there is none.
-        right (`bool` or `None`): Whether the answer is right; `None` where it could not be judged.
-        answer (`str`, *optional*): The final answer; `None` where the response gives none.
-        finished (`bool`, *optional*, defaults to `True`): Whether the response ended by itself.
-        well_formed (`bool`, *optional*, defaults to `True`): Whether it keeps the required format.
+    A scored response to the prompt `row`: its number among those, its text, its total reward (in the units of the
+    reward functions; `None` where there is none), whether the answer is right (`None` where it could not be judged),
+    the final answer (`None` where it gives none), whether it ended by itself, and whether it keeps the required
+    format.
     """
 
     row: int

@@ -1,9 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-DropoutNTP (MMPR, arXiv 2411.10442): the first half of a good response, continued without the image.
-
-The half is taken in tokens (the authors' own script halves at spaces). Which responses are good and what becomes of
-the result is decided in `pairs`.
+DropoutNTP (MMPR, arXiv 2411.10442): the first half of a good response, continued without the image. The half is taken
+in tokens (the authors' own script halves at spaces).
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-A buffer file made from rollouts that were sampled before training, for `SSBGRPOConfig.ssb_prefill`.
-
-The samples get the advantages GRPO would have given them, behaviour log-probabilities from a forward pass of the model
-that sampled them, and, for a run that generates with vLLM, TRL's correction from the engine to that model. Which
-rollouts there are is decided elsewhere (`prompt_pool`, `trl_r1v2.sampling`).
+A buffer file made from rollouts that were sampled before training, for `SSBGRPOConfig.ssb_prefill`: with the
+advantages GRPO would have given them, behaviour log-probabilities from a forward pass of the model that sampled them,
+and, for a run that generates with vLLM, TRL's correction from the engine to that model.
 """
 
 import math

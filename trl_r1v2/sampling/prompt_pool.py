@@ -1,9 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-The offline phase of the Selective Sample Buffer: which prompts have mixed outcomes (R1V2, section on SSB).
-
-Pure: verdicts on responses in, kept rows and counts out. Sampling and scoring are in `trl_r1v2.sampling`, files in
-`trl_r1v2.scripts.filter_prompts`.
+The offline phase of the Selective Sample Buffer: which prompts have mixed outcomes (R1V2, section on SSB). Pure:
+verdicts on responses in, kept rows and counts out.
 """
 
 from collections import Counter

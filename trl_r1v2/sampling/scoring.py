@@ -1,10 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Scoring rollouts with TRL reward functions outside a trainer.
-
-Functions are called with what `GRPOTrainer` would pass, and as it calls them: the asynchronous ones together. Reward
-models given as `nn.Module` are not covered: wrap them in a function. What a score means is the business of
-`prompt_pool` and `pairs`.
+Scoring rollouts with TRL reward functions outside a trainer. Functions are called with what `GRPOTrainer` would pass,
+and as it calls them: the asynchronous ones together. Reward models given as `nn.Module` are not covered.
 """
 
 import asyncio

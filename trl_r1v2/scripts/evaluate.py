@@ -141,14 +141,12 @@ def read_dataset(settings: dict):
 
 def sample_mode(eval_args: EvaluateArguments, mode: str, engine, dataset, fingerprint: dict):
     """Sample the responses of one mode, or those that an interrupted run has left out."""
-    settings = {
-        "num_samples": 1 if mode == GREEDY else eval_args.num_samples,
-        "max_new_tokens": eval_args.max_new_tokens,
-        "do_sample": mode != GREEDY,
-        "seed": eval_args.seed,
-    }
-    if mode != GREEDY:
-        settings |= {"temperature": eval_args.temperature, "top_p": eval_args.top_p}
+    settings = {"max_new_tokens": eval_args.max_new_tokens, "seed": eval_args.seed}
+    if mode == GREEDY:
+        settings |= {"num_samples": 1, "do_sample": False}
+    else:
+        settings |= {name: vars(eval_args)[name] for name in ("num_samples", "temperature", "top_p")}
+        settings["do_sample"] = True
     folder = Path(eval_args.output_dir) / "rollouts" / mode
     store = RolloutStore(folder, {**fingerprint, **settings})
     clock_path = folder / "seconds.json"

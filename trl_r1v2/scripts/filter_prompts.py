@@ -1,10 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-`trl-r1v2 filter-prompts`: the offline phase of the Selective Sample Buffer (R1V2).
-
-Samples responses to every prompt with the policy, scores them with the reward functions of the coming GRPO run, and
-writes the prompts with mixed outcomes as a `datasets` folder; optionally also a buffer for the run to start from.
-Training is not covered.
+`trl-r1v2 filter-prompts`: the offline phase of the Selective Sample Buffer (R1V2). Samples responses to every prompt
+with the policy, scores them with the reward functions of the coming GRPO run, and writes the prompts with mixed
+outcomes as a `datasets` folder; optionally also a buffer for the run to start from.
 """
 
 from collections.abc import Sequence
@@ -102,12 +100,8 @@ def write_summary(
 
 def write_pool(run: SamplingRun, fates: dict[str, int], kept: Sequence[PromptOutcome]) -> None:
     """Writes the kept prompts with their pass rates."""
-    columns = {
-        "pass_rate": [outcome.pass_rate for outcome in kept],
-        "num_right": [outcome.num_right for outcome in kept],
-        "num_scored": [outcome.num_scored for outcome in kept],
-        "source_row": [outcome.row for outcome in kept],
-    }
+    columns = {name: [getattr(o, name) for o in kept] for name in ("pass_rate", "num_right", "num_scored")}
+    columns["source_row"] = [outcome.row for outcome in kept]
     pool = run.dataset.select(columns["source_row"])
     # A pool that is filtered again gets the new rates.
     pool = pool.remove_columns([name for name in columns if name in pool.column_names])
@@ -122,13 +116,7 @@ def write_pool(run: SamplingRun, fates: dict[str, int], kept: Sequence[PromptOut
     run.write_dataset(pool, "Prompts with mixed outcomes", text, counts, "pass_rates.png")
 
 
-def fill_buffer(
-    run: SamplingRun,
-    model,
-    processing_class,
-    groups: Sequence[Sequence[ScoredRollout]],
-    kept: Sequence[PromptOutcome],
-) -> None:
+def fill_buffer(run: SamplingRun, model, processing_class, groups: Sequence[Sequence[ScoredRollout]], kept) -> None:
     """Writes the buffer; its samples refer to the rows of the pool, the training set of the coming run."""
     args, state = run.args, run.state
     pool = load_dataset(args.output_dir, split="train")
@@ -136,11 +124,8 @@ def fill_buffer(
     groups = [group for group in groups if group[0].rollout.row in row_in_pool]
     rewards = [[float("nan") if item.score is None else item.score for item in group] for group in groups]
     advantages = group_advantages(torch.tensor(rewards))
-    samples = [
-        (replace(item.rollout, row=row_in_pool[item.rollout.row]), advantage)
-        for group, values in zip(groups, advantages.tolist(), strict=True)
-        for item, advantage in zip(group, values, strict=True)
-    ][state.process_index :: state.num_processes]
+    rollouts = [replace(item.rollout, row=row_in_pool[item.rollout.row]) for group in groups for item in group]
+    samples = list(zip(rollouts, advantages.flatten().tolist(), strict=True))
     mode = args.vllm_importance_sampling_mode
     bounds = args.vllm_importance_sampling_clip_max, args.vllm_importance_sampling_clip_min
     write_prefill(
@@ -148,7 +133,7 @@ def fill_buffer(
         model.eval(),
         processing_class,
         pool,
-        samples,
+        samples[state.process_index :: state.num_processes],
         temperature=args.temperature,
         capacity=args.prefill_capacity,
         batch_size=args.batch_size,

@@ -6,7 +6,6 @@ What several scripts do with the values of a recipe: datasets, dotted names, rew
 
 import difflib
 import importlib
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -175,21 +174,14 @@ def resolve_checkpoint(value: str | bool | None, output_dir: str) -> str | None:
         if not Path(value).is_dir():
             raise RecipeError(f"`resume_from_checkpoint: {value}`: no such folder.")
         return str(value)
-    folders = [folder for folder in Path(output_dir).glob("checkpoint-*") if _is_complete(folder)]
-    if folders:
-        return str(max(folders, key=lambda folder: int(folder.name.removeprefix("checkpoint-"))))
+    from ..patches.partial_checkpoints import whole_checkpoints
+
+    steps = whole_checkpoints(output_dir)
+    if steps:
+        return str(Path(output_dir) / f"checkpoint-{max(steps)}")
     if word == "auto":
         return None
     raise RecipeError(
         f"`resume_from_checkpoint: true`, but {output_dir} holds no complete checkpoint. Remove the key to start "
         "anew, or write `auto`: resume if there is one."
     )
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint was saved to its end: the trainer writes its state last."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return checkpoint.name.removeprefix("checkpoint-").isdecimal()

@@ -1,9 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-`trl-r1v2 pairs`: preference pairs for MPO from scored responses.
-
-Samples responses (or reads those of an earlier command), scores them, and writes pairs in TRL's preference format with
-where they come from. The rules are in `trl_r1v2.sampling.pairs`; training is not covered.
+`trl-r1v2 pairs`: preference pairs for MPO from scored responses. Samples responses (or reads those of an earlier
+command), scores them, and writes pairs in TRL's preference format with where they come from. The rules are in
+`trl_r1v2.sampling.pairs`.
 """
 
 import contextlib
@@ -105,7 +104,8 @@ def main(args: PairsArguments) -> None:
         dropout_counts = {}
         if args.max_dropout_pairs > 0:
             good = [item.rollout for item in scored]
-            found, dropout_counts = build_dropout_pairs(run, rules, good, responses, pair_set, engine)
+            threshold = pair_set.thresholds["chosen"]
+            found, dropout_counts = build_dropout_pairs(run, rules, good, responses, threshold, engine)
             pair_set.pairs = sorted([*pair_set.pairs, *found], key=lambda pair: pair.chosen.row)
 
     if run.state.is_main_process:
@@ -143,17 +143,12 @@ def to_responses(args: PairsArguments, dataset: Dataset, scored: Sequence[Scored
 
 
 def build_dropout_pairs(
-    run: SamplingRun,
-    rules: PairRules,
-    rollouts: Sequence[Rollout],
-    responses: Sequence[Response],
-    pair_set: PairSet,
-    engine,
+    run: SamplingRun, rules: PairRules, rollouts: Sequence[Rollout], responses: Sequence[Response], threshold, engine
 ) -> tuple[list[Pair], dict[str, int]]:
     """Regenerates the second halves of good responses without the image and pairs the two."""
     rollout_of = {(rollout.row, rollout.sample): rollout for rollout in rollouts}
     with_images = [row for row in {r.row for r in rollouts} if count_images(run.dataset, row)]
-    good = dropout_sources(responses, with_images, rules, pair_set.thresholds["chosen"])
+    good = dropout_sources(responses, with_images, rules, threshold)
     processing_class = engine.processing_class
     tokenizer = tokenizer_of(processing_class)
     halves = [first_half(rollout_of[response.row, response.sample], tokenizer) for response in good]
@@ -177,11 +172,7 @@ def build_dropout_pairs(
 
 
 def write_summary(
-    run: SamplingRun,
-    pair_set: PairSet,
-    responses: Sequence[Response],
-    scored: Sequence[ScoredRollout],
-    dropout_counts: dict[str, int],
+    run: SamplingRun, pair_set: PairSet, responses: Sequence[Response], scored: Sequence[ScoredRollout], dropout: dict
 ) -> None:
     """Writes `summary.json` and the histograms of scores and margins."""
     roles = {"right": ("right",), "negative": NEGATIVES, "format": ("format",)}
@@ -193,7 +184,7 @@ def write_summary(
         "num_pairs": len(pair_set.pairs),
         "pairs": dict(sorted(Counter(pair.kind for pair in pair_set.pairs).items())),
         "prompts": {**pair_set.prompts, "no_responses": num_unanswered},
-        "dropout_ntp": dropout_counts,
+        "dropout_ntp": dropout,
         "score_histograms": scores,
         "margin_histogram": margins,
     }
@@ -215,18 +206,15 @@ def write_pairs(run: SamplingRun, pair_set: PairSet) -> None:
     def completion(response: Response) -> Any:
         return [{"role": "assistant", "content": response.text}] if conversational else response.text
 
+    both = {"chosen": [pair.chosen for pair in pairs], "rejected": [pair.rejected for pair in pairs]}
     columns = {
-        "chosen": [completion(pair.chosen) for pair in pairs],
-        "rejected": [completion(pair.rejected) for pair in pairs],
+        **{side: [completion(response) for response in members] for side, members in both.items()},
         "pair_kind": [pair.kind for pair in pairs],
         "rejected_role": [pair.rejected.role for pair in pairs],
         "source_row": [pair.chosen.row for pair in pairs],
-        "chosen_sample": [pair.chosen.sample for pair in pairs],
-        "rejected_sample": [pair.rejected.sample for pair in pairs],
-        "chosen_score": [pair.chosen.score for pair in pairs],
-        "rejected_score": [pair.rejected.score for pair in pairs],
-        "chosen_threshold": [pair_set.thresholds["chosen"]] * len(pairs),
-        "margin_threshold": [pair_set.thresholds["margin"]] * len(pairs),
+        **{f"{side}_sample": [response.sample for response in members] for side, members in both.items()},
+        **{f"{side}_score": [response.score for response in members] for side, members in both.items()},
+        **{f"{name}_threshold": [value] * len(pairs) for name, value in pair_set.thresholds.items()},
     }
     for name, values in columns.items():
         # A threshold that was not set is a column of nulls, whose type cannot be inferred.

@@ -1,9 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
 What `filter-prompts` and `pairs` share: arguments, sampling and scoring over all processes, and the files of a result.
-
 Every process holds the whole model and answers its own rows; the processes meet at files. What an engine outside this
-process samples is scored while it samples on. Nothing here decides what becomes of the scored responses.
+process samples is scored while it samples on.
 """
 
 import itertools
@@ -61,11 +60,9 @@ class SamplingArguments(GenerationArguments):
         self.check_at_least(1, "num_samples", "max_prompts")
         if not self.reward_funcs:
             raise ValueError("`reward_funcs` is empty: name at least one reward function")
-        if self.reward_weights is not None and len(self.reward_weights) != len(self.reward_funcs):
-            raise ValueError(
-                f"`reward_weights` has {len(self.reward_weights)} entries for {len(self.reward_funcs)} reward "
-                "functions: give one weight a function"
-            )
+        num, num_weights = len(self.reward_funcs), len(self.reward_weights or self.reward_funcs)
+        if num_weights != num:
+            raise ValueError(f"`reward_weights` has {num_weights} entries for {num} reward functions: give one each")
 
     @property
     def judge(self) -> str:
@@ -103,10 +100,7 @@ class SamplingRun:
         self.rollout_folder = self.folder / ROLLOUT_FOLDER
         self.state = PartialState(cpu=args.use_cpu, timeout=WAIT_LIMIT)
         if args.generation != "transformers" and self.state.num_processes > 1:
-            raise ValueError(
-                f"`generation: {args.generation}` uses several accelerators by itself, but {self.state.num_processes} "
-                "processes were started: start one"
-            )
+            raise ValueError(f"`generation: {args.generation}` uses several accelerators by itself: start one process")
         summary = self.folder / "summary.json"
         written_by = json.loads(summary.read_text(encoding="utf-8"))["command"] if summary.is_file() else command
         if written_by != command:
@@ -235,11 +229,8 @@ def _statistics(scored: Sequence[ScoredRollout]) -> dict[str, Any]:
     reward_funcs = {}
     for path in scored[0].scores if scored else ():
         values = [item.scores[path] for item in scored if item.scores[path] is not None]
-        reward_funcs[path] = {
-            "mean": sum(values) / len(values) if values else None,
-            "num_scored": len(values),
-            "num_unscored": len(scored) - len(values),
-        }
+        mean = sum(values) / len(values) if values else None
+        reward_funcs[path] = {"mean": mean, "num_scored": len(values), "num_unscored": len(scored) - len(values)}
     return {
         "num_responses": len(scored),
         "num_finished": sum(item.rollout.finished for item in scored),

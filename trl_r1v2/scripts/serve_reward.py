@@ -1,7 +1,5 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""
-`trl-r1v2 serve-reward`: a scalar reward model over HTTP, by vLLM's pooling protocol, until interrupted.
-"""
+"""`trl-r1v2 serve-reward`: a scalar reward model over HTTP, by vLLM's pooling protocol, until interrupted."""
 
 import os
 from dataclasses import dataclass

@@ -1,10 +1,5 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""
-What the training commands (`align`, `reward`, `mpo`, `grpo`) share: checks before a model is loaded, the trainer, the
-run.
-
-Does not cover the trainers and what is special to one command.
-"""
+"""What the training commands (`align`, `reward`, `mpo`, `grpo`) share: checks before a model is loaded, the run."""
 
 from dataclasses import dataclass
 
@@ -35,9 +30,7 @@ class TrainingScriptArguments(ScriptArguments):
         parse_check_images(self.check_images)
 
 
-def prepare(
-    script_args, training_args, model_args, dataset_args, columns, limits=True, completion_length=None
-) -> dict:
+def prepare(script_args, training_args, model_args, dataset_args, columns, limits=True, completion_length=0) -> dict:
     """
     Check what can be checked without the model's weights, and gather what the trainer's constructor takes. The
     datasets must have `columns`; `limits` says whether texts are held against what the model allows, where
@@ -46,24 +39,18 @@ def prepare(
     path, options = model_args.model_name_or_path, {"trust_remote_code": training_args.trust_remote_code}
     options["revision"] = model_args.model_revision
     check_model_path(path)
-    training_args.resume_from_checkpoint = resolve_checkpoint(
-        training_args.resume_from_checkpoint, training_args.output_dir
-    )
+    checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
+    training_args.resume_from_checkpoint = checkpoint
     if script_args.dataset_streaming and training_args.max_steps <= 0:
         raise RecipeError("`dataset_streaming: true` needs `max_steps`, since nobody knows how many rows will come.")
     training_args.report_to = [name for name in training_args.report_to if name is not None]  # `report_to: ~`
-    found = PromptLimits.from_pretrained(path, completion_length=completion_length or 0, **options) if limits else None
+    found = PromptLimits.from_pretrained(path, completion_length=completion_length, **options) if limits else None
     train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, columns, found)
     options |= {"attn_implementation": model_args.attn_implementation, "dtype": model_args.dtype}
     training_args.model_init_kwargs = options | (training_args.model_init_kwargs or {})
-    return {
-        "model": path,
-        "args": training_args,
-        "train_dataset": train_dataset,
-        "eval_dataset": eval_dataset,
-        "quantization_config": get_quantization_config(model_args),
-        "peft_config": get_peft_config(model_args),
-    }
+    of_model = {"quantization_config": get_quantization_config(model_args), "peft_config": get_peft_config(model_args)}
+    data = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+    return {"model": path, "args": training_args, **data, **of_model}
 
 
 def load_datasets(script_args, training_args, dataset_args, columns, limits) -> list:

@@ -3,9 +3,8 @@
 Which components of a vision-language model train: the vision tower, the adapter, the language model, or any of them
 together (R1V2 Table 4, R1V3).
 
-Sets `requires_grad` by component and reports what came of it, for plain models and for PEFT models. Learning rates per
-component and the choice of LoRA targets are not covered. Call it after the trainer was built (TRL wraps the model in
-PEFT there) and before `train()`, which creates the optimizer.
+Sets `requires_grad` by component and reports what came of it, for plain models and for PEFT models. Call it after the
+trainer was built (TRL wraps the model in PEFT there) and before `train()`, which creates the optimizer.
 """
 
 from dataclasses import dataclass, field
@@ -109,23 +108,16 @@ def _known_place(name: str) -> tuple[str, str]:
 
 def set_trainable(model: torch.nn.Module, trainable: str, *, unsaved_ok: bool = False) -> ActivationReport:
     """
-    Make exactly the parameters of the chosen components trainable.
+    Make exactly the parameters of the chosen components (joined with `+`, or `"all"`) trainable; what comes back
+    prints as a table.
 
     In a PEFT model, a component that carries LoRA (or another tuner) trains its active tuner weights and leaves its
     base weights frozen; a component listed in `modules_to_save` trains the saved copy; any other chosen component
     trains in full, which `save_pretrained` of a PEFT model would leave out of its checkpoints.
 
-    Args:
-        model (`torch.nn.Module`): A vision-language model, or a PEFT model around one.
-        trainable (`str`): Components joined with `+`, or `"all"`.
-        unsaved_ok (`bool`, *optional*, defaults to `False`): Accept that PEFT's checkpoints lack a fully trained
-            component.
-
-    Returns:
-        [`ActivationReport`]: printable table.
-
     Raises:
-        `ValueError`: when a name is unknown, or a PEFT checkpoint would not hold what was trained.
+        `ValueError`: when a name is unknown, or a PEFT checkpoint would not hold what was trained, unless
+            `unsaved_ok`.
     """
     chosen = parse_trainable(trainable)
     names = dict(model.named_parameters())

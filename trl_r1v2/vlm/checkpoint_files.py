@@ -1,9 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-The tensors of a checkpoint folder, loaded when they are written: renamed, cut, joined or cast.
-
-Stored values are never decoded into another format, so every dtype survives bit for bit. Writing is `shard_writer.py`,
-names are `checkpoint_keys.py`. Pickled checkpoints (`*.bin`, `*.pt`) are refused: loading them would run code.
+The tensors of a checkpoint folder, loaded when they are written: renamed, cut, joined or cast. Stored values are never
+decoded into another format, so every dtype survives bit for bit. Pickled checkpoints (`*.bin`, `*.pt`) are refused:
+loading them would run code.
 """
 
 import contextlib
@@ -29,14 +28,8 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 @dataclass(frozen=True)
 class LazyTensor:
     """
-    A tensor that is not loaded yet.
-
-    Args:
-        name (`str`): Name in the checkpoint.
-        dtype (`torch.dtype`): Its dtype.
-        shape (`tuple[int, ...]`): Its shape.
-        load (`Callable`): Gives the values, or the rows `start:stop` if called with these two.
-        files (`tuple[Path, ...]`, *optional*): Where the values come from.
+    A tensor that is not loaded yet: `load` gives the values, or the rows `start:stop` if called with these two, and
+    `files` is where they come from.
     """
 
     name: str

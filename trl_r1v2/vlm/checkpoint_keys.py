@@ -1,10 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
 Names: the published InternVL / Skywork-R1V2 checkpoint layout (remote code) and transformers' native InternVL layout.
-
-One table serves both directions. Every name must match exactly one entry; names that match none are refused, never
-passed through. Configs are `published_config.py`; values are `checkpoint_files.py`. InternLM2 language models (`wqkv`,
-`tok_embeddings`) are not covered: Skywork R1V uses Qwen2.
+One table serves both directions; names that match no entry are refused, never passed through. InternLM2 language
+models (`wqkv`, `tok_embeddings`) are not covered: Skywork R1V uses Qwen2.
 """
 
 import re

@@ -102,11 +102,7 @@ class ComposeArguments:
 def compose_vlm(vision: str, llm: str, output_dir: str, *, progress: bool = True, **options) -> ComposeReport:
     """
     Compose a vision tower, an adapter and a causal LM into one folder for `AutoModelForImageTextToText` and
-    `AutoProcessor`.
-
-    Args:
-        vision (`str`), llm (`str`), output_dir (`str`), **options: Fields of [`ComposeArguments`].
-        progress (`bool`, *optional*, defaults to `True`): Show a progress bar.
+    `AutoProcessor`; `options` are further fields of [`ComposeArguments`].
 
     Raises:
         [`~vlm.errors.CheckpointError`]: when the parts do not fit together (with the numbers that differ), a part has

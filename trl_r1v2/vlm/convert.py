@@ -1,11 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
 Converts whole checkpoints between the published InternVL / Skywork-R1V2 layout (remote code) and transformers' native
-InternVL layout. Tensors are renamed, split and joined as bytes, so a conversion there and back is exact and needs one
-chunk of memory.
-
-Not covered: InternLM2 language models, quantised checkpoints, the published Python files (a converted-back checkpoint
-needs them from the repository it came from).
+InternVL layout. Tensors are renamed, split and joined as bytes, so a conversion there and back is exact. Not covered:
+InternLM2 language models, quantised checkpoints, the published Python files.
 """
 
 import shutil
@@ -61,11 +58,8 @@ def to_native(
 ) -> ComposeReport:
     """
     Convert a published InternVL, Skywork-R1V or Skywork-R1V2 checkpoint to the native layout; the arguments are those
-    of `trl-r1v2 convert`.
-
-    Raises:
-        [`~vlm.errors.CheckpointError`]: when a setting has no native counterpart, or tensors are unknown, missing or
-            given twice; all of them are listed.
+    of `trl-r1v2 convert`. A [`~vlm.errors.CheckpointError`] lists settings without a native counterpart, and tensors
+    that are unknown, missing or given twice.
     """
     folder = local_folder(checkpoint, "checkpoint")
     published = read_config(folder)
@@ -117,11 +111,9 @@ def to_published(
     progress: bool = True,
 ) -> WriteResult:
     """
-    Convert a native InternVL checkpoint to the published layout; the arguments are those of `trl-r1v2 convert`.
-
-    Raises:
-        [`~vlm.errors.CheckpointError`]: when a setting has no published counterpart, or tensors are unknown, missing,
-            given twice, of another shape, or of dtypes that cannot be joined; all of them are listed.
+    Convert a native InternVL checkpoint to the published layout; the arguments are those of `trl-r1v2 convert`. A
+    [`~vlm.errors.CheckpointError`] lists settings without a published counterpart, and tensors that are unknown,
+    missing, given twice, of another shape, or of dtypes that cannot be joined.
     """
     folder = local_folder(checkpoint, "checkpoint")
     raw = read_config(folder)

@@ -1,9 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Writes planned tensors as a sharded safetensors checkpoint; memory holds one shard at most.
-
-A shard is written under a temporary name, flushed and renamed: what has its name is whole, and a second run with the
-same settings and sources keeps it. `composition.json` says whose folder it is. POSIX only.
+Writes planned tensors as a sharded safetensors checkpoint; memory holds one shard at most. A shard is written under a
+temporary name, flushed and renamed: what has its name is whole, and a second run with the same settings and sources
+keeps it. `composition.json` says whose folder it is. POSIX only.
 """
 
 import contextlib
@@ -48,11 +47,9 @@ def written_shards(
     """
     Write the shards of `tensors` that are not finished yet, and their index, to a folder that is empty, absent, or
     holds an earlier run of the same tensors and `settings`. The `with` block adds the rest: until its end the folder
-    is this run's alone, and errors of the disk are [`~vlm.errors.CheckpointError`]s.
-
-    Raises:
-        [`~vlm.errors.CheckpointError`]: when the folder holds anything else, another run holds it, or the disk has
-            less room than is needed; nothing is written then. Also when the disk fails on the way.
+    is this run's alone, and errors of the disk are [`~vlm.errors.CheckpointError`]s. Another such error, when the
+    folder holds anything else, another run holds it, or the disk has less room than is needed: nothing is written
+    then.
     """
     by_name = {tensor.name: tensor for tensor in tensors}
     pattern, size_of = "model{suffix}.safetensors", lambda tensor: tensor.nbytes
