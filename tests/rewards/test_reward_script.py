@@ -109,7 +109,7 @@ def test_the_trained_folder_is_r_theta_in_grpo_and_sees_the_images(theta_path, i
     }
     (tmp_path / "hybrid.yaml").write_text(yaml.safe_dump(hybrid))
     hybrid_reward = load_reward_func(str(tmp_path / "hybrid.yaml"), entry="reward_funcs[0]")
-    monkeypatch.setattr("trl_r1v2.scripts.loading.load_reward_funcs", lambda names, model: [hybrid_reward])
+    monkeypatch.setattr("trl_r1v2.scripts.grpo.load_reward_funcs", lambda names, model: [hybrid_reward])
     rows = pairs([1, 0]).remove_columns(["chosen", "rejected"])
     rows.to_parquet(tmp_path / "data" / "train.parquet")
     keys = {

@@ -164,8 +164,8 @@ def test_a_recipe_becomes_a_command_line_of_accelerate(path, monkeypatch):
     machine = ["--machine_rank", "1", "--main_process_ip", "10.0.0.1"] if "num_machines" in recipe else []
     assert main([command, "--config", path, *machine]) == 0
     (parsed,) = launched
-    assert (parsed.module, parsed.training_script) == (True, f"trl_r1v2.scripts.{command}")
-    assert parsed.training_script_args == ["--config", path]
+    assert (parsed.module, parsed.training_script) == (True, "trl_r1v2.scripts.main")
+    assert parsed.training_script_args == [command, "--config", path]
     arguments, defaults, _ = _validate_launch_command(parsed)
     assert (arguments.num_processes, arguments.num_machines) == (
         recipe["num_processes"],

@@ -299,7 +299,6 @@ def test_no_mixed_prompt_is_an_error_with_the_counts(tmp_path, text_prompts, tex
         ({"prefill_capacity": 0}, "prefill_capacity"),
         ({"generation": "server", "server_url": "http://x/v1", "prefill": True}, "`prefill` needs the tokens"),
         ({"generation": "server"}, "`generation: server` and `server_url` belong together"),
-        ({"generation": "tgi"}, "`generation` is 'tgi'"),
     ],
 )
 def test_arguments_are_checked(changes, message, tmp_path):

@@ -44,7 +44,7 @@ def prepare(script_args, training_args, model_args, dataset_args, columns, limit
     if script_args.dataset_streaming and training_args.max_steps <= 0:
         raise RecipeError("`dataset_streaming: true` needs `max_steps`, since nobody knows how many rows will come.")
     training_args.report_to = [name for name in training_args.report_to if name is not None]  # `report_to: ~`
-    found = PromptLimits.from_pretrained(path, completion_length=completion_length, **options) if limits else None
+    found = PromptLimits.from_pretrained(path, completion_length=completion_length or 0, **options) if limits else None
     train_dataset, eval_dataset = load_datasets(script_args, training_args, dataset_args, columns, found)
     options |= {"attn_implementation": model_args.attn_implementation, "dtype": model_args.dtype}
     training_args.model_init_kwargs = options | (training_args.model_init_kwargs or {})
