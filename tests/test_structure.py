@@ -102,3 +102,8 @@ def test_no_line_is_longer_than_119_characters():
         if len(line) > 119
     ]
     assert not too_long
+
+
+def test_the_package_has_at_most_21_000_lines():
+    """A layer goes before another comes."""
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")) <= 21_000

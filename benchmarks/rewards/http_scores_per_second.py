@@ -26,7 +26,7 @@ def main(arguments):
 
     from trl_r1v2.rewards import HTTPRewardModel, RewardModel
 
-    command = [sys.executable, "-m", "trl_r1v2.scripts.serve_reward", "--port", "0", "--batch_size", "16"]
+    command = [sys.executable, "-m", "trl_r1v2.scripts.main", "serve-reward", "--port", "0", "--batch_size", "16"]
     command += ["--reward_model_name_or_path", arguments.model]
     conversations = conversations_of(arguments.pairs, arguments.num_conversations, seed=0)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
