@@ -1,8 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-`trl-r1v2 <command> --config recipe.yaml`: which commands there are, and how one is started.
-
-Imports nothing heavy at its top: `--help` and a misspelt command answer at once.
+`trl-r1v2 <command> --config recipe.yaml`: which commands there are, and how one is started. Imports nothing heavy at
+its top: `--help` and a misspelt command answer at once.
 """
 
 import argparse

@@ -1,8 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
 `RecipeParser`: TRL's `TrlParser`, which refuses what TRL's scripts let pass, and starts the command, in several
-processes by `accelerate launch` as `trl` does. The launcher's options are accelerate's own; `accelerate_config` is
-TRL's.
+processes by `accelerate launch` as `trl` does, with accelerate's options and TRL's `accelerate_config`.
 """
 
 import argparse
@@ -42,13 +41,12 @@ def parser_of(main: Callable, prog: str | None = None) -> "RecipeParser":
 
 class RecipeParser(TrlParser):
     """
-    Parser of a command's recipe and command line into dataclasses.
+    Parser of a command's recipe and command line into dataclasses. As for [`trl.TrlParser`], a recipe's keys are the
+    defaults, the command line overrides them, and `env` sets environment variables.
 
-    As for [`trl.TrlParser`], a recipe's keys are the defaults, the command line overrides them, and `env` sets
-    environment variables. What differs: an unknown key, a key given twice, a value of the wrong kind, a missing file
-    and broken YAML end the program with exit code 2 and a message that names file, key and close matches, as does a
-    dataclass that refuses its values. Keys of `accelerate launch` are accepted in every recipe: the launcher takes
-    them. Arguments cannot be abbreviated.
+    What differs: an unknown key, a key given twice, a value of the wrong kind, a missing file and broken YAML end the
+    program with exit code 2 and a message that names file, key and close matches, as does a dataclass that refuses its
+    values. Keys of `accelerate launch` are accepted in every recipe. Arguments cannot be abbreviated.
     """
 
     def __init__(self, dataclass_types=None, **kwargs):
@@ -155,7 +153,7 @@ def launch_options() -> dict[str, bool]:
 
 def needs_launcher(options: dict[str, str | bool]) -> bool:
     """
-    Whether `accelerate launch` has to start the script: when a launch option is given, `accelerate config` has left a
+    Whether `accelerate launch` has to start the script: a launch option is given, `accelerate config` has left a
     default, or there are several accelerators. A process that a launcher has started never launches again.
     """
     several = torch.accelerator.is_available() and torch.accelerator.device_count() > 1
