@@ -1,5 +1,5 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""Best learning rates, paired differences with Holm's correction, table and plot of the runs of `longer_chains.py`."""
+"""Best learning rates, paired differences with Holm's correction, table and plot of the runs of `sums.py`."""
 
 import json
 from pathlib import Path
@@ -66,17 +66,17 @@ def estimate(values: list[float]) -> dict:
 
 
 def summarise(results: Path) -> dict:
-    runs, rates = load(results / "test"), best_rates(results)
+    runs = load(results / "test")
     stock = {run["seed"]: run for run in runs["stock"]}
     settings = {}
     for setting, members in runs.items():
         members = [run for run in members if run["seed"] in stock]
         pairs = [(run, stock[run["seed"]]) for run in members]
-        entry = {"setting": setting, "learning_rate": rates[setting], "num_seeds": len(members)}
+        entry = {"setting": setting, "learning_rate": members[0]["learning_rate"], "num_seeds": len(members)}
         entry["num_steps"] = members[0]["num_steps"]
         entry["final_accuracy"] = estimate([final_accuracy(run) for run in members])
         for name, key in (("pass_1", "pass@1"), ("pass_32", "pass@32")):
-            entry[name] = estimate([run["passes"]["all"][key] for run in members])
+            entry[name] = estimate([run["passes"][key] for run in members])
         for name in ("generated_tokens", "train_cpu_seconds"):
             entry[name] = estimate([run["points"][-1][name] for run in members])
             # To stock's own final accuracy with the same seed, as a part of what stock spends until then.
