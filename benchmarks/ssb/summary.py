@@ -56,7 +56,7 @@ def load(results: Path) -> dict[str, list[dict]]:
     for path in sorted(results.glob("*-*.json")):
         run = json.loads(path.read_text())
         runs.setdefault(run["setting"], []).append(run)
-    order = ["stock", "paper", "fresh", "share", "resample", "skip"]
+    order = ["stock", "half", "paper", "fresh", "share", "resample", "skip"]
     return {setting: runs[setting] for setting in order if setting in runs}
 
 
@@ -144,7 +144,7 @@ def plot(runs: dict[str, list[dict]], path: Path) -> None:
             spent = np.mean([[point[cost] for point in run["points"]] for run in of_setting], axis=0) * scale
             axis.plot(spent, mean, label=setting, color=colours[setting])
             axis.fill_between(spent, mean - half_width, mean + half_width, color=colours[setting], alpha=0.12)
-        if setting != "stock":
+        if "ssb/effective_after" in of_setting[0]["steps"][0]:
             after = np.mean([[step["ssb/effective_after"] for step in run["steps"]] for run in of_setting], axis=0)
             axes[2].plot(range(1, len(after) + 1), after * 100, label=f"{setting}, after", color=colours[setting])
         if setting == "paper":

@@ -144,10 +144,27 @@ def plot(runs: dict[str, list[dict]], path: Path) -> None:
     plt.close(figure)
 
 
+def search_table(runs: dict[str, list[dict]]) -> list[dict]:
+    """What the search for the learning rate found, a run an entry."""
+    rows = []
+    for run in (run for members in runs.values() for run in members):
+        last = run["points"][-1]
+        rows.append({"setting": f"{run['setting']}, {run['learning_rate']:g}", "num_steps": run["num_steps"]})
+        rows[-1] |= {"accuracy_before": run["points"][0]["accuracy"], "accuracy_after": final_accuracy(run)}
+        rows[-1] |= {name: last[name] for name in ("generated_tokens", "train_cpu_seconds")}
+        for name in ("replayed_negative", "replayed_advantage", "ratio_max"):
+            if run["steps"][name]:
+                rows[-1][name] = float(np.mean(run["steps"][name]))
+    return rows
+
+
 def report(results: Path) -> None:
-    """Write `summary.json`, `table.md` and `comparison.png`."""
-    summary = summarise(results)
-    write_result(results / "summary.json", summary)
-    (results / "table.md").write_text(table(summary))
-    plot(load(results / "test"), results / "comparison.png")
-    print(table(summary))
+    """Write `search.json`, and once two seeds are compared `summary.json`, `table.md` and `comparison.png`."""
+    write_result(results / "search.json", search_table(load(results / "validation")))
+    runs = load(results / "test")
+    if len(runs.get("stock", [])) > 1:
+        summary = summarise(results)
+        write_result(results / "summary.json", summary)
+        (results / "table.md").write_text(table(summary))
+        plot(runs, results / "comparison.png")
+        print(table(summary))

@@ -30,6 +30,7 @@ from trl_r1v2.sampling import sample_responses
 # Stock TRL is the trainer with the buffer off, which `tests/ssb_grpo/test_off_is_stock.py` shows to be the same bits.
 SETTINGS = {
     "stock": {"ssb_enabled": False},
+    "half": {"ssb_enabled": False, "per_device_train_batch_size": 64},  # half of the recipes' batch
     "paper": {},
     "fresh": {"ssb_age_decay": 20.0},
     "share": {"ssb_age_decay": 20.0, "ssb_replay_share": 0.5},
