@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 
 from trl_r1v2.images.processing import MAX_PIXELS, RowError, is_remote, load_image
 from trl_r1v2.images.rows import rgb_image
@@ -107,6 +107,7 @@ def encoded(format: str) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 def test_no_decoders_error_escapes(monkeypatch):
     """Damage behind a sound header ends in errors of any type, by the decoder."""
     good, dds = encoded("AVIF"), encoded("DDS")
@@ -165,7 +166,7 @@ def test_pixel_limit_is_the_callers():
         ({"bytes": 3}, "of type 'int'"),
         (np.zeros((4, 4, 3), dtype=np.uint8), "of type 'ndarray'"),
         (7, "of type 'int'"),
-        ("", "does not exist"),
+        ("", "does not exist|Is a directory"),  # by Pillow's version
     ],
 )
 def test_images_of_other_types_are_refused(source, message):
