@@ -344,6 +344,11 @@ def test_what_is_not_read_is_counted():
     }
 
 
+@pytest.mark.parametrize("gold", ["x = 1 or x = 2", r"(0,1) \cup (2,3)", "x > 3", "2"])
+def test_an_answer_without_a_value_is_wrong(gold):
+    assert reward(gold, r"\boxed{\frac{1}{0}}") == 0.0
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -195,6 +195,10 @@ SAME = [
     (r"k\in\mathbb{Z}", r"k\in\mathbb{Z}", True),
     (r"n \ge 3", "3", False),
     (r"\{-1\} \cup [0,7)", r"[0,7)\cup\{-1\}", True),
+    (r"[0, 10^{400})", r"[0, 10^{399})", False),
+    (r"[0, 10^{400})", r"[0, 100^{200})", True),
+    ("10^{400}", "0.5", False),
+    (r"x \in \emptyset", "5", False),
 ]
 
 

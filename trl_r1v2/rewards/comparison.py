@@ -10,7 +10,6 @@ interrupted, so a verdict does not depend on the load of the machine. Does not c
 import enum
 import functools
 import re
-from fractions import Fraction
 from typing import NamedTuple
 
 from .answers import Answer
@@ -18,7 +17,7 @@ from .declining import declines
 from .equality import same
 from .expressions import Node, Unreadable, read
 from .notation import normalised, plain
-from .numeric import Undefined
+from .numeric import Undefined, same_value
 from .quantities import MATH_WORDS, Quantity, Unit, read_quantity, split_unit
 
 
@@ -292,7 +291,9 @@ def _same_measured(gold: _Measured, answer: _Measured) -> bool:
 
 def _is_defined(tree: Node) -> bool:
     try:
-        return same(("add", tree, ("num", Fraction(0), False)), tree)
+        return same_value(tree, tree)
+    except Unreadable:  # a list or a relation
+        return True
     except Undefined:
         return False
 

@@ -44,7 +44,7 @@ class Undefined(ArithmeticError):
 
 def symbols(node: Node) -> set[str]:
     """Names of the variables in a tree."""
-    if node[0] == "sym":
+    if node[:1] == ("sym",):
         return {node[1]}
     return set().union(*(symbols(part) for part in node[1:] if isinstance(part, tuple)))
 
@@ -163,9 +163,9 @@ class Evaluation:
         if name in ("floor", "ceil") and isinstance(values[0], Fraction):
             return Fraction(getattr(math, name)(values[0]))
         if name in ("factorial", "binomial"):
-            if any(abs(value) > 100_000 for value in values):
-                raise Undefined("a factorial of a huge number")
-            if are_integers and all(0 <= number <= 2_000 for number in numbers):
+            if not are_integers or any(abs(number) > 100_000 for number in numbers):
+                raise Undefined("a factorial of a huge number, or of none that is whole")
+            if all(0 <= number <= 2_000 for number in numbers):
                 return Fraction((math.factorial if name == "factorial" else math.comb)(*numbers))
         values = [self.real(value) for value in values]
         is_huge = self.mp.mag(values[0]) > 300 or (name in ("exp", "sinh", "cosh") and abs(values[0]) > _MAX_BITS)
