@@ -163,9 +163,10 @@ class Evaluation:
         if name in ("floor", "ceil") and isinstance(values[0], Fraction):
             return Fraction(getattr(math, name)(values[0]))
         if name in ("factorial", "binomial"):
-            if not are_integers or any(abs(number) > 100_000 for number in numbers):
+            is_bounded = all(isinstance(value, Fraction) and abs(value) <= 100_000 for value in values)
+            if not is_bounded or (self.mp.dps > 2 * _DIGITS and not are_integers):  # which would take seconds
                 raise Undefined("a factorial of a huge number, or of none that is whole")
-            if all(0 <= number <= 2_000 for number in numbers):
+            if are_integers and all(0 <= number <= 2_000 for number in numbers):
                 return Fraction((math.factorial if name == "factorial" else math.comb)(*numbers))
         values = [self.real(value) for value in values]
         is_huge = self.mp.mag(values[0]) > 300 or (name in ("exp", "sinh", "cosh") and abs(values[0]) > _MAX_BITS)
