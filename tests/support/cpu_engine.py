@@ -83,7 +83,7 @@ class Server:
             self.process = subprocess.Popen(
                 self.command, env={**os.environ, **ENVIRONMENT}, stdout=log, stderr=subprocess.STDOUT
             )
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 500  # on a busy machine; idle it takes half a minute
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 with urllib.request.urlopen(f"{self.url}/health", timeout=5):
