@@ -3,6 +3,7 @@
 
 import functools
 import importlib
+import inspect
 import subprocess
 import sys
 
@@ -67,15 +68,16 @@ def test_launch_options_are_refused_for_a_command_of_one_process(capsys, tmp_pat
     assert "--num_processes: this command's process cannot start others" in capsys.readouterr().err
 
 
-def run_grpo(monkeypatch, tmp_path, recipe: str, *args: str):
+def run_grpo(monkeypatch, tmp_path, recipe: str, *args: str, **options):
     """How `trl-r1v2 grpo` would start the script: the launcher's command line, or the arguments in this process."""
     started = {}
+
     monkeypatch.setattr(launcher, "launch_command", lambda parsed: started.update(launched=parsed))
     fake = functools.wraps(grpo.main)(lambda *parsed: started.update(here=parsed))
     monkeypatch.setattr("trl_r1v2.scripts.grpo.main", fake)
     path = tmp_path / "grpo.yaml"
     path.write_text(f"output_dir: {tmp_path}\nuse_cpu: true\nbf16: false\n{recipe}")
-    started["code"] = main(["grpo", "--config", str(path), *args])
+    started["code"] = main(["grpo", "--config", str(path), *args], **options)
     return started
 
 
@@ -118,6 +120,17 @@ def test_launch_options_reach_accelerate_and_the_command_line_wins(monkeypatch, 
         "--max_steps",
         "2",
     ]
+
+
+def test_what_accelerate_has_launched_launches_nothing(monkeypatch, tmp_path):
+    """A single process has no `LOCAL_RANK`: what is launched stays as it is, whatever the recipe says."""
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    recipe = "num_processes: 2\naccelerate_config: zero3\n"
+    module = run_grpo(monkeypatch, tmp_path, recipe)["launched"].training_script
+    source = inspect.getsource(importlib.import_module(module))
+    assert source.endswith('if __name__ == "__main__":\n    sys.exit(main(may_launch=False))\n')
+    started = run_grpo(monkeypatch, tmp_path, recipe, may_launch=False)
+    assert started["code"] == 0 and "here" in started and "launched" not in started
 
 
 def test_unknown_accelerate_config(monkeypatch, tmp_path, capsys):

@@ -37,8 +37,11 @@ def script_of(command: str) -> str:
     return f"trl_r1v2.scripts.{command.replace('-', '_')}"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line, `sys.argv[1:]` by default; return the exit code, or end the program if it is refused."""
+def main(argv: list[str] | None = None, may_launch: bool = True) -> int:
+    """
+    Run the command line, `sys.argv[1:]` by default; return the exit code, or end the program if it is refused. Without
+    `may_launch` the command stays in this process, as one that accelerate has launched does.
+    """
     argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
     parser = argparse.ArgumentParser(
         prog="trl-r1v2",
@@ -65,8 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     module = importlib.import_module(script_of(command))
     parser = parser_of(module.main, prog=f"trl-r1v2 {command}")
     parser.description = inspect.getdoc(module)
-    return parser.run(module.main, args, command if COMMANDS[command].endswith("*") else None)
+    return parser.run(module.main, args, command if may_launch and COMMANDS[command].endswith("*") else None)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(may_launch=False))

@@ -65,7 +65,7 @@ class Stage:
     def argv(self) -> list[str]:
         """The command line of the stage's process."""
         if isinstance(self.command, str):
-            return [sys.executable, "-m", "trl_r1v2.scripts.main", self.command, "--config", str(self.recipe_path)]
+            return [sys.executable, "-m", "trl_r1v2", self.command, "--config", str(self.recipe_path)]
         program = sys.executable if self.command[0] == "python" else self.command[0]
         return [program, *self.command[1:], *(["--config", str(self.recipe_path)] if self.args else [])]
 
