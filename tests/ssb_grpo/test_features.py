@@ -86,7 +86,7 @@ def test_qlora(text_model_path, tmp_path, monkeypatch):
     trainer.train()
     assert type(trainer.model.get_base_model().model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
     assert probe.num_replayed == [0, 4, 8]
-    probe.assert_gradients(3)
+    probe.assert_gradients(3, tolerance=1e-2)  # TRL keeps the adapters of quantized models in bfloat16
     probe.assert_buffer()
 
 

@@ -2,9 +2,8 @@
 """One process of the buffer's distributed tests, whose arguments are a text and an image model."""
 
 import hashlib
+import os
 import shutil
-
-from accelerate import PartialState
 
 from tests import conftest  # noqa: F401  (environment variables before torch)
 from tests.support.launch import whole_parameters, work
@@ -157,19 +156,17 @@ def on_own_disks(folder, models) -> dict:
     As on two nodes that share no disk: each process has its own folder, of which it writes all. A run that goes on
     from the last checkpoint that both have, where the second process lost its last one.
     """
-    state = PartialState()
-    place, state.local_process_index = state.local_process_index, 0
-    disk, settings = folder / f"node-{state.process_index}", {"save_strategy": "steps", "save_steps": 1}
-    settings |= {"save_on_each_node": True, "max_steps": 5}
+    rank, place, os.environ["LOCAL_RANK"] = int(os.environ["RANK"]), os.environ["LOCAL_RANK"], "0"
+    disk, settings = folder / f"node-{rank}", {"save_strategy": "steps", "save_steps": 1, "save_on_each_node": True}
     whole = trained(disk / "run", models, False, **settings)
     for path in (disk / "run").glob("checkpoint-*"):
-        if int(path.name.rpartition("-")[2]) > (4 if state.process_index == 0 else 3):
+        if int(path.name.rpartition("-")[2]) > 4 - rank:
             shutil.rmtree(path)
     found = sorted(path.name for path in (disk / "run").glob("checkpoint-*/ssb/*"))
     trainer = trainer_for(disk / "run", models, **settings)
     recorder = Recorder(trainer, False)
     trainer.train(resume_from_checkpoint=True)
-    state.local_process_index = place
+    os.environ["LOCAL_RANK"] = place
     return {"whole": whole, "resumed": recorder.summary(), "found": found}
 
 
