@@ -6,6 +6,9 @@ Checkpoints whose weights the trainer can read back.
 to the layout of their published checkpoints. `from_pretrained` turns that round; `transformers.Trainer`, when it
 resumes or loads the best model, does not: it finds no key it knows, warns, and goes on with the weights it had.
 
+Where nodes share no disk and every one is to write its checkpoints (`save_on_each_node`), `save_pretrained` leaves out
+the weights on all but the first, so that no run resumes from them. No issue is open.
+
 Covers weights saved by `save_pretrained`. Does not cover FSDP and DeepSpeed, which keep a state of their own.
 """
 
@@ -20,16 +23,19 @@ from ..vlm.errors import CheckpointError
 
 
 @contextmanager
-def _native_layout(model) -> Iterator[None]:
-    """Have `save_pretrained` write the parameters under the names they have in the model."""
+def _native_layout(model, on_each_node: bool) -> Iterator[None]:
+    """Have `save_pretrained` write the parameters under their names in the model, and `on_each_node` if asked to."""
     if not isinstance(model, PreTrainedModel):  # a PEFT model saves its adapter alone
         yield
         return
     model.save_pretrained = functools.partial(model.save_pretrained, save_original_format=False)
+    if on_each_node:
+        model.should_save_on_this_rank = bool  # of `is_main_process`, without asking for the first process of all
     try:
         yield
     finally:
         del model.save_pretrained
+        vars(model).pop("should_save_on_this_rank", None)
 
 
 class NativeCheckpointMixin:
@@ -40,7 +46,7 @@ class NativeCheckpointMixin:
     """
 
     def _save_checkpoint(self, model, trial):
-        with _native_layout(self.accelerator.unwrap_model(self.model)):
+        with _native_layout(self.accelerator.unwrap_model(self.model), self.args.save_on_each_node):
             super()._save_checkpoint(model, trial)
 
     def _issue_warnings_after_load(self, load_result):
