@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import pytest
+from accelerate.commands.launch import launch_command_parser
+from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from trl_r1v2.scripts import grpo
 from trl_r1v2.scripts import parser as launcher
@@ -102,6 +104,11 @@ def test_launcher_is_used_where_accelerate_would_start_several(monkeypatch, tmp_
     # a process that was itself started by a launcher never starts others
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert not launcher.needs_launcher({"num_processes": "2"})
+    monkeypatch.delenv("LOCAL_RANK")
+    given = launch_command_parser().parse_args(["--num_processes", "1", "--use_cpu", "script.py"])
+    for name, value in prepare_simple_launcher_cmd_env(given)[1].items():
+        monkeypatch.setenv(name, value)
+    assert not launcher.needs_launcher({"num_processes": "1"})
 
 
 def test_launch_options_reach_accelerate_and_the_command_line_wins(monkeypatch, tmp_path):

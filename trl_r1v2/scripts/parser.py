@@ -157,7 +157,10 @@ def needs_launcher(options: dict[str, str | bool]) -> bool:
     default, or there are several accelerators. A process that a launcher has started never launches again.
     """
     several = torch.accelerator.is_available() and torch.accelerator.device_count() > 1
-    return "LOCAL_RANK" not in os.environ and (bool(options) or Path(default_config_file).is_file() or several)
+    # Of a single process, accelerate's launcher sets no rank.
+    is_single = {"ACCELERATE_USE_CPU", "ACCELERATE_MIXED_PRECISION"} <= os.environ.keys()
+    is_launched = is_single or "LOCAL_RANK" in os.environ
+    return not is_launched and (bool(options) or Path(default_config_file).is_file() or several)
 
 
 def launch(of_recipe: dict[str, str | bool], of_command: dict[str, str | bool], script_args: list[str]) -> None:
