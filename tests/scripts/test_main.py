@@ -105,7 +105,7 @@ def test_launcher_is_used_where_accelerate_would_start_several(monkeypatch, tmp_
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert not launcher.needs_launcher({"num_processes": "2"})
     monkeypatch.delenv("LOCAL_RANK")
-    given = launch_command_parser().parse_args(["--num_processes", "1", "--use_cpu", "script.py"])
+    given = launch_command_parser().parse_args(["--cpu", "--mixed_precision", "no", "script.py"])
     for name, value in prepare_simple_launcher_cmd_env(given)[1].items():
         monkeypatch.setenv(name, value)
     assert not launcher.needs_launcher({"num_processes": "1"})
