@@ -105,7 +105,8 @@ def test_launcher_is_used_where_accelerate_would_start_several(monkeypatch, tmp_
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert not launcher.needs_launcher({"num_processes": "2"})
     monkeypatch.delenv("LOCAL_RANK")
-    given = launch_command_parser().parse_args(["--cpu", "--mixed_precision", "no", "script.py"])
+    options = ("--cpu", "--mixed_precision", "no", "--num_processes", "1", "--num_machines", "1")
+    given = launch_command_parser().parse_args([*options, "script.py"])
     for name, value in prepare_simple_launcher_cmd_env(given)[1].items():
         monkeypatch.setenv(name, value)
     assert not launcher.needs_launcher({"num_processes": "1"})
