@@ -8,8 +8,6 @@ import subprocess
 import sys
 
 import pytest
-from accelerate.commands.launch import launch_command_parser
-from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from trl_r1v2.scripts import grpo
 from trl_r1v2.scripts import parser as launcher
@@ -105,10 +103,9 @@ def test_launcher_is_used_where_accelerate_would_start_several(monkeypatch, tmp_
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert not launcher.needs_launcher({"num_processes": "2"})
     monkeypatch.delenv("LOCAL_RANK")
-    options = ("--cpu", "--mixed_precision", "no", "--num_processes", "1", "--num_machines", "1")
-    given = launch_command_parser().parse_args([*options, "script.py"])
-    for name, value in prepare_simple_launcher_cmd_env(given)[1].items():
-        monkeypatch.setenv(name, value)
+    # what accelerate sets for a single process
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
     assert not launcher.needs_launcher({"num_processes": "1"})
 
 
