@@ -262,7 +262,7 @@ class SSBGRPOTrainer(SharedPromptsGRPOMixin, GRPOTrainer):
             without = [row for row in rows if "ref_per_token_logps" not in row.tokens]
             num_rows = max(gather_object([len(without)]))
             if num_rows > 0:
-                self._add_logps((without + rows * num_rows)[:num_rows], self.ref_model, "ref_per_token_logps")
+                self._add_logps(((without or rows) * num_rows)[:num_rows], self.ref_model, "ref_per_token_logps")
 
     def _resample(self, open_rows: list[int], step: int) -> dict[int, Row]:
         """Dynamic sampling: generate for further prompts until the open rows of every process are filled."""
