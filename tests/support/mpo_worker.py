@@ -23,7 +23,7 @@ from tests.support.mpo_tiny import (
 )
 from trl_r1v2.mpo.mpo_config import MPOConfig
 from trl_r1v2.mpo.mpo_trainer import MPOTrainer
-from trl_r1v2.scripts.training import train_and_save
+from trl_r1v2.scripts.training import save_whole
 
 
 GLOBAL_BATCH = 4
@@ -86,8 +86,9 @@ def interrupted(folder: Path) -> dict:
     adam = {"optim": "adamw_torch", "adam_epsilon": 1.0}
     text_trainer(folder, save_strategy="steps", save_steps=2, **adam).train()
     result = folder / "result"
-    resumed = text_trainer(result, resume_from_checkpoint=str(folder / "checkpoint-2"), **adam)
-    train_and_save(resumed, dataset_name=None)
+    resumed = text_trainer(result, **adam)
+    resumed.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+    save_whole(resumed)
     resumed.accelerator.wait_for_everyone()
     return report(resumed, saved=load_file(result / "model.safetensors"))
 
