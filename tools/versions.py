@@ -29,7 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_suffix(".json")
 ENVIRONMENTS = ROOT / ".venv-versions"
-OTHER_TIERS = ("gpu", "vllm")  # environments or machines of their own
+OTHER_TIERS = ("distributed", "gpu", "vllm")  # none of the default tests
 VLLM_TORCH = {"torch": "2.13.0", "torchvision": "0.28.0"}
 VLLM_TRANSFORMERS = {"0.31.0": "5.17.0", "0.30.0": "5.23.0"}
 KEPT = ("torch", "torchvision", "transformers", "vllm")
