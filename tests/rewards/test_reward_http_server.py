@@ -314,8 +314,9 @@ def interruptible() -> None:
 
 @pytest.mark.slow
 def test_serve_reward_command(reward_path):
-    command = [sys.executable, "-m", "trl_r1v2.scripts.serve_reward", "--reward_model_name_or_path", reward_path]
-    command += ["--port", "0", "--batch_size", "3", "--served_model_name", "tiny", "--api_key_env", "REWARD_KEY"]
+    command = [sys.executable, "-m", "trl_r1v2.scripts.main", "serve-reward", "--reward_model_name_or_path"]
+    command += [reward_path, "--port", "0", "--batch_size", "3", "--served_model_name", "tiny"]
+    command += ["--api_key_env", "REWARD_KEY"]
     environment = os.environ | {"REWARD_KEY": "secret"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=interruptible)
     name, *_, url = process.stdout.readline().split()
