@@ -17,7 +17,7 @@ from trl_r1v2 import MPOConfig
 
 pytestmark = pytest.mark.gpu
 
-# Relative error of a step's gradient. A ratio of 1 in place of a replayed row's leaves 0.3 and more.
+# Relative error of a step's gradient; bfloat16 was seen to leave 0.009 to 0.019 on a CPU.
 TOLERANCE = {"float32": 2e-4, "bfloat16": 0.05}
 
 
