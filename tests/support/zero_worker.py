@@ -135,9 +135,11 @@ def reward(folder: Path, model: str, reward_model: str) -> dict:
     before = whole_parameters(trainer)
     trainer.train()
     evaluated = trainer.evaluate()
-    trainer.save_model(str(folder / "saved"))
     resumed = reward_trainer(folder, reward_model, rows, **options)
     resumed.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+    if trainer.is_fsdp_enabled:  # as `train_and_save` does: of shards `save_model` writes nothing
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    trainer.save_model(str(folder / "saved"))
     swapping = reward_trainer(folder, reward_model, rows, image_preference_weight=1.0)
     swapping.train()
     fresh = reward_trainer(folder, model, rows)
