@@ -46,7 +46,7 @@ test: $(VENV)/installed-demo $(VENV)/installed-test  ## Unit, invariant and end-
 	CI=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not vllm and not gpu" $(PYTEST_ARGS)
 
 test_slow: $(VENV)/installed-demo $(VENV)/installed-test $(VENV)/installed-deepspeed  ## Two processes, kill and resume, deep property tests
-	CI=1 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	CI=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_ARGS)
 
 $(VLLM_VENV)/installed: tools/vllm_cpu.sh setup.py constraints.txt
 	rm -rf $(VLLM_VENV)
