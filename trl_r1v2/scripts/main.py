@@ -38,10 +38,7 @@ def script_of(command: str) -> str:
 
 
 def main(argv: list[str] | None = None, may_launch: bool = True) -> int:
-    """
-    Run the command line, `sys.argv[1:]` by default; return the exit code, or end the program if it is refused. Without
-    `may_launch` the command stays in this process, as one that accelerate has launched does.
-    """
+    """Run the command line, `sys.argv[1:]` by default, and return the exit code; `may_launch` by accelerate."""
     argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
     parser = argparse.ArgumentParser(
         prog="trl-r1v2",

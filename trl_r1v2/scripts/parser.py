@@ -41,12 +41,10 @@ def parser_of(main: Callable, prog: str | None = None) -> "RecipeParser":
 
 class RecipeParser(TrlParser):
     """
-    Parser of a command's recipe and command line into dataclasses. As for [`trl.TrlParser`], a recipe's keys are the
-    defaults, the command line overrides them, and `env` sets environment variables.
-
-    What differs: an unknown key, a key given twice, a value of the wrong kind, a missing file and broken YAML end the
-    program with exit code 2 and a message that names file, key and close matches, as does a dataclass that refuses its
-    values. Keys of `accelerate launch` are accepted in every recipe. Arguments cannot be abbreviated.
+    [`trl.TrlParser`] of a command's recipe and command line, which refuses more: an unknown key, a key given twice, a
+    value of the wrong kind or that a dataclass refuses, a missing file and broken YAML end the program with exit code
+    2 and a message that names file, key and close matches. Keys of `accelerate launch` are accepted in every recipe.
+    Arguments cannot be abbreviated.
     """
 
     def __init__(self, dataclass_types=None, **kwargs):
@@ -108,10 +106,8 @@ class RecipeParser(TrlParser):
                 of_recipe[key] = True if launch_options()[key] else str(value)
         if any(problems):
             raise RecipeError("\n  ".join(f"{place}: {problem}" for problem in problems if problem))
-        given = {key: value for key, value in recipe.items() if key in known}
-        if "recipe_path" in known and self.recipe_path is not None:
-            given["recipe_path"] = self.recipe_path
-        self.set_defaults_with_config(**given)
+        given = recipe if self.recipe_path is None else recipe | {"recipe_path": self.recipe_path}
+        self.set_defaults_with_config(**{key: value for key, value in given.items() if key in known})
         launcher = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
         launcher.error = self.error
         for name, is_flag in launch_options().items():
@@ -157,18 +153,18 @@ def needs_launcher(options: dict[str, str | bool]) -> bool:
     default, or there are several accelerators. A process that a launcher has started never launches again.
     """
     several = torch.accelerator.is_available() and torch.accelerator.device_count() > 1
-    # Of a single process, accelerate's launcher sets no rank.
-    is_single = {"ACCELERATE_USE_CPU", "ACCELERATE_MIXED_PRECISION"} <= os.environ.keys()
-    is_launched = is_single or "LOCAL_RANK" in os.environ
-    return not is_launched and (bool(options) or Path(default_config_file).is_file() or several)
+    # Accelerate's launcher gives a single process no rank.
+    launched = "LOCAL_RANK" in os.environ or {"ACCELERATE_USE_CPU", "ACCELERATE_MIXED_PRECISION"} <= os.environ.keys()
+    return not launched and (bool(options) or Path(default_config_file).is_file() or several)
 
 
 def launch(of_recipe: dict[str, str | bool], of_command: dict[str, str | bool], script_args: list[str]) -> None:
     """Start a command with its arguments by `accelerate launch`; the launcher's options of the command line win."""
     if {"accelerate_config", "config_file"} & of_command.keys():
         of_recipe = {key: value for key, value in of_recipe.items() if key not in ("accelerate_config", "config_file")}
-    options = of_recipe | of_command
-    strings = [part for key, value in options.items() for part in (f"--{key}", value) if part is not True]
+    strings = [
+        part for key, value in (of_recipe | of_command).items() for part in (f"--{key}", value) if part is not True
+    ]
     with refusals_of("accelerate launch"):
         strings = [*resolve_accelerate_config_argument(strings), "--module", "trl_r1v2.scripts.main", *script_args]
         launch_command(launch_command_parser().parse_args(strings))
