@@ -342,9 +342,9 @@ def test_no_buffer_is_written(settings, text_model_path, tmp_path):
 @pytest.mark.slow
 def test_kills_at_random_points_of_saving(text_model_path, tmp_path):
     """Twenty SIGKILLs inside saving; the run that goes on after each ends as the one that was never killed."""
-    script = ROOT / "tests" / "support" / "kill_while_saving.py"
     output = subprocess.run(
-        [sys.executable, str(script), text_model_path, str(tmp_path), "20"],
+        [sys.executable, "-m", "tests.support.kill_while_saving", text_model_path, str(tmp_path), "20"],
+        cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -2,9 +2,9 @@
 """
 Trains, is killed at random points of saving, and goes on, until the run is complete.
 
-`python kill_while_saving.py MODEL FOLDER NUM_KILLS` writes FOLDER/report.json. A point is one file operation (open,
-rename, remove, …, as Python's audit events report them) of one `_save_checkpoint`; there the process sends itself
-SIGKILL. Every life of the run is a forked child, so the imports are paid for once.
+`python -m tests.support.kill_while_saving MODEL FOLDER NUM_KILLS` writes FOLDER/report.json. A point is one file
+operation (open, rename, remove, …, as Python's audit events report them) of one `_save_checkpoint`; there the process
+sends itself SIGKILL. Every life of the run is a forked child, so the imports are paid for once.
 """
 
 import hashlib

@@ -3,6 +3,7 @@
 
 import gc
 import os
+import socket
 
 import pytest
 
@@ -12,6 +13,10 @@ from tests.support.tiny_qwen_vl import build_qwen_vl
 
 
 os.environ.update(ENVIRONMENT)  # before vLLM is imported
+# A port for each process that runs tests: TRL would give all of them the same one.
+with socket.socket() as _free:
+    _free.bind(("127.0.0.1", 0))
+    os.environ["MASTER_PORT"] = str(_free.getsockname()[1])
 
 
 @pytest.fixture(autouse=True)
