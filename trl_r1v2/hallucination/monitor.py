@@ -121,7 +121,9 @@ class HallucinationMonitor(TrainerCallback):
     # ---- The trainer's events ----
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if self.trainer.is_fsdp_enabled or self.trainer.is_distributed_loading_by_transformers:
+        # The older transformers load no model in shards, and their models say nothing of it.
+        is_sharded = getattr(self.trainer.model, "is_distributed_loading_by_transformers", False)
+        if self.trainer.is_fsdp_enabled or is_sharded:
             raise ValueError(
                 "the hallucination monitor needs whole weights in every process, which FSDP does not keep: use DDP or "
                 "DeepSpeed, or measure checkpoints with `trl-r1v2 evaluate`."
