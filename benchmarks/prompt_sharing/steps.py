@@ -28,7 +28,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.environment import environment
 from benchmarks.results import write_result
-from benchmarks.ssb.step_overhead import Clock, Turns
+from benchmarks.ssb.step_overhead import Clock, Turns, timed_config
 from trl_r1v2 import SSBGRPOConfig, SSBGRPOTrainer
 from trl_r1v2.rewards import accuracy_reward, format_reward
 from trl_r1v2.vlm.activation import set_trainable
@@ -43,21 +43,10 @@ def make_trainer(arguments, side: str, folder: str, clock: Clock):
     """A trainer with the recipe's settings, as far as its config has them."""
     trainer_class, config_class = SIDES[side]
     recipe = yaml.safe_load(Path(arguments.recipe).read_text())
-    settings = {name: value for name, value in recipe.items() if name in config_class.__dataclass_fields__}
-    settings |= {
-        "output_dir": folder,
-        "max_steps": arguments.steps,
-        "learning_rate": 0.0,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "logging_steps": arguments.steps,
-        "resume_from_checkpoint": None,
-    }
     trainer = trainer_class(
         model=AutoModelForImageTextToText.from_pretrained(arguments.model, dtype=torch.float32),
         reward_funcs=[accuracy_reward, format_reward],
-        args=config_class(**settings),
+        args=timed_config(config_class, recipe, arguments.steps, folder, resume_from_checkpoint=None),
         # Stock TRL stops at text rows among image rows.
         train_dataset=load_dataset(arguments.data, split="train").filter(bool, input_columns="images"),
         processing_class=AutoProcessor.from_pretrained(arguments.model, padding_side="left"),

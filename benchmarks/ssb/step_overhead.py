@@ -99,25 +99,28 @@ class Clock(TrainerCallback):
         self._start()
 
 
-def make_trainer(arguments, enabled: bool, seed: int, output_dir: str, clock: Clock) -> SSBGRPOTrainer:
-    recipe = yaml.safe_load(Path(arguments.recipe).read_text())
-    settings = {name: value for name, value in recipe.items() if name in SSBGRPOConfig.__dataclass_fields__}
-    settings |= {
+def timed_config(config_class, recipe: dict, steps: int, output_dir: str, **settings):
+    """The recipe's settings, as far as the config has them, for steps that leave the weights as they are."""
+    known = {name: value for name, value in recipe.items() if name in config_class.__dataclass_fields__}
+    known |= {
         "output_dir": output_dir,
-        "max_steps": arguments.steps,
+        "max_steps": steps,
         "learning_rate": 0.0,
-        "seed": seed,
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
-        "log_completions": False,
-        "logging_steps": arguments.steps,
-        "ssb_enabled": enabled,
+        "logging_steps": steps,
     }
+    return config_class(**known | settings)
+
+
+def make_trainer(arguments, enabled: bool, seed: int, output_dir: str, clock: Clock) -> SSBGRPOTrainer:
+    recipe = yaml.safe_load(Path(arguments.recipe).read_text())
+    own = {"seed": seed, "log_completions": False, "ssb_enabled": enabled}
     return SSBGRPOTrainer(
         model=AutoModelForImageTextToText.from_pretrained(arguments.base, dtype=torch.float32),
         reward_funcs=[accuracy_reward, format_reward],
-        args=SSBGRPOConfig(**settings),
+        args=timed_config(SSBGRPOConfig, recipe, arguments.steps, output_dir, **own),
         train_dataset=load_dataset(arguments.data, split="train"),
         processing_class=AutoProcessor.from_pretrained(arguments.base, padding_side="left"),
         callbacks=[clock],

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.support.ssb_probes import fated, logged, probed
-from tests.support.ssb_runs import GRPOTrainer, SSBGRPOTrainer, text_dataset
+from tests.support.ssb_runs import CorrectedLossGRPOTrainer, GRPOTrainer, SSBGRPOTrainer, text_dataset
 
 
 FATES = {3: 0.0, 4: 1.0, 5: 1.0}
@@ -127,7 +127,7 @@ def probe_changed(fresh, used, index):
 # ---- What an inference engine adds ----
 
 
-class EngineLikeGRPOTrainer(GRPOTrainer):
+class EngineLikeGRPOTrainer(CorrectedLossGRPOTrainer):
     """
     Adds what TRL's vLLM path does: log-probabilities of the engine that sampled, and the ratio that corrects them.
     """
@@ -145,13 +145,6 @@ class EngineLikeGRPOTrainer(GRPOTrainer):
             difference = difference.sum(-1, keepdim=True)
         output["importance_sampling_ratio"] = difference.exp().clamp(max=2.0)
         return output
-
-    def _compute_loss(self, model, inputs):
-        self.use_vllm = True
-        try:
-            return super()._compute_loss(model, inputs)
-        finally:
-            self.use_vllm = False
 
 
 class TokenLevel(SSBGRPOTrainer, EngineLikeGRPOTrainer):

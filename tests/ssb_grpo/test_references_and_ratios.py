@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.support.ssb_probes import fated, logged, probed
-from tests.support.ssb_runs import GRPOTrainer, SSBGRPOTrainer, text_dataset
+from tests.support.ssb_runs import CorrectedLossGRPOTrainer, SSBGRPOTrainer, text_dataset
 
 
 # Nothing is alive after the second generation, so that later ones are replayed whole.
@@ -34,7 +34,7 @@ def test_replayed_rows_are_compared_with_the_reference_of_the_day(every, text_mo
     probe.assert_gradients(5)
 
 
-class MaskingGRPOTrainer(GRPOTrainer):
+class MaskingGRPOTrainer(CorrectedLossGRPOTrainer):
     """As TRL's default, `sequence_mask`: a ratio beyond its bound becomes 0, here each group's first."""
 
     def _generate_and_score_completions(self, inputs):
@@ -42,13 +42,6 @@ class MaskingGRPOTrainer(GRPOTrainer):
         ratio = torch.ones(len(output["advantages"]), 1)
         ratio[::4] = 0.0
         return output | {"importance_sampling_ratio": ratio}
-
-    def _compute_loss(self, model, inputs):
-        self.use_vllm = True
-        try:
-            return super()._compute_loss(model, inputs)
-        finally:
-            self.use_vllm = False
 
 
 class MaskingSSBGRPOTrainer(SSBGRPOTrainer, MaskingGRPOTrainer):

@@ -88,7 +88,7 @@ def interrupted(folder: Path) -> dict:
     result = folder / "result"
     resumed = text_trainer(result, **adam)
     resumed.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
-    save_whole(resumed)
+    save_whole(resumed, str(result))
     resumed.accelerator.wait_for_everyone()
     return report(resumed, saved=load_file(result / "model.safetensors"))
 

@@ -72,6 +72,17 @@ class TextAmongImagesGRPOTrainer(GRPOTrainer):
             model.forward = forward
 
 
+class CorrectedLossGRPOTrainer(GRPOTrainer):
+    """Computes its loss as with vLLM, whose importance ratios the batch holds."""
+
+    def _compute_loss(self, model, inputs):
+        self.use_vllm = True
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self.use_vllm = False
+
+
 def mixed_reward(completion_ids, **kwargs):
     """Depends on the completion only, and spreads within nearly every group."""
     return [float(sum(ids) % 5) for ids in completion_ids]
@@ -141,6 +152,7 @@ def assert_identical(first, second) -> None:
 __all__ = [
     "GRPOTrainer",
     "SSBGRPOTrainer",
+    "CorrectedLossGRPOTrainer",
     "TextAmongImagesGRPOTrainer",
     "assert_identical",
     "image_dataset",

@@ -24,6 +24,7 @@ from trl_r1v2 import MPOConfig, MPOTrainer, SSBGRPOConfig, SSBGRPOTrainer, set_t
 from trl_r1v2.hallucination import HallucinationMonitor, MonitorConfig
 from trl_r1v2.hallucination.probe import ProbeFunctions
 from trl_r1v2.rewards import VisionRewardConfig, VisionRewardTrainer
+from trl_r1v2.scripts.training import save_whole
 from trl_r1v2.vlm.vision_cache import VisionCache
 from trl_r1v2.vlm.vision_cache_callback import VisionCacheCallback
 
@@ -54,13 +55,6 @@ def mpo_trainer(folder: Path, model: str, with_lora: bool = False, **changes) ->
     )
 
 
-def save_whole(trainer, folder: Path) -> None:
-    """As `train_and_save` does: of shards, `save_model` writes nothing."""
-    if trainer.is_fsdp_enabled:
-        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    trainer.save_model(str(folder))
-
-
 # ---- Activation ----
 
 
@@ -71,7 +65,7 @@ def activation(folder: Path, model: str, name: str) -> dict:
     report = set_trainable(trainer.model, trainable)
     before = whole_parameters(trainer)
     trainer.train()
-    save_whole(trainer, folder / "saved")
+    save_whole(trainer, str(folder / "saved"))
     return {
         "is_sharded_on_loading": is_sharded_on_loading,
         "report": {"trained": report.trained, "frozen": report.frozen, "table": str(report)},
@@ -144,7 +138,7 @@ def reward(folder: Path, model: str, reward_model: str) -> dict:
     evaluated = trainer.evaluate()
     resumed = reward_trainer(folder, reward_model, rows, **options)
     resumed.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
-    save_whole(trainer, folder / "saved")
+    save_whole(trainer, str(folder / "saved"))
     swapping = reward_trainer(folder, reward_model, rows, image_preference_weight=1.0)
     swapping.train()
     fresh = reward_trainer(folder, model, rows)

@@ -112,11 +112,11 @@ def precision_warning(trainer) -> str | None:
     )
 
 
-def save_whole(trainer) -> None:
-    """Save the model in `output_dir`, where checkpoints are in shards, too, of which `save_model` writes nothing."""
+def save_whole(trainer, folder: str) -> None:
+    """Save the model, where checkpoints are in shards, too, of which `save_model` writes nothing."""
     if trainer.is_fsdp_enabled:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    trainer.save_model(trainer.args.output_dir)
+    trainer.save_model(folder)
 
 
 def train_and_save(trainer, dataset_name: str | None, result: str = "Model, processor") -> None:
@@ -142,7 +142,7 @@ def train_and_save(trainer, dataset_name: str | None, result: str = "Model, proc
             "takes. Add rows, or lower `per_device_train_batch_size` or the number of processes."
         )
     trainer.save_state()
-    save_whole(trainer)
+    save_whole(trainer, trainer.args.output_dir)
     say(f"{result} and trainer_state.json are in {trainer.args.output_dir}.")
     if trainer.args.push_to_hub:
         trainer.push_to_hub(dataset_name=dataset_name)
