@@ -6,16 +6,15 @@ the numbers of tokens set; and the padding that sorting by length saves.
     python -m benchmarks.prompt_sharing.passes
 
 A pass is forward and backward of a random Qwen2 in float32 (hidden size 512, two layers, vocabulary 2,048) with TRL's
-fused head; answers are equally long, so that nothing is padded. Sides alternate in one process; memory is the growth
-of the process's peak in a fork that makes one pass. The padding is counted on lengths drawn from a log-normal
-distribution, cut at `max_completion_length`. Configurations that the result file holds are not measured again.
+fused head; answers are equally long, so that nothing is padded. Sides alternate in one process. The padding is counted
+on lengths drawn from a log-normal distribution, cut at `max_completion_length`. Configurations that the result file
+holds are not measured again.
 """
 
 import argparse
 import json
-import os
-import resource
 import time
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -67,19 +66,11 @@ def one_pass(model, call, rows) -> tuple[float, float]:
 
 
 def peak_bytes(model, call, rows) -> int:
-    """Growth of the peak of a fork of this process that makes one pass."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Most bytes of tensors that a pass holds at a time: gradients, not weights; counted by torch's profiler."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         one_pass(model, call, rows)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        os.write(writer, str(peak - before).encode())
-        os._exit(0)
-    os.close(writer)
-    os.waitpid(child, 0)
-    with os.fdopen(reader) as pipe:
-        return int(pipe.read())
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
 
 
 def measure(prompt: int, answer: int, group: int, repeats: int) -> dict:

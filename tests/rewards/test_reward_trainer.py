@@ -81,8 +81,8 @@ def test_loss_gradients_and_metrics_equal_the_formula(family, share, internvl_pa
     for name, value in before.items():
         step = value - after[name]
         if name in trainer.activation_report.trained_names:
-            # The norms round to float32, each pass in its own way.
-            tolerance = {"rtol": 1e-5, "atol": 1e-6} if share else {"rtol": 1e-7, "atol": 1e-9}
+            # The norms round to float32, each pass in its own way (and so does transformers before 5.13 in Qwen).
+            tolerance = {"rtol": 1e-5, "atol": 1e-6 if share else 1e-7}
             torch.testing.assert_close(step, gradients[name], **tolerance)
             assert name == "value_head.summary.bias" or step.abs().max() > 0, name
         else:

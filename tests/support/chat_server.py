@@ -5,6 +5,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -23,7 +24,7 @@ class ChatServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.reply = reply
         self.requests: list[dict] = []
-        self.headers_seen: list[dict] = []
+        self.headers_seen: list[Message] = []
         self.lock = threading.Lock()
         self.at_once = self.most_at_once = 0
 
@@ -40,7 +41,7 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         with server.lock:
             server.requests.append(request)
-            server.headers_seen.append(dict(self.headers))
+            server.headers_seen.append(self.headers)
             number = len(server.requests) - 1
             server.at_once += 1
             server.most_at_once = max(server.most_at_once, server.at_once)

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from datasets import Dataset
+from packaging.version import Version
 from tqdm.auto import tqdm
 from transformers import (
     AutoConfig,
@@ -25,6 +27,10 @@ from transformers import (
 from .fingerprints import model_fingerprint
 from .prompts import encode_prompts, read_prompt, tokenizer_of
 from .rollouts import Rollout
+
+
+# Older ones repeat the tiles of a batch one by one, so that copies of a prompt would see the tiles of another.
+COPIES_KEEP_THEIR_TILES = Version(transformers.__version__) >= Version("5.18")
 
 
 def sample_responses(
@@ -80,9 +86,10 @@ def sample_chunks(
 
     Prompts, special tokens and suppressed image tokens are those of `trl.GRPOTrainer`, whose defaults also apply to
     what is not set here (`top_k=0`, no `min_p`, `repetition_penalty=1`). The images of a prompt are encoded once for
-    all responses of a generation call. Each chunk of prompts draws from its own random state, made from `seed` and the
-    rows of the chunk, so a run that is resumed at a chunk border samples what an uninterrupted run samples; the
-    global random state and the train/eval mode of every module are left as they were.
+    all responses of a generation call (with transformers 5.18 or newer). Each chunk of prompts draws from its own
+    random state, made from `seed` and the rows of the chunk, so a run that is resumed at a chunk border samples what
+    an uninterrupted run samples; the global random state and the train/eval mode of every module are left as they
+    were.
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): Policy to sample from, on its device.
@@ -116,15 +123,22 @@ def sample_chunks(
     for chunk in chunks_of(rows, dataset, batch_size // settings.num_samples, progress):
         prefixes = None if prefix_ids is None else [prefix_ids[row] for row in chunk]
         prompts = [read_prompt(dataset, row, processing_class) for row in chunk]
-        inputs = encode_prompts(processing_class, prompts, prefixes, chat_template_kwargs)
         completions = [[] for _ in chunk]
         with forked_random_state(model.device), evaluation_mode(model):
             torch.manual_seed(seed_of_chunk(settings.seed, chunk))
             for done in range(0, settings.num_samples, batch_size):
-                config.num_return_sequences = min(batch_size, settings.num_samples - done)
+                copies = min(batch_size, settings.num_samples - done)
+                shown, config.num_return_sequences = (1, copies) if COPIES_KEEP_THEIR_TILES else (copies, 1)
+                rows_of_call = [number for number in range(len(chunk)) for _ in range(shown)]
+                inputs = encode_prompts(
+                    processing_class,
+                    [prompts[number] for number in rows_of_call],
+                    None if prefixes is None else [prefixes[number] for number in rows_of_call],
+                    chat_template_kwargs,
+                )
                 for index, ids in enumerate(_generate(model, inputs, config)):
                     response = {"ids": ids, "finished": ids[-1] in config.eos_token_id}
-                    completions[index // config.num_return_sequences].append(response)
+                    completions[index // copies].append(response)
         yield rollouts_of(chunk, completions, processing_class)
 
 
@@ -200,8 +214,6 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
 
 def _generate(model, inputs: dict[str, torch.Tensor], config: GenerationConfig) -> list[list[int]]:
     """Completion ids up to and including the first end-of-sequence token, the responses of a prompt in a row."""
-    # transformers encodes the images before it repeats the rows, and repeats the features of a prompt as a whole, so
-    # `num_return_sequences` is right for tile-indexed pixel values too (compared in tests/sampling).
     on_device = BatchFeature(inputs).to(model.device)
     # Weights are whole here, and processes have rows of their own: under ZeRO-3, transformers would have each wait for
     # all others after every token.

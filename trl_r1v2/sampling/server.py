@@ -119,9 +119,11 @@ class ChatServer:
             options = {"model": self.model, "messages": messages, "extra_body": self.extra_body, **settings}
             reply = self._client.chat.completions.create(**options)
         except openai.OpenAIError as error:
-            said = f" {error.response.text[:300]}" if isinstance(error, openai.APIStatusError) else ""
+            said = str(error)
+            if isinstance(error, openai.APIStatusError):
+                said = f"HTTP status {error.status_code}, {error.response.text}"
             raise EngineError(
-                f"{self.url} gave no response of model {self.model!r}: {str(error)[:300]}{said}. Start the server, or "
+                f"{self.url} gave no response of model {self.model!r}: {said[:600]}. Start the server, or "
                 "correct the setting that it names; what was done before is kept, and the same command goes on."
             ) from error
         if not reply.choices or reply.usage is None:
