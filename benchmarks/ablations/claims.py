@@ -6,12 +6,16 @@ Pure: figures in, sentences out. Where the figures come from is `sections.py`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from scipy import stats
 
 from benchmarks.ssb.summary import interval
+from benchmarks.ssb.sums_report import holm
 
 
-AGREES, OPPOSITE, UNDECIDED = "agrees", "opposite", "not told apart"
+AGREES, OPPOSITE, UNDECIDED, BY_CONSTRUCTION = "agrees", "opposite", "not told apart", "true by construction"
+LEVEL = 0.05  # chance that any verdict of the page is wrong, if nothing differs
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,11 @@ class Claim:
         paper (`str`): What the paper says about it.
         sign (`int`): Direction of the difference in the paper: 1 up, -1 down, 0 if it says nothing.
         difference (`Estimate`): Ours, by seed.
+        refuted (`str`, *optional*): What would have refuted it.
+        by_construction (`bool`, *optional*, defaults to `False`): Whether the setting is made such that no other
+            result was to be expected; then there is nothing to agree with.
+        p_corrected (`float`, *optional*): `p_value` as [`corrected`] for the other comparisons; without it the
+            verdict is that of the 95 % interval alone.
     """
 
     name: str
@@ -77,16 +86,33 @@ class Claim:
     paper: str
     sign: int
     difference: Estimate
+    refuted: str = "–"
+    by_construction: bool = False
+    p_corrected: float | None = None
+
+    @property
+    def p_value(self) -> float:
+        """Of a two-sided t-test of the differences by seed against 0; 1 for a single seed."""
+        values = self.difference.values
+        if len(values) < 2:
+            return 1.0
+        if min(values) == max(values):
+            return float(values[0] == 0)
+        return float(stats.ttest_1samp(values, 0.0).pvalue)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether a verdict is taken from the figures."""
+        return self.sign != 0 and not self.by_construction
 
     @property
     def verdict(self) -> str | None:
-        """`AGREES` or `OPPOSITE` if the whole interval lies on that side of 0; `None` if the paper claims nothing."""
-        if self.sign == 0:
-            return None
-        mean, half_width = self.sign * self.difference.mean, self.difference.half_width
-        if half_width is None or abs(mean) <= half_width:
+        """`AGREES` or `OPPOSITE` if 0 is told apart from the difference; `None` if the paper claims nothing."""
+        if not self.is_decided:
+            return BY_CONSTRUCTION if self.by_construction else None
+        if (self.p_value if self.p_corrected is None else self.p_corrected) > LEVEL:
             return UNDECIDED
-        return AGREES if mean > 0 else OPPOSITE
+        return AGREES if self.sign * self.difference.mean > 0 else OPPOSITE
 
     def as_dict(self) -> dict:
         return {
@@ -94,8 +120,17 @@ class Claim:
             "paper": self.paper,
             "sign": self.sign,
             "difference": self.difference.as_dict(),
+            "refuted": self.refuted,
+            "p_value": self.p_value,
+            "p_corrected": self.p_corrected,
             "verdict": self.verdict,
         }
+
+
+def corrected(claims: Sequence[Claim]) -> list[Claim]:
+    """The claims with Holm's (1979) correction of their p-values, over all that are decided by figures."""
+    adjusted = iter(holm([claim.p_value for claim in claims if claim.is_decided]))
+    return [replace(claim, p_corrected=next(adjusted)) if claim.is_decided else claim for claim in claims]
 
 
 def sentence(claims: Sequence[Claim]) -> str:
@@ -104,6 +139,7 @@ def sentence(claims: Sequence[Claim]) -> str:
         AGREES: "agrees with the paper in direction on",
         OPPOSITE: "is opposite to the paper in direction on",
         UNDECIDED: "does not tell the settings apart on",
+        BY_CONSTRUCTION: "could not have disagreed on",
     }
     parts = []
     for verdict, phrase in phrases.items():

@@ -6,7 +6,7 @@ The page of tables: `summary.json`, `tables.md` and a plot for each ablation; an
 import json
 from pathlib import Path
 
-from benchmarks.ablations.claims import Claim, Estimate, sentence
+from benchmarks.ablations.claims import Estimate, sentence
 from benchmarks.ablations.sections import Section
 
 
@@ -24,8 +24,22 @@ def cell(value: Estimate | str) -> str:
     return value if isinstance(value, str) else value.text()
 
 
-def claim_row(claim: Claim) -> list[str]:
-    return [claim.what, claim.difference.text(signed=True), claim.paper, claim.verdict or "–"]
+def p_text(p_value: float | None) -> str:
+    if p_value is None:
+        return "–"
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def claims_table(sections: list[Section]) -> list[str]:
+    """Every comparison with a claim, in the order of the sections."""
+    rows = [
+        [claim.paper, claim.what, claim.difference.text(True), p_text(claim.p_corrected), claim.verdict, claim.refuted]
+        for section in sections
+        for claim in section.claims
+        if claim.verdict is not None
+    ]
+    head = ["claim of the paper", "what we measured", "95 % interval", "p", "verdict", "what would have refuted it"]
+    return markdown_table(head, rows)
 
 
 def render_section(section: Section, plots: str) -> list[str]:
@@ -34,24 +48,25 @@ def render_section(section: Section, plots: str) -> list[str]:
         return [*lines, NOT_RUN, ""]
     lines.append(RAW)
     lines += markdown_table(section.columns, [[name, *map(cell, cells)] for name, cells in section.rows.items()])
-    lines += ["", RAW]
-    lines += markdown_table(["difference", "ours", "paper", "direction"], list(map(claim_row, section.claims)))
+    others = [claim for claim in section.claims if claim.verdict is None]
+    if others:
+        lines += ["", "Without a claim of the paper:", "", RAW]
+        lines += markdown_table(
+            ["difference", "ours"], [[claim.what, claim.difference.text(True)] for claim in others]
+        )
     lines += ["", f"**{sentence(section.claims)}**", ""]
     seeds = f"{len(section.seeds)} seed" + "s" * (len(section.seeds) > 1)
-    lines += [f"{seeds}; {section.num_runs} runs, {section.cpu_seconds / 60:.0f} CPU minutes of training.", ""]
+    lines += [f"{seeds}; {section.num_runs} runs, {section.cpu_seconds / 60:.0f} CPU minutes of training. "
+              f"{section.source}", ""]  # fmt: skip
     return [*lines, f"![{section.title}]({plots}{section.key}.png)", ""]
 
 
 def render(sections: list[Section], plots: str) -> str:
     """The page; `plots` is put before the plots' names."""
-    lines = markdown_table(
-        ["ablation", "seeds", "in a sentence"],
-        [
-            [s.title, str(len(s.seeds)) if s.seeds else "–", sentence(s.claims) if s.seeds else NOT_RUN]
-            for s in sections
-        ],
-    )
-    lines.append("")
+    not_run = [section.title for section in sections if not section.seeds]
+    lines = ["## Claims", "", RAW, *claims_table(sections), ""]
+    lines += [f"{NOT_RUN} {'; '.join(not_run)}.", ""] if not_run else []
+    lines += ["## Details", ""]
     for section in sections:
         lines += render_section(section, plots)
     return "\n".join(lines)
@@ -72,6 +87,7 @@ def summary(sections: list[Section]) -> dict:
             "columns": section.columns,
             "rows": {name: list(map(of_cell, cells)) for name, cells in section.rows.items()},
             "claims": [claim.as_dict() for claim in section.claims],
+            "source": section.source,
             "sentence": sentence(section.claims) if section.seeds else NOT_RUN,
         }
         for section in sections

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.ablations.claims import Claim, Estimate, paired, percent
+from benchmarks.ablations.claims import Claim, Estimate, corrected, paired, percent
 from benchmarks.activation import summary as activation_summary
 from benchmarks.hallucination import reward_hacking, reward_hacking_report
 from benchmarks.mpo import summary as mpo_summary
@@ -60,6 +60,7 @@ class Section:
         seeds (`list` of `int`): Seeds that all settings have; none: not run.
         num_runs (`int`): Runs behind the table.
         cpu_seconds (`float`): Their training time.
+        source (`str`): What commit and command they are of.
         draw (`Callable`): Writes the plot to a path.
     """
 
@@ -72,6 +73,7 @@ class Section:
     seeds: list[int] = field(default_factory=list)
     num_runs: int = 0
     cpu_seconds: float = 0.0
+    source: str = ""
     draw: Callable[[Path], None] | None = None
 
 
@@ -93,7 +95,18 @@ def finish(section: Section, runs: dict[object, list[dict]], cpu_seconds: Callab
     every = [run for of_setting in runs.values() for run in of_setting]
     section.seeds = [run["seed"] for run in next(iter(runs.values()))]
     section.num_runs, section.cpu_seconds = len(every), sum(map(cpu_seconds, every))
+    section.source = source(every)
     return section
+
+
+def source(runs: list[dict]) -> str:
+    """What commits and commands the result files name, in a sentence."""
+    sources = {(run.get("environment", {}).get("commit"), run.get("environment", {}).get("command")) for run in runs}
+    known = sorted(f"`{command}` at commit {commit}" for commit, command in sources if commit and command)
+    lines = [f"Made by {', '.join(known)}."] if known else []
+    if any(not (commit and command) for commit, command in sources):
+        lines.append(f"Commit and command not recorded{' of the others' if known else ''}.")
+    return " ".join(lines)
 
 
 SSB_LABELS = {
@@ -134,26 +147,29 @@ def sample_buffer(folder: Path) -> Section:
             shares = [effective(setting, name) for name in ("effective_before", "effective_after")]
         paper = {"stock": "under 40 %", "paper": "above 60 %"}.get(setting, "–")
         section.rows[label] = [final[setting], mean[setting], *shares, tokens(setting), paper]
-    ahead = "SSB ahead on all four benchmarks, by at most 0.2 points"
+    ahead = "Table 2: the buffer is ahead on all four benchmarks, by at most 0.2 points"
+    behind = "stock ahead; so small a lead cannot be shown with five seeds"
     for name, figure in (("final accuracy", final), ("mean accuracy", mean)):
         for setting in ("paper", "fresh"):
             difference = paired(figure[setting], figure["stock"], digits=2)
             what = f"`{setting}` less stock, {name}, points"
-            section.claims.append(Claim(f"the {name} of `{setting}`", what, ahead, 1, difference))
+            section.claims.append(Claim(f"the {name} of `{setting}`", what, ahead, 1, difference, behind))
     section.claims.append(
         Claim(
             "the effective share",
             "`paper`: effective share of the rows trained on less that of those generated, points",
-            "from under 40 % to above 60 %",
+            "Table 2: the effective share rises from under 40 % to above 60 %",
             1,
             paired(effective("paper", "effective_after"), effective("paper", "effective_before")),
+            "nothing but an empty buffer: rows without effect are replaced by rows with effect",
+            by_construction=True,
         )
     )
     section.draw = lambda path: ssb_summary.plot(runs, path)
     return finish(section, runs, lambda run: run["points"][-1]["train_cpu_seconds"])
 
 
-# R1V2, Table 3: hallucination rate in percent. SFT and DPO: a range for the two.
+# R1V2, Table 3: hallucination rate in percent.
 PAPER_HALLUCINATION = {"sft": "18.4", "dpo": "12.6", "mpo": "8.7", "mpo_grpo": "9.1"}
 
 
@@ -186,21 +202,24 @@ def methods(folder: Path) -> Section:
         section.rows[labels[name]] = [*cells, PAPER_HALLUCINATION.get(name, "–")]
 
     def claim(first: str, second: str, figure: str, sign: int, paper: str) -> Claim:
+        """Of two methods; their order turned round refutes it."""
         short = {**labels, "sft": "SFT"}
         name = f"{short[first]} against {short[second]} in {figure.partition(' rate')[0]}"
         what = f"{short[first]} less {short[second]}, {figure}, points"
-        return Claim(name, what, paper, sign, paired(values[first][figure], values[second][figure]))
+        better = {1: short[second], -1: f"fewer hallucinations of {short[second]}"}.get(sign)
+        refuted = f"{better} ahead" if sign == 1 else better
+        return Claim(name, what, paper, sign, paired(values[first][figure], values[second][figure]), refuted or "–")
 
     hallucination = "hallucination rate, sampled"
     section.claims = [
-        claim("mpo", "sft", "Pass@1", 1, "MPO ahead of SFT"),
-        claim("mpo", "dpo", "Pass@1", 1, "MPO ahead of DPO"),
-        claim("mpo_grpo", "mpo", "Pass@1", 1, "MPO + GRPO ahead of all"),
-        claim("mpo_grpo", "dpo", "Pass@1", 1, "MPO + GRPO ahead of all"),
+        claim("mpo", "sft", "Pass@1", 1, "Table 3: MPO ahead of SFT"),
+        claim("mpo", "dpo", "Pass@1", 1, "Table 3: MPO ahead of DPO"),
+        claim("mpo_grpo", "mpo", "Pass@1", 1, "Table 3: MPO + GRPO ahead of all"),
+        claim("mpo_grpo", "dpo", "Pass@1", 1, "Table 3: MPO + GRPO ahead of all"),
         claim("mpo_grpo", "grpo", "Pass@1", 0, "–"),
-        claim("mpo", "sft", hallucination, -1, "8.7 against 18.4"),
-        claim("mpo", "dpo", hallucination, -1, "8.7 against 12.6"),
-        claim("mpo", "mpo_grpo", hallucination, -1, "8.7 against 9.1"),
+        claim("mpo", "sft", hallucination, -1, "Table 3: hallucination rate 8.7 against 18.4 %"),
+        claim("mpo", "dpo", hallucination, -1, "Table 3: hallucination rate 8.7 against 12.6 %"),
+        claim("mpo", "mpo_grpo", hallucination, -1, "Table 3: hallucination rate 8.7 against 9.1 %"),
         claim("mpo_grpo", "grpo", hallucination, 0, "–"),
     ]
     section.draw = lambda path: _draw_methods(path, mpo_summary.summarise_methods([*base, *sum(runs.values(), [])]))
@@ -239,8 +258,9 @@ def activation(folder: Path) -> Section:
         for mode, name in (("greedy", "greedy accuracy"), ("sampled", "sampled accuracy")):
             values = [percent([run[mode]["accuracy/all"] for run in runs[preset]]) for preset in ("adapter", other)]
             what = f"`adapter` less `{other}`, {name}, points"
-            paper = f"adapter alone ahead by {points} points"
-            section.claims.append(Claim(f"`adapter` against `{other}` in {name}", what, paper, 1, paired(*values)))
+            paper = f"Table 4: the adapter alone is ahead by {points} points"
+            name = f"`adapter` against `{other}` in {name}"
+            section.claims.append(Claim(name, what, paper, 1, paired(*values), f"`{other}` ahead"))
     section.draw = lambda path: activation_summary.plot(runs, base, path)
     return finish(section, runs, lambda run: run["train_cpu_seconds"])
 
@@ -281,15 +301,20 @@ def thresholds(folder: Path) -> Section:
     low, middle, high = runs
     section.claims = [
         Claim("the highest against the lowest after one round", f"{high:g} less {low:g}, Pass@1 after round 1, points",
-              "highest ahead of lowest", 1, paired(accuracy[high][1], accuracy[low][1])),
+              "section 4.4: the highest threshold is ahead of the lowest", 1,
+              paired(accuracy[high][1], accuracy[low][1]), "the lowest ahead"),
         Claim("the highest against the lowest at the end",
               f"{high:g} less {low:g}, Pass@1 after round {rounds}, points",
-              "highest ahead of lowest", 1, paired(accuracy[high][-1], accuracy[low][-1])),
+              "section 4.4: the highest threshold is ahead of the lowest", 1,
+              paired(accuracy[high][-1], accuracy[low][-1]), "the lowest ahead"),
         Claim("the highest against the middle one at the end",
               f"{high:g} less {middle:g}, Pass@1 after round {rounds}, points",
-              "highest ahead of the middle one at the end", 1, paired(accuracy[high][-1], accuracy[middle][-1])),
+              "section 4.4: the highest threshold is ahead of the middle one at the end", 1,
+              paired(accuracy[high][-1], accuracy[middle][-1]), "the middle one ahead"),
         Claim("a fall of the middle one", f"{middle:g}: round {rounds} less round {rounds - 1}, Pass@1, points",
-              "the middle one falls from its peak", -1, paired(accuracy[middle][-1], accuracy[middle][-2])),
+              "section 4.4: the middle threshold falls from its peak", -1,
+              paired(accuracy[middle][-1], accuracy[middle][-2]), "a further rise; the paper's fall takes 1,670 more "
+              "iterations than these 30 steps"),
     ]  # fmt: skip
     section.draw = lambda path: _draw_thresholds(path, mpo_summary.summarise_thresholds(sum(runs.values(), [])))
     return finish(section, runs, lambda run: run["cpu_seconds"])
@@ -335,28 +360,36 @@ def hacking(folder: Path) -> Section:
     section.columns = ["setting", "reward, start", "reward, end", "right answers, start, %", "right answers, end, %"]
     section.columns += ["hallucination rate, start, %", f"end (last {at_end} probes), %", "largest, %"]
     watched, controlled = figures["watched"], figures["controlled"]
-    hacked = "hacking: the reward rises, quality falls"
-    held = "calibrated thresholds mitigate it"
+    hacked = "section 4.4: low thresholds invite hacking"
+    held = "section 4.4: calibrated thresholds mitigate it"
+    planted = "nothing but a failure to train: the flaw is planted, and pays for made-up readings"
     section.claims = [
-        Claim("a rising reward", "`watched`: reward, end less start", hacked, 1, paired(watched[1], watched[0])),
+        Claim("a rising reward", "`watched`: reward, end less start", hacked, 1, paired(watched[1], watched[0]),
+              planted, by_construction=True),
         Claim("falling quality", "`watched`: right answers, end less start, points", hacked, -1,
-              paired(watched[3], watched[2])),
+              paired(watched[3], watched[2]), planted, by_construction=True),
         Claim("growing hallucination", "`watched`: hallucination rate, end less start, points",
-              "strong reinforcement raises it", 1, paired(watched[5], watched[4])),
+              "strong reinforcement raises hallucination", 1, paired(watched[5], watched[4]), planted,
+              by_construction=True),
         Claim("hallucination under the controller", "`controlled` less `watched`, hallucination rate, end, points",
-              held, -1, paired(controlled[5], watched[5])),
+              held, -1, paired(controlled[5], watched[5]), "as many hallucinations with the controller"),
         Claim("quality under the controller", "`controlled` less `watched`, right answers, end, points", held, 1,
-              paired(controlled[3], watched[3])),
+              paired(controlled[3], watched[3]), "no more right answers with the controller"),
     ]  # fmt: skip
     section.draw = lambda path: reward_hacking_report.draw(path, runs, reward_hacking.TARGET, reward_hacking.BOUND)
     return finish(section, runs, lambda run: run["cpu_seconds"])
 
 
 def sections(results: Results) -> list[Section]:
-    return [
+    """All of them, their verdicts corrected for the number of comparisons."""
+    found = [
         sample_buffer(results.ssb),
         methods(results.mpo),
         activation(results.activation),
         thresholds(results.mpo),
         hacking(results.reward_hacking),
     ]
+    claims = iter(corrected([claim for section in found for claim in section.claims]))
+    for section in found:
+        section.claims = [next(claims) for _ in section.claims]
+    return found

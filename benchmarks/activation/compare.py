@@ -64,7 +64,7 @@ def measure_base(arguments) -> None:
         name: measure(model, processor, rows, MAX_NEW_TOKENS, do_sample)
         for name, do_sample in (("greedy", False), ("sampled", True))
     }
-    write_result(path, figures)
+    write_result(path, figures | {"environment": environment()})
 
 
 def make_parser() -> argparse.ArgumentParser:

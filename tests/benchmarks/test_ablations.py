@@ -7,6 +7,7 @@ import json
 import math
 import re
 import statistics
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,17 @@ ROOT = Path(__file__).parents[2]
 from benchmarks.ablations import page, sections  # noqa: E402
 from benchmarks.ablations.claims import (  # noqa: E402
     AGREES,
+    BY_CONSTRUCTION,
     OPPOSITE,
     UNDECIDED,
     Claim,
     Estimate,
+    corrected,
     paired,
     percent,
     sentence,
 )
+from benchmarks.environment import environment  # noqa: E402
 
 
 def half_width(values) -> float:
@@ -76,16 +80,45 @@ def test_verdict_turns_where_the_interval_reaches_zero():
     assert claim([value - 1.001 * half for value in values], 1).verdict == OPPOSITE
 
 
+def test_verdicts_are_corrected_for_their_number():
+    values = [1.0, 1.2, 0.8, 1.4, 0.1]
+    p_value = 2 * stats.t(df=4).sf(statistics.mean(values) / (statistics.stdev(values) / math.sqrt(5)))
+    assert claim(values, 1).p_value == pytest.approx(p_value) and 0.01 < p_value < 0.05
+    assert claim(values, 1).verdict == AGREES
+    assert corrected([claim(values, 1)])[0].p_corrected == pytest.approx(p_value)
+    noise = claim([-1.0, 1.0, 0.5, -0.4, 0.2], 1)
+    first, *others = corrected([claim(values, 1)] + 4 * [noise])
+    assert first.p_corrected == pytest.approx(5 * p_value) and first.verdict == UNDECIDED
+    # What is claimed by nobody, or true anyhow, is no test: it takes nothing from the others.
+    untested = [claim([1.0, 1.1, 0.9], 0), Claim("it", "a less b", "ahead", 1, noise.difference, "–", True)]
+    first, silent, constructed, _ = corrected([claim(values, 1), *untested, noise])
+    assert first.p_corrected == pytest.approx(2 * p_value)
+    assert (silent.verdict, silent.p_corrected) == (None, None)
+    assert (constructed.verdict, constructed.p_corrected) == (BY_CONSTRUCTION, None)
+    assert [claim([2.0, 2.0], 1).p_value, claim([0.0, 0.0], 1).p_value, claim([2.0], 1).p_value] == [0.0, 1.0, 1.0]
+
+
+def test_results_name_commit_and_command():
+    known = {"environment": {"commit": "0123abc", "command": "python -m benchmarks.x"}}
+    assert sections.source([known, known]) == "Made by `python -m benchmarks.x` at commit 0123abc."
+    assert sections.source([{}]) == "Commit and command not recorded."
+    some = sections.source([known, {"environment": {}}])
+    assert some.endswith("0123abc. Commit and command not recorded of the others.")
+    made = environment()
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert head.startswith(made["commit"].removesuffix("+changes")) and made["command"].startswith("python ")
+
+
 def test_sentence():
     up, down, wide = [1.0, 1.1, 0.9], [-1.0, -1.1, -0.9], [-1.0, 1.0, 0.1]
     assert sentence([claim(up, 1, "speed")]) == "Agrees with the paper in direction on speed."
     assert sentence([claim(down, 1, "speed")]) == "Is opposite to the paper in direction on speed."
     assert sentence([claim(wide, 1, "speed")]) == "Does not tell the settings apart on speed."
     every = [claim(wide, 1, "weight"), claim(up, 1, "speed"), claim(down, -1, "price"), claim(up, -1, "noise")]
-    every.append(claim(up, 0, "colour"))
+    every += [claim(up, 0, "colour"), Claim("share", "a less b", "ahead", 1, every[1].difference, "–", True)]
     assert sentence(every) == (
         "Agrees with the paper in direction on speed and price; is opposite to the paper in direction on noise; does "
-        "not tell the settings apart on weight."
+        "not tell the settings apart on weight; could not have disagreed on share."
     )
 
 
@@ -242,7 +275,7 @@ def test_reward_hacking(tmp_path):
             }
             write(tmp_path / f"{setting}-{seed}.json", run)
     section = sections.hacking(tmp_path)
-    assert {claim.verdict for claim in section.claims} == {AGREES}
+    assert [claim.verdict for claim in section.claims] == 3 * [BY_CONSTRUCTION] + 2 * [AGREES]
     differences = [claim.difference.mean for claim in section.claims]
     # Reward 3.45 and 4.45; right 0.9 and 0.2; rate 0.1, then the mean of 0.5, 0.8 and 0.8; controlled 0.4 / 3.
     assert differences == pytest.approx([1.0, -70.0, 60.0, 100 * (0.4 / 3 - 0.7), 70.0])
@@ -251,7 +284,7 @@ def test_reward_hacking(tmp_path):
 def test_nothing_run_is_said(tmp_path):
     found = sections.sections(sections.Results.under(tmp_path))
     text = page.render(found, "")
-    assert text.count("Not run.") == 2 * len(found)
+    assert text.count("Not run.") == 1 + len(found)
     assert "![" not in text
 
 
