@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from scipy import stats
 
+from benchmarks.ssb.skills_report import holm
 from benchmarks.ssb.summary import interval
-from benchmarks.ssb.sums_report import holm
 
 
 AGREES, OPPOSITE, UNDECIDED, BY_CONSTRUCTION = "agrees", "opposite", "not told apart", "true by construction"

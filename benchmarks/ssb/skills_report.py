@@ -1,5 +1,5 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""Best learning rates, paired differences with Holm's correction, table and plot of the runs of `sums.py`."""
+"""Best learning rates, paired differences with Holm's correction, table and plot of the runs of `skills.py`."""
 
 import json
 from pathlib import Path

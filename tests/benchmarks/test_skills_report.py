@@ -1,11 +1,11 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""The statistics of the comparison on sums."""
+"""The statistics of the comparison of settings of replay."""
 
 import json
 
 import pytest
 
-from benchmarks.ssb.sums_report import cost_to_reach, holm, report
+from benchmarks.ssb.skills_report import cost_to_reach, holm, report
 
 
 def run_of(accuracies, setting="stock", seed=0):

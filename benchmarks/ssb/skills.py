@@ -1,0 +1,238 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+Settings of replay against stock, half the batch and dynamic sampling, where reinforcement learning adds skill.
+
+    python -m benchmarks.ssb.skills base --task sort --folder runs/sort
+    python -m benchmarks.ssb.skills search --task sort --folder runs/sort
+    python -m benchmarks.ssb.skills compare --task sort --folder runs/sort --seeds 5
+    python -m benchmarks.ssb.skills report --task sort
+
+`search` trains with every setting and learning rate and one seed that is used nowhere else, scored on validation rows;
+`compare` trains with the best rate of each setting, scored on test rows. Runs that have a result file are skipped, one
+that another process has begun is left to it: any number of processes may share the work, and all of them begin no run
+after `--until`. The tasks are in `skill_tasks.py`, the statistics in `skills_report.py`.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from datasets import Dataset, load_dataset
+from transformers import TrainerCallback
+
+from benchmarks.environment import environment
+from benchmarks.results import write_result
+from benchmarks.ssb.skill_tasks import TASKS, Task, answer_reward, load_model, make_base
+from benchmarks.ssb.skills_report import best_rates, report
+from benchmarks.ssb.train_one import CountingTrainer
+from trl_r1v2 import SSBGRPOConfig
+from trl_r1v2.sampling import sample_responses
+
+
+RESULTS = Path(__file__).parent / "results"
+NUM_GENERATIONS, BATCH, NUM_EVALUATIONS = 8, 64, 12
+RATES = (1e-4, 3e-4, 1e-3)
+SEARCH_SEED = 100
+OFF, BALANCED = {"ssb_enabled": False}, {"ssb_balance": True}
+# name: what differs, and steps as a multiple of stock's (settings that generate less may take more)
+SETTINGS = {
+    "stock": (OFF, 1),
+    "half": (OFF | {"per_device_train_batch_size": BATCH // 2}, 2),
+    "dynamic": ({"ssb_replay": "none", "ssb_resample_rounds": 2}, 1),
+    "dead": ({}, 1),
+    "dead, balanced": (BALANCED, 1),
+    "share 0.25": ({"ssb_replay_share": 0.25}, 1.25),
+    "share 0.25, balanced": ({"ssb_replay_share": 0.25} | BALANCED, 1.25),
+    "share 0.5": ({"ssb_replay_share": 0.5}, 1.5),
+    "share 0.5, balanced": ({"ssb_replay_share": 0.5} | BALANCED, 1.5),
+    "share 0.75": ({"ssb_replay_share": 0.75}, 2),
+    "share 0.75, balanced": ({"ssb_replay_share": 0.75} | BALANCED, 2),
+    "append 0.5": ({"ssb_replay": "append", "ssb_replay_share": 0.5}, 1),
+    "append 0.5, balanced": ({"ssb_replay": "append", "ssb_replay_share": 0.5} | BALANCED, 1),
+}
+LOGGED = ("effective_before", "effective_after", "dead_groups", "replayed_rows", "replayed_negative")
+LOGGED += ("replayed_advantage", "ratio_mean", "ratio_max", "ratio_clipped", "age_mean")
+
+
+# ---- Scores ----
+
+
+def right_answers(task: Task, model, processing_class, rows: Dataset, num_samples: int) -> torch.Tensor:
+    """Which answers sampled at temperature 1 are right, shape `(len(rows), num_samples)`."""
+    rollouts = sample_responses(
+        model,
+        processing_class,
+        rows,
+        num_samples=num_samples,
+        max_new_tokens=task.max_tokens,
+        batch_size=1024,
+        progress=False,
+    )
+    right, solutions = torch.zeros(len(rows), num_samples), rows["solution"]
+    for rollout in rollouts:
+        right[rollout.row, rollout.sample] = float(rollout.text == solutions[rollout.row])
+    return right
+
+
+def passes(task: Task, model, processing_class, rows: Dataset) -> dict:
+    """pass@1, a mean over 32 samples, and pass@32; of all rows, and by the length of the answer."""
+    right = right_answers(task, model, processing_class, rows, 32)
+    lengths = torch.tensor(rows["length"])
+
+    def both(chosen: torch.Tensor) -> dict[str, float]:
+        return {"pass@1": right[chosen].mean().item(), "pass@32": right[chosen].amax(dim=1).mean().item()}
+
+    by_length = {str(length): both(lengths == length) for length in lengths.unique().tolist()}
+    return both(lengths > 0) | {"num_rows": len(rows), "by_length": by_length}
+
+
+class Curve(TrainerCallback):
+    """Accuracy of one answer a row every `every` steps; its own time does not count."""
+
+    def __init__(self, task: Task, rows: Dataset, every: int):
+        self.task, self.rows, self.every, self.points, self.cpu_seconds = task, rows, every, [], 0.0
+
+    def evaluate(self, step: int) -> None:
+        right = right_answers(self.task, self.trainer.model, self.trainer.processing_class, self.rows, 1)
+        point = {"step": step, "accuracy": right.mean().item(), "generated_tokens": self.trainer.num_generated_tokens}
+        self.points.append(point | {"train_cpu_seconds": self.cpu_seconds})
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.evaluate(0)
+        self.started = time.process_time()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % self.every == 0:
+            self.cpu_seconds += time.process_time() - self.started
+            self.evaluate(state.global_step)
+            self.started = time.process_time()
+
+
+# ---- Runs ----
+
+
+def origin() -> dict[str, str]:
+    """The commit and the command that a result comes from."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS, check=True)
+    return {"commit": commit.stdout.strip(), "command": f"python -m benchmarks.ssb.skills {' '.join(sys.argv[1:])}"}
+
+
+def train(task: Task, folder: Path, setting: str, rate: float, seed: int, split: str) -> dict:
+    changed, times = SETTINGS[setting]
+    every = round(task.steps * times / NUM_EVALUATIONS)
+    arguments = {
+        "output_dir": str(folder / "trainer"),
+        "per_device_train_batch_size": BATCH,
+        "num_generations": NUM_GENERATIONS,
+        "max_completion_length": task.max_tokens,
+        "max_steps": every * NUM_EVALUATIONS,
+        "learning_rate": rate,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": 10,
+        "loss_type": "grpo",
+        "seed": seed,
+        "share_prompts": True,
+        "save_strategy": "no",
+        "report_to": "none",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "use_cpu": True,
+    }
+    args = SSBGRPOConfig(**arguments | changed)
+    rows = load_dataset(str(folder / "data"), split=split)
+    curve = Curve(task, rows.select(range(300)), every)
+    model, processing_class = load_model(folder / "base")
+    trainer = CountingTrainer(
+        model,
+        answer_reward,
+        args,
+        train_dataset=load_dataset(str(folder / "data"), split="train"),
+        processing_class=processing_class,
+        callbacks=[curve],
+    )
+    curve.trainer = trainer
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "reward" in entry]
+    result = {"setting": setting, "learning_rate": rate, "seed": seed, "split": split, "changed": changed}
+    result |= {"num_steps": args.max_steps, "points": curve.points, "environment": environment()}
+    result["steps"] = {
+        name: [round(entry[f"ssb/{name}"], 4) for entry in logs if f"ssb/{name}" in entry] for name in LOGGED
+    }
+    result["steps"]["reward"] = [round(entry["reward"], 4) for entry in logs]
+    if split == "test":
+        result["passes"] = passes(task, trainer.model, processing_class, rows.select(range(300, len(rows))))
+    return result
+
+
+def claim(path: Path) -> bool:
+    """Whether the run is free; then it is this process's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        return False
+    try:
+        path.with_suffix(".begun").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def run_all(arguments: argparse.Namespace, jobs: list[tuple[str, float, int]], split: str) -> None:
+    results, came_from = arguments.results / arguments.task, origin()
+    for setting, rate, seed in jobs:
+        name = f"{re.sub('[^a-z0-9.]+', '-', setting)}_{rate:g}_{seed}.json"
+        path = results / split / name
+        if arguments.until and time.strftime("%H:%M") >= arguments.until:
+            return
+        if not claim(path):
+            continue
+        try:
+            started = time.process_time()
+            result = train(TASKS[arguments.task], arguments.folder, setting, rate, seed, split)
+            write_result(path, result | came_from)
+            accuracy = [round(point["accuracy"], 3) for point in result["points"]]
+            print(setting, rate, seed, accuracy, f"{time.process_time() - started:.0f} CPU s", flush=True)
+        finally:
+            path.with_suffix(".begun").unlink()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=["base", "search", "compare", "report"])
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument("--folder", type=Path, help="folder of data and base")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tasks' result folders")
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS)
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES, help="learning rates to search")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--until", help="begin no run after this time (HH:MM)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    task, results = TASKS[arguments.task], arguments.results / arguments.task
+    if arguments.stage == "base":
+        came_from = origin()
+        make_base(task, arguments.folder)
+        rows = load_dataset(str(arguments.folder / "data"), split="test")
+        model, processing_class = load_model(arguments.folder / "base")
+        found = passes(task, model.eval(), processing_class, rows.select(range(300, len(rows))))
+        write_result(results / "base.json", {"base_steps": task.base_steps, "passes": found} | came_from)
+        print(found)
+    elif arguments.stage == "search":
+        jobs = [(setting, rate, SEARCH_SEED) for rate in arguments.rates for setting in arguments.settings]
+        run_all(arguments, jobs, "validation")
+    elif arguments.stage == "compare":
+        rates = best_rates(results)
+        jobs = [(setting, rates[setting], seed) for seed in range(arguments.seeds) for setting in arguments.settings]
+        run_all(arguments, jobs, "test")
+    else:
+        report(results)
+
+
+if __name__ == "__main__":
+    main()
