@@ -5,15 +5,19 @@ Settings of replay against stock, half the batch and dynamic sampling, where rei
     python -m benchmarks.ssb.skills base --task sort --folder runs/sort
     python -m benchmarks.ssb.skills search --task sort --folder runs/sort
     python -m benchmarks.ssb.skills compare --task sort --folder runs/sort --seeds 5
+    python -m benchmarks.ssb.skills pool --task sort --folder runs/sort --seeds 5
     python -m benchmarks.ssb.skills report --task sort
 
 `search` trains with every setting and learning rate and one seed that is used nowhere else, scored on validation rows;
-`compare` trains with the best rate of each setting, scored on test rows. Runs that have a result file are skipped, one
-that another process has begun is left to it: any number of processes may share the work, and all of them begin no run
-after `--until`. The tasks are in `skill_tasks.py`, the statistics in `skills_report.py`.
+`compare` trains with the best rate of each setting, scored on test rows. `pool` filters the training prompts with
+`trl-r1v2 filter-prompts`, trains on what is left, the buffer off or filled beforehand, and stops early. Runs that have
+a result file are skipped, one that another process has begun is left to it: any number of processes may share the
+work, and all of them begin no run after `--until`. The tasks are in `skill_tasks.py`, the statistics in
+`skills_report.py`.
 """
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -55,6 +59,8 @@ SETTINGS = {
     "append 0.5": ({"ssb_replay": "append", "ssb_replay_share": 0.5}, 1),
     "append 0.5, balanced": ({"ssb_replay": "append", "ssb_replay_share": 0.5} | BALANCED, 1),
 }
+# On the filtered prompts, with the rates of "stock" and "dead"; for the first half of the steps.
+POOL_SETTINGS = {"pool": (OFF, 0.5), "pool, prefilled": ({"ssb_prefill": "pool/ssb"}, 0.5)}
 LOGGED = ("effective_before", "effective_after", "dead_groups", "replayed_rows", "replayed_negative")
 LOGGED += ("replayed_advantage", "ratio_mean", "ratio_max", "ratio_clipped", "age_mean")
 
@@ -123,7 +129,7 @@ def origin() -> dict[str, str]:
 
 
 def train(task: Task, folder: Path, setting: str, rate: float, seed: int, split: str) -> dict:
-    changed, times = SETTINGS[setting]
+    changed, times = (SETTINGS | POOL_SETTINGS)[setting]
     every = round(task.steps * times / NUM_EVALUATIONS)
     arguments = {
         "output_dir": str(folder / "trainer"),
@@ -145,6 +151,8 @@ def train(task: Task, folder: Path, setting: str, rate: float, seed: int, split:
         "gradient_checkpointing": False,
         "use_cpu": True,
     }
+    if "ssb_prefill" in changed:
+        changed = {"ssb_prefill": str(folder / changed["ssb_prefill"])}
     args = SSBGRPOConfig(**arguments | changed)
     rows = load_dataset(str(folder / "data"), split=split)
     curve = Curve(task, rows.select(range(300)), every)
@@ -153,7 +161,7 @@ def train(task: Task, folder: Path, setting: str, rate: float, seed: int, split:
         model,
         answer_reward,
         args,
-        train_dataset=load_dataset(str(folder / "data"), split="train"),
+        train_dataset=load_dataset(str(folder / ("pool" if setting in POOL_SETTINGS else "data")), split="train"),
         processing_class=processing_class,
         callbacks=[curve],
     )
@@ -183,11 +191,25 @@ def claim(path: Path) -> bool:
     return True
 
 
-def run_all(arguments: argparse.Namespace, jobs: list[tuple[str, float, int]], split: str) -> None:
+def filter_prompts(task: Task, folder: Path, results: Path) -> None:
+    """The training prompts to which the base gives right and wrong answers among 8, and a buffer of these answers."""
+    command = [sys.executable, "-m", "trl_r1v2", "filter-prompts", "--model_name_or_path", str(folder / "base")]
+    command += ["--dataset_name", str(folder / "data"), "--output_dir", str(folder / "pool"), "--use_cpu", "true"]
+    command += ["--num_samples", str(NUM_GENERATIONS), "--max_new_tokens", str(task.max_tokens), "--prefill", "true"]
+    command += ["--reward_funcs", "benchmarks.ssb.skill_tasks.answer_reward", "--batch_size", "512"]
+    subprocess.run(command, check=True)
+    summary = json.loads((folder / "pool" / "summary.json").read_text())
+    num_tokens = round(summary["mean_tokens"] * summary["num_responses"])
+    write_result(results / "filter.json", {"prompts": summary["prompts"], "generated_tokens": num_tokens} | origin())
+
+
+def run_all(
+    arguments: argparse.Namespace, jobs: list[tuple[str, float, int]], split: str, under: str | None = None
+) -> None:
     results, came_from = arguments.results / arguments.task, origin()
     for setting, rate, seed in jobs:
         name = f"{re.sub('[^a-z0-9.]+', '-', setting)}_{rate:g}_{seed}.json"
-        path = results / split / name
+        path = results / (under or split) / name
         if arguments.until and time.strftime("%H:%M") >= arguments.until:
             return
         if not claim(path):
@@ -204,7 +226,7 @@ def run_all(arguments: argparse.Namespace, jobs: list[tuple[str, float, int]], s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["base", "search", "compare", "report"])
+    parser.add_argument("stage", choices=["base", "search", "compare", "pool", "report"])
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--folder", type=Path, help="folder of data and base")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tasks' result folders")
@@ -230,6 +252,13 @@ def main() -> None:
         rates = best_rates(results)
         jobs = [(setting, rates[setting], seed) for seed in range(arguments.seeds) for setting in arguments.settings]
         run_all(arguments, jobs, "test")
+    elif arguments.stage == "pool":
+        if not (results / "filter.json").exists():
+            filter_prompts(task, arguments.folder, results)
+        rates = best_rates(results)
+        of_setting = {"pool": rates["stock"], "pool, prefilled": rates["dead"]}
+        jobs = [(setting, of_setting[setting], seed) for seed in range(arguments.seeds) for setting in POOL_SETTINGS]
+        run_all(arguments, jobs, "test", under="pool")
     else:
         report(results)
 

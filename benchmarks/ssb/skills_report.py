@@ -16,6 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 
+COSTS = ("generated_tokens", "train_cpu_seconds")
 LAST = 3  # evaluations at the end of a run whose mean is its final accuracy
 
 
@@ -41,7 +42,7 @@ def cost_to_reach(run: dict, accuracy: float, cost: str) -> float:
     """What a run has spent when the mean of three evaluations first reaches `accuracy`; infinite if it never does."""
     values, spent = ([point[name] for point in run["points"]] for name in ("accuracy", cost))
     smooth = np.convolve(values, np.ones(LAST) / LAST, "valid")  # place i is the mean of i to i + 2
-    reached = np.flatnonzero(smooth >= accuracy)
+    reached = np.flatnonzero(smooth >= accuracy - 1e-9)
     if len(reached) == 0:
         return float("inf")
     if reached[0] == 0:
@@ -65,64 +66,139 @@ def estimate(values: list[float]) -> dict:
     return {"mean": mean, "half_width_95": half_width, "values": values}
 
 
+def accuracy_at(run: dict, cost: str, amount: float) -> float:
+    """Mean of three evaluations when a run has spent `amount`, or at its end if that is less."""
+    values, spent = ([point[name] for point in run["points"]] for name in ("accuracy", cost))
+    return float(np.interp(amount, spent[LAST - 1 :], np.convolve(values, np.ones(LAST) / LAST, "valid")))
+
+
+def ratio_estimate(mine: list[float], theirs: list[float]) -> dict:
+    """Costs as a part of others', paired; an interval only if every pair got there. `p` is of the logarithms."""
+    pairs = list(zip(mine, theirs, strict=True))
+    reached = [(a, b) for a, b in pairs if np.isfinite(a) and np.isfinite(b)]
+    values = [a / b if np.isfinite(a) and np.isfinite(b) else None for a, b in pairs]
+    result = {"values": values, "num_reached": len(reached), "num_pairs": len(pairs)}
+    if len(reached) == len(pairs):
+        result |= estimate(values)
+        if len(pairs) > 1 and mine != theirs:
+            result["p"] = float(stats.ttest_1samp(np.log(values), 0.0).pvalue)
+    return result
+
+
+def summarise_setting(members: list[dict], stock: dict[int, dict], half: dict[int, dict]) -> dict:
+    bases = [stock[run["seed"]] for run in members]
+    first = members[0]
+    entry = {"setting": first["setting"], "learning_rate": first["learning_rate"], "num_seeds": len(members)}
+    entry["num_steps"] = first["num_steps"]
+    entry["final_accuracy"] = estimate([final_accuracy(run) for run in members])
+    differences = [final_accuracy(run) - final_accuracy(base) for run, base in zip(members, bases, strict=True)]
+    entry["minus_stock"] = estimate(differences)
+    if any(differences):
+        entry["minus_stock"]["p"] = float(stats.ttest_1samp(differences, 0.0).pvalue)
+    for name, key in (("pass_1", "pass@1"), ("pass_32", "pass@32")):
+        entry[name] = estimate([run["passes"][key] for run in members])
+    for cost in COSTS:
+        entry[cost] = estimate([run["points"][-1][cost] for run in members])
+        halves = [base["points"][-1][cost] / 2 for base in bases]
+        at_half = [accuracy_at(run, cost, amount) for run, amount in zip(members, halves, strict=True)]
+        entry[f"accuracy_at_half_of_stocks_{cost}"] = estimate(at_half)
+        # To stock's own final accuracy with the same seed.
+        targets = [(run["seed"], final_accuracy(base)) for run, base in zip(members, bases, strict=True)]
+        mine = [cost_to_reach(run, target[1], cost) for run, target in zip(members, targets, strict=True)]
+        for other, runs in (("stock", stock), ("half", half)):
+            if all(seed in runs for seed, _ in targets):
+                theirs = [cost_to_reach(runs[seed], target, cost) for seed, target in targets]
+                entry[f"{cost}_to_{other}"] = ratio_estimate(mine, theirs)
+    for name in ("effective_before", "effective_after", "replayed_negative", "replayed_advantage", "ratio_max"):
+        if first["steps"][name]:
+            entry[name] = float(np.mean([np.mean(run["steps"][name]) for run in members]))
+    return entry
+
+
 def summarise(results: Path) -> dict:
     runs = load(results / "test")
-    stock = {run["seed"]: run for run in runs["stock"]}
+    stock, half = ({run["seed"]: run for run in runs.get(name, [])} for name in ("stock", "half"))
     settings = {}
     for setting, members in runs.items():
         members = [run for run in members if run["seed"] in stock]
-        pairs = [(run, stock[run["seed"]]) for run in members]
-        entry = {"setting": setting, "learning_rate": members[0]["learning_rate"], "num_seeds": len(members)}
-        entry["num_steps"] = members[0]["num_steps"]
-        entry["final_accuracy"] = estimate([final_accuracy(run) for run in members])
-        for name, key in (("pass_1", "pass@1"), ("pass_32", "pass@32")):
-            entry[name] = estimate([run["passes"][key] for run in members])
-        for name in ("generated_tokens", "train_cpu_seconds"):
-            entry[name] = estimate([run["points"][-1][name] for run in members])
-            # To stock's own final accuracy with the same seed, as a part of what stock spends until then.
-            ratios = [
-                cost_to_reach(run, final_accuracy(base), name) / cost_to_reach(base, final_accuracy(base), name)
-                for run, base in pairs
-            ]
-            entry[f"{name}_to_stock"] = {"values": ratios, "num_reached": int(np.isfinite(ratios).sum())}
-            if np.isfinite(ratios).all():
-                entry[f"{name}_to_stock"] |= estimate(ratios)
-        for name in ("effective_before", "effective_after", "replayed_negative", "replayed_advantage", "ratio_max"):
+        if members:
+            settings[setting] = summarise_setting(members, stock, half)
+    # Each question is asked of every setting: Holm's correction over the settings.
+    for question in ("minus_stock", *(f"{cost}_to_{other}" for cost in COSTS for other in ("stock", "half"))):
+        asked = [entry[question] for entry in settings.values() if "p" in entry.get(question, {})]
+        for answer, adjusted in zip(asked, holm([answer["p"] for answer in asked]), strict=True):
+            answer["p_holm"] = adjusted
+    base = json.loads((results / "base.json").read_text())
+    summary = {"settings": settings, "base": base}
+    if (results / "filter.json").exists():
+        summary["pool"] = summarise_pool(results, stock)
+    return summary
+
+
+def summarise_pool(results: Path, stock: dict[int, dict]) -> dict:
+    """Tokens to a quarter and to half of what stock gains, without and with those of the filter."""
+    filtered = json.loads((results / "filter.json").read_text())
+    settings = {}
+    for setting, members in load(results / "pool").items():
+        members = [run for run in members if run["seed"] in stock]
+        entry = {"setting": setting, "num_seeds": len(members), "learning_rate": members[0]["learning_rate"]}
+        for name, part in (("quarter", 0.25), ("half", 0.5)):
+            pairs = []
+            for run in members:
+                base = stock[run["seed"]]
+                start = np.mean([other["points"][0]["accuracy"] for other in stock.values()])
+                target = start + part * (final_accuracy(base) - start)
+                pairs.append([cost_to_reach(one, target, "generated_tokens") for one in (run, base)])
+            mine, theirs = ([pair[place] for pair in pairs] for place in (0, 1))
+            entry[f"tokens_to_{name}"] = ratio_estimate(mine, theirs)
+            with_filter = [value + filtered["generated_tokens"] for value in mine]
+            entry[f"tokens_to_{name}_with_filter"] = ratio_estimate(with_filter, theirs)
+        for name in ("effective_before", "effective_after"):
             if members[0]["steps"][name]:
                 entry[name] = float(np.mean([np.mean(run["steps"][name]) for run in members]))
-        entry["minus_stock"] = estimate([final_accuracy(run) - final_accuracy(base) for run, base in pairs])
         settings[setting] = entry
-    others = [setting for setting in settings if setting != "stock" and settings[setting]["num_seeds"] > 1]
-    p_values = [float(stats.ttest_1samp(settings[name]["minus_stock"]["values"], 0.0).pvalue) for name in others]
-    for name, adjusted in zip(others, holm(p_values), strict=True):
-        settings[name]["minus_stock"]["p_holm"] = adjusted
-    return {"settings": settings, "base": json.loads((results / "base.json").read_text())}
+    return {"settings": settings, "filter": filtered}
+
+
+def show(figure: dict, scale: float = 1.0, digits: int = 1, sign: str = "") -> str:
+    return f"{figure['mean'] * scale:{sign}.{digits}f} ± {figure['half_width_95'] * scale:.{digits}f}"
+
+
+def show_ratio(figure: dict | None) -> str:
+    if figure is None:
+        return "–"
+    if "mean" not in figure:
+        return f"{figure['num_reached']} of {figure['num_pairs']}"
+    p_value = f" (p {figure['p_holm']:.3f})" if "p_holm" in figure else ""
+    return show(figure, digits=2) + p_value
 
 
 def table(summary: dict) -> str:
-    def show(figure: dict, scale: float = 1.0, digits: int = 1, sign: str = "") -> str:
-        return f"{figure['mean'] * scale:{sign}.{digits}f} ± {figure['half_width_95'] * scale:.{digits}f}"
-
-    def cost(figure: dict) -> str:
-        reached, total = figure["num_reached"], len(figure["values"])
-        return show(figure, digits=2) if reached == total else f"{reached} of {total} get there"
-
-    head = ["setting", "learning rate", "steps", "final accuracy, %", "minus stock's", "p (Holm)", "pass@32, %"]
-    head += [
-        "tokens, k",
-        "CPU seconds",
-        "tokens to stock's final accuracy, part of stock's",
-        "CPU seconds to it, part",
-    ]
+    head = ["setting", "learning rate", "steps", "final accuracy, %", "minus stock's", "pass@1, %", "pass@32, %"]
+    head += ["tokens, k", "CPU seconds", "accuracy at half of stock's tokens, %"]
+    head += ["tokens to stock's final accuracy: of stock's", "of half-batch stock's", "CPU seconds to it: of stock's"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for setting, entry in summary["settings"].items():
         paired = entry["minus_stock"]
         cells = [setting, f"{entry['learning_rate']:g}", str(entry["num_steps"]), show(entry["final_accuracy"], 100)]
-        cells += ["–", "–"] if setting == "stock" else [show(paired, 100, sign="+"), f"{paired['p_holm']:.2f}"]
-        cells += [show(entry["pass_32"], 100), show(entry["generated_tokens"], 1e-3, 0)]
-        cells += [show(entry["train_cpu_seconds"], digits=0)]
-        cells += [cost(entry[f"{name}_to_stock"]) for name in ("generated_tokens", "train_cpu_seconds")]
+        cells += [f"{show(paired, 100, sign='+')} (p {paired['p_holm']:.3f})" if "p_holm" in paired else "–"]
+        cells += [show(entry["pass_1"], 100), show(entry["pass_32"], 100)]
+        cells += [show(entry["generated_tokens"], 1e-3, 0), show(entry["train_cpu_seconds"], digits=0)]
+        cells += [show(entry["accuracy_at_half_of_stocks_generated_tokens"], 100)]
+        names = ("generated_tokens_to_stock", "generated_tokens_to_half", "train_cpu_seconds_to_stock")
+        cells += [show_ratio(entry.get(name)) for name in names]
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def pool_table(summary: dict) -> str:
+    head = ["setting", "effective rows, %", "tokens to a quarter of stock's gain: of stock's", "with the filter's"]
+    head += ["to half of it", "with the filter's"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for setting, entry in summary["settings"].items():
+        effective = f"{100 * entry['effective_before']:.0f}" if "effective_before" in entry else "–"
+        names = [f"tokens_to_{part}{end}" for part in ("quarter", "half") for end in ("", "_with_filter")]
+        lines.append(f"| {' | '.join([setting, effective, *(show_ratio(entry[name]) for name in names)])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -165,6 +241,7 @@ def report(results: Path) -> None:
     if len(runs.get("stock", [])) > 1:
         summary = summarise(results)
         write_result(results / "summary.json", summary)
-        (results / "table.md").write_text(table(summary))
+        tables = table(summary) + ("\n" + pool_table(summary["pool"]) if "pool" in summary else "")
+        (results / "table.md").write_text(tables)
         plot(runs, results / "comparison.png")
-        print(table(summary))
+        print(tables)

@@ -50,5 +50,6 @@ def test_report(tmp_path):
     assert searched["accuracy_after"] == pytest.approx(0.3) and searched["setting"] == "stock, 3e-05"
     half = json.loads((tmp_path / "summary.json").read_text())["settings"]["half"]
     assert half["minus_stock"]["values"] == pytest.approx([0.1 / 3] * 3)
+    assert half["generated_tokens_to_half"]["values"] == pytest.approx([1.0] * 3)
     assert half["generated_tokens_to_stock"]["num_reached"] == 3
     assert (tmp_path / "comparison.png").exists() and "| half |" in (tmp_path / "table.md").read_text()
