@@ -43,6 +43,8 @@ NUM_GENERATIONS, BATCH, NUM_EVALUATIONS = 8, 64, 12
 RATES = (1e-4, 3e-4, 1e-3)
 SEARCH_SEED = 100
 OFF, BALANCED = {"ssb_enabled": False}, {"ssb_balance": True}
+# Few rows are live, so the buffer runs dry at the default of 4 uses; ratios grow with more.
+COMBINED = BALANCED | {"ssb_max_uses": 16, "delta": 2.0}
 # name: what differs, and steps as a multiple of stock's (settings that generate less may take more)
 SETTINGS = {
     "stock": (OFF, 1),
@@ -56,6 +58,9 @@ SETTINGS = {
     "share 0.5, balanced": ({"ssb_replay_share": 0.5} | BALANCED, 1.5),
     "share 0.75": ({"ssb_replay_share": 0.75}, 2),
     "share 0.75, balanced": ({"ssb_replay_share": 0.75} | BALANCED, 2),
+    "dead, combined": (COMBINED, 1),
+    "share 0.5, combined": ({"ssb_replay_share": 0.5} | COMBINED, 1.5),
+    "share 0.75, combined": ({"ssb_replay_share": 0.75} | COMBINED, 2),
     "append 0.5": ({"ssb_replay": "append", "ssb_replay_share": 0.5}, 1),
     "append 0.5, balanced": ({"ssb_replay": "append", "ssb_replay_share": 0.5} | BALANCED, 1),
 }
