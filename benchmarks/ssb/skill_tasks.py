@@ -127,7 +127,7 @@ TASKS = {
         shown=range(2, 5),
         asked=range(2, 11),
         max_tokens=12,
-        base_steps=600,
+        base_steps=350,
         picture=picture,
     ),
 }
