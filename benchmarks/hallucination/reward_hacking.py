@@ -28,7 +28,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from benchmarks.environment import environment
@@ -65,7 +65,8 @@ def flawed_reward_model(prompts, completions, solution, **kwargs) -> list[float]
     return scores
 
 
-def make_trainer(base: str, data: str, reward, output: Path, **changes):
+def make_trainer(base: str, data: str, reward, output: Path, rows: Dataset | None = None, **changes):
+    """The recipe's trainer without a buffer, on all training rows or on those given; `changes` of its settings."""
     recipe = yaml.safe_load(Path("recipes/digits/grpo.yaml").read_text(encoding="utf-8"))
     settings = {name: value for name, value in recipe.items() if name in SSBGRPOConfig.__dataclass_fields__}
     settings |= {
@@ -79,7 +80,7 @@ def make_trainer(base: str, data: str, reward, output: Path, **changes):
         model=AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32),
         reward_funcs=reward,
         args=SSBGRPOConfig(**settings),
-        train_dataset=load_dataset(data, split="train"),
+        train_dataset=load_dataset(data, split="train") if rows is None else rows,
         processing_class=AutoProcessor.from_pretrained(base, padding_side="left"),
     )
 
