@@ -24,6 +24,7 @@ from benchmarks.activation import compare as activation
 from benchmarks.hallucination import reward_hacking
 from benchmarks.mpo import compare as mpo
 from benchmarks.mpo import train_grpo, train_one
+from benchmarks.rewards import factual_consistency
 from benchmarks.ssb import compare as ssb
 
 
@@ -77,6 +78,9 @@ def stages(folder: Path, seeds: int) -> list[Stage]:
         Stage("reward_hacking", reward_hacking,
               ["--results", str(folder / "reward_hacking"), "--work", str(folder / "reward_hacking_start")],
               (folder / "reward_hacking",), len(reward_hacking.SETTINGS) * seeds, 35),
+        Stage("factual_consistency", factual_consistency,
+              ["--results", str(folder / "factual_consistency"), "--work", str(folder / "consistency_trainer")],
+              (folder / "factual_consistency",), len(factual_consistency.SETTINGS) * seeds, 70),
     ]  # fmt: skip
 
 

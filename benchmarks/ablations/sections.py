@@ -16,6 +16,7 @@ from benchmarks.ablations.claims import Claim, Estimate, corrected, paired, perc
 from benchmarks.activation import summary as activation_summary
 from benchmarks.hallucination import reward_hacking, reward_hacking_report
 from benchmarks.mpo import summary as mpo_summary
+from benchmarks.rewards import factual_consistency
 from benchmarks.ssb import summary as ssb_summary
 
 
@@ -30,6 +31,7 @@ class Results:
     mpo: Path
     activation: Path
     reward_hacking: Path
+    factual_consistency: Path
 
     @classmethod
     def kept(cls) -> "Results":
@@ -38,11 +40,13 @@ class Results:
             mpo=BENCHMARKS / "mpo/results/compare",
             activation=BENCHMARKS / "activation/results",
             reward_hacking=BENCHMARKS / "hallucination/results/reward_hacking",
+            factual_consistency=BENCHMARKS / "rewards/results/factual_consistency",
         )
 
     @classmethod
     def under(cls, folder: Path) -> "Results":
-        return cls(*(folder / name for name in ("ssb/digits", "mpo", "activation", "reward_hacking")))
+        names = ("ssb/digits", "mpo", "activation", "reward_hacking", "factual_consistency")
+        return cls(*(folder / name for name in names))
 
 
 @dataclass
@@ -380,6 +384,50 @@ def hacking(folder: Path) -> Section:
     return finish(section, runs, lambda run: run["cpu_seconds"])
 
 
+def consistency(folder: Path) -> Section:
+    section = Section(
+        "factual_consistency",
+        "A rule of factual consistency with the image",
+        "GRPO from the base, 60 steps, by accuracy and format, with and without the rule beside them. R1V2 names such "
+        "a rule among its own without describing it or giving figures: this one is [ours]"
+        "(rewards.md#consistent-with-what-is-shown). Its statements are the digits that a response says it reads. "
+        "Test split, 1,000 rows; hallucinations are counted by the demonstrations' phrases, the rule reads by itself.",
+    )
+    runs = complete(read(folder, "*-*.json"), "setting", factual_consistency.SETTINGS)
+    if not runs["with"]:
+        return section
+    figures = {"accuracy": "accuracy/all", "hallucination rate": "hallucination"}
+    shown = {f"{label}, {mode}": (mode, name) for mode in ("greedy", "sampled") for label, name in figures.items()}
+    values = {
+        setting: {label: percent([run[mode][name] for run in members]) for label, (mode, name) in shown.items()}
+        for setting, members in runs.items()
+    }
+    section.columns = ["rule", *(f"{label}, %" for label in shown)]
+    section.rows = {f"`{setting}`": list(of_setting.values()) for setting, of_setting in values.items()}
+    claimed = "R1V2 names the rule; that it lowers hallucination is our reading"
+    for label in shown:
+        difference = paired(values["with"][label], values["without"][label])
+        is_claimed = label.startswith("hallucination")
+        section.claims.append(
+            Claim(f"the {label}", f"with the rule less without, {label}, points", claimed if is_claimed else "–",
+                  -1 if is_claimed else 0, difference, "as many hallucinations with the rule")
+        )  # fmt: skip
+    section.draw = lambda path: _draw_consistency(path, values)
+    return finish(section, runs, lambda run: run["train_cpu_seconds"])
+
+
+def _draw_consistency(path: Path, values: dict[str, dict[str, Estimate]]) -> None:
+    figure, axis = mpo_summary.plt.subplots(figsize=(7, 3.6), layout="constrained")
+    for offset, (setting, of_setting) in zip((-0.15, 0.15), values.items(), strict=True):
+        places = [place + offset for place in range(len(of_setting))]
+        means, halves = zip(*((value.mean, value.half_width or 0.0) for value in of_setting.values()), strict=True)
+        axis.errorbar(places, means, halves, fmt="o", capsize=5, label=f"{setting} the rule")
+    axis.set_xticks(range(len(of_setting)), [label.replace(", ", "\n") for label in of_setting])
+    axis.set(ylabel="%", ylim=(0, 100))
+    axis.legend(frameon=False)
+    mpo_summary.save(figure, path)
+
+
 def sections(results: Results) -> list[Section]:
     """All of them, their verdicts corrected for the number of comparisons."""
     found = [
@@ -388,6 +436,7 @@ def sections(results: Results) -> list[Section]:
         activation(results.activation),
         thresholds(results.mpo),
         hacking(results.reward_hacking),
+        consistency(results.factual_consistency),
     ]
     claims = iter(corrected([claim for section in found for claim in section.claims]))
     for section in found:

@@ -5,6 +5,7 @@ they give together `summary.py`.
 """
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -43,7 +44,15 @@ def measure(
 
 
 def train(
-    base: str, data: str, recipe: str, output_dir: Path, preset: str, learning_rate: float, seed: int, steps: int
+    base: str,
+    data: str,
+    recipe: str,
+    output_dir: Path,
+    preset: str,
+    learning_rate: float,
+    seed: int,
+    steps: int,
+    reward_funcs: Sequence[Callable] = (accuracy_reward, format_reward),
 ) -> tuple[SSBGRPOTrainer, dict]:
     """GRPO by the recipe, with the components of `preset`; what was trained, the log, and CPU seconds."""
     values = yaml.safe_load(Path(recipe).read_text())
@@ -61,7 +70,7 @@ def train(
     }
     trainer = SSBGRPOTrainer(
         model=AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32),
-        reward_funcs=[accuracy_reward, format_reward],
+        reward_funcs=list(reward_funcs),
         args=SSBGRPOConfig(**settings),
         train_dataset=load_dataset(data, split="train"),
         processing_class=AutoProcessor.from_pretrained(base, padding_side="left"),

@@ -18,12 +18,14 @@ from benchmarks.activation import compare as activation  # noqa: E402
 from benchmarks.hallucination import reward_hacking  # noqa: E402
 from benchmarks.mpo import compare as mpo  # noqa: E402
 from benchmarks.mpo import train_grpo, train_iterated, train_one  # noqa: E402
+from benchmarks.rewards import factual_consistency  # noqa: E402
 from benchmarks.ssb import compare as ssb  # noqa: E402
 
 
 SEEDS = 2
-# Settings of the buffer; search, base and seven methods; thresholds; rates and presets; watched and controlled.
-NUM_RUNS = 5 * SEEDS + (9 + 1 + 7 * SEEDS) + 3 * SEEDS + (12 + 3 * SEEDS) + 2 * SEEDS
+# Settings of the buffer; search, base and seven methods; thresholds; rates and presets; watched and controlled; with
+# and without the rule.
+NUM_RUNS = 5 * SEEDS + (9 + 1 + 7 * SEEDS) + 3 * SEEDS + (12 + 3 * SEEDS) + 2 * SEEDS + 2 * SEEDS
 
 
 class Interrupted(Exception):
@@ -85,6 +87,13 @@ class Stub:
 
         return Trainer, result
 
+    def consistency(self, arguments, setting, seed):
+        self.begin(f"consistency/{setting}-{seed}")
+        figures = {"accuracy/all": 0.5 + seed, "hallucination": 0.1 * len(setting)}
+        return {"setting": setting, "seed": seed, "train_cpu_seconds": 1} | dict.fromkeys(
+            ("greedy", "sampled"), figures
+        )
+
     def hacking(self, arguments, setting, seed):
         self.begin(f"hacking/{setting}-{seed}")
         probes = [{"step": k, "rate": 0.1 * k, "threshold": 0.0} for k in range(4)]
@@ -117,6 +126,7 @@ def stub(monkeypatch):
         activation, "measure_base", lambda arguments: activation.write_result(arguments.results / "base.json", base)
     )
     monkeypatch.setattr(reward_hacking, "run", stub.hacking)
+    monkeypatch.setattr(factual_consistency, "run", stub.consistency)
     monkeypatch.setattr(reward_hacking, "learn", lambda arguments: None)
     return stub
 
@@ -152,7 +162,7 @@ def test_goes_on_after_an_interruption_and_makes_every_run_once(stub, call, caps
 
     said = capsys.readouterr().out
     assert f"0 of {NUM_RUNS} runs are done" in said
-    assert f"[{NUM_RUNS} of {NUM_RUNS}] reward_hacking: controlled, seed 1: done\n" in said
+    assert f"[{NUM_RUNS} of {NUM_RUNS}] factual_consistency: with, seed 1: done\n" in said
     assert "noise" not in said
     assert "noise in test/mpo-0.0003-1" in (output / "methods.log").read_text()
 
@@ -160,7 +170,7 @@ def test_goes_on_after_an_interruption_and_makes_every_run_once(stub, call, caps
     assert "Not run" not in tables
     for section in json.loads((output / "summary.json").read_text()).values():
         assert section["seeds"] == list(range(SEEDS))
-    assert len(list(output.glob("*.png"))) == 5
+    assert len(list(output.glob("*.png"))) == 6
 
     monkeypatch.setattr(command, "write", lambda found, folder: None)
     call()

@@ -15,6 +15,7 @@ _PUBLIC_NAMES = {
     "CodeReward": "code.reward",
     "Component": "hybrid",
     "CosineLengthReward": "rules_text",
+    "FactualConsistencyReward": "grounded",
     "FormatReward": "rules",
     "HTTPRewardModel": "reward_http",
     "HybridReward": "hybrid",

@@ -54,6 +54,7 @@ _FACTORIES = {
     "cosine_length": "CosineLengthReward",
     "language_consistency": "LanguageConsistencyReward",
     "think_answer_consistency": "ThinkAnswerConsistencyReward",
+    "factual_consistency": "FactualConsistencyReward",
     "code": "CodeReward",
     "reward_model": "RewardModelReward.from_pretrained",
     "http_reward_model": _http_reward_model,
@@ -161,9 +162,10 @@ def build_hybrid_reward(config: dict) -> HybridReward:
     Args:
         config (`dict`): `components`: mapping from name to options; optional `rule`, `prefix`, `name`. Options of a
             component are `type` (by default its name: `accuracy`, `format`, `step_completeness`, `repetition`,
-            `soft_overlong`, `cosine_length`, `language_consistency`, `think_answer_consistency`, `code`,
-            `reward_model`, `http_reward_model`, or a dotted path), `weight`, `when`, `min_score`, `calibration` (a
-            name, or a mapping with `type` and its options), and those of the reward itself.
+            `soft_overlong`, `cosine_length`, `language_consistency`, `think_answer_consistency`,
+            `factual_consistency`, `code`, `reward_model`, `http_reward_model`, or a dotted path), `weight`, `when`,
+            `min_score`, `calibration` (a name, or a mapping with `type` and its options), and those of the reward
+            itself.
 
     Raises:
         `ValueError`: For an unknown or missing key or a value out of bounds, with the place in the mapping.
