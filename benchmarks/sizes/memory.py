@@ -168,8 +168,14 @@ def compute(recipes: Path) -> dict:
     grpo = loaded["grpo"]
     prompts = grpo["per_device_train_batch_size"] * grpo["gradient_accumulation_steps"] // grpo["num_generations"]
     length = TEXT_TOKENS + image_tokens() + grpo["max_completion_length"]
+    parts = {"vision tower": counts["vision"], "adapter": counts["adapter"], "language model": counts["llm"]}
+    parts["whole"] = sum(parts.values())
     return {
         "parameters": counts,
+        "parts": {
+            name: {"parameters": n, "weights": BF16 * n, "if it trains": BYTES_PER_PARAMETER["trained"] * n}
+            for name, n in parts.items()
+        },
         "bytes_per_parameter": BYTES_PER_PARAMETER,
         "weights": BF16 * sum(counts.values()),
         "state": {preset: state_bytes(counts, preset) for preset in PRESETS},
@@ -183,10 +189,12 @@ def compute(recipes: Path) -> dict:
         },
         "internvl3_1b": float32_bytes(),
         "image_tokens": image_tokens(),
+        "completion_tokens": grpo["max_completion_length"],
         "key_values_of_a_token": key_value_bytes_per_token(),
         "key_values_of_a_group": key_value_bytes_per_token() * length * grpo["num_generations"],
         "features_of_a_tile": feature_bytes_per_tile(),
         "features_of_a_step": feature_bytes_per_tile() * TILES * prompts,
+        "features_of_an_image": feature_bytes_per_tile() * TILES,
         "images_in_2GB": 2 * 10**9 // (feature_bytes_per_tile() * TILES),
     }
 
