@@ -15,6 +15,7 @@ from trl import (
 
 from ..checks.prompt_limits import PromptLimits
 from ..checks.rows import check_dataset, parse_check_images
+from ..patches.labelled_positions import labelled_positions_only
 from ..vlm.activation import set_trainable
 from .loading import check_model_path, load_splits, resolve_checkpoint, take_split
 from .recipe import RecipeError, refusals_of
@@ -133,7 +134,8 @@ def train_and_save(trainer, dataset_name: str | None, result: str = "Model, proc
     if checkpoint:
         say(f"Resuming from {checkpoint}.")
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with labelled_positions_only():
+            trainer.train(resume_from_checkpoint=checkpoint)
     except (BufferStateError, MPOStateError) as error:
         raise RecipeError(f"cannot resume: {error}") from error
     if trainer.state.global_step == 0:
