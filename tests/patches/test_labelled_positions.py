@@ -32,8 +32,16 @@ def sft_trainer(path: str, output_dir) -> SFTTrainer:
     return SFTTrainer(
         AutoModelForCausalLM.from_pretrained(path),
         SFTConfig(
-            output_dir=str(output_dir), use_cpu=True, bf16=False, report_to="none", max_steps=2, logging_steps=1,
-            per_device_train_batch_size=3, learning_rate=1e-2, save_strategy="no", max_grad_norm=1e9,
+            output_dir=str(output_dir),
+            use_cpu=True,
+            bf16=False,
+            report_to="none",
+            max_steps=2,
+            logging_steps=1,
+            per_device_train_batch_size=3,
+            learning_rate=1e-2,
+            save_strategy="no",
+            max_grad_norm=1e9,
         ),  # fmt: skip
         train_dataset=Dataset.from_dict({"prompt": [PROMPT] * 3, "completion": COMPLETIONS}),
         processing_class=AutoTokenizer.from_pretrained(path),

@@ -33,3 +33,9 @@ class GRPOTrainer(
     def _generate_and_score_completions(self, inputs):
         with trained_parameters_kept(self.model):
             return super()._generate_and_score_completions(inputs)
+
+    def _generate_single_turn(self, *args, **kwargs):
+        # Each forward casts float32 weights anew, so in decoding for every token. A cast is kept until the outermost
+        # autocast ends.
+        with self.accelerator.autocast():
+            return super()._generate_single_turn(*args, **kwargs)

@@ -1,0 +1,98 @@
+# Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
+"""
+What each evaluation gains over the aligned model, row by row.
+
+    python -m benchmarks.real.paired --run runs/smollm2_dinov2
+
+Takes every folder `evaluate_*` of a run whose rows are those of `evaluate_aligned`. For each, and for each task, the
+accuracy with its interval and the mean change against the aligned model, greedy and sampled (Pass@1 over the samples),
+with a 95 % interval by bootstrap over rows. Folders that differ in `_seed<n>` alone are also taken together: a row's
+score is its mean over seeds, and the bootstrap draws rows and seeds. Writes `benchmarks/real/paired.json`.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.environment import environment
+from trl_r1v2.evaluation.records import GREEDY, SAMPLED, read_records, row_scores
+from trl_r1v2.evaluation.summary import same_rows
+
+
+NUM_DRAWS = 10_000
+
+
+def mean_scores(folder: Path, mode: str) -> dict[str, dict[int, float]]:
+    """Task, `all` among them → row → its mean accuracy over samples."""
+    records = [record for record in read_records(folder / "records.parquet") if record.mode == mode]
+    tasks = {"all": records} | {t: [r for r in records if r.task == t] for t in sorted({r.task for r in records})}
+    return {
+        task: {row: float(np.mean(scores)) for row, scores in row_scores(members, "accuracy").items()}
+        for task, members in tasks.items()
+        if members
+    }
+
+
+def interval(scores: np.ndarray, rng: np.random.Generator) -> list[float]:
+    """95 % interval of the mean of `(num_seeds, num_rows)` scores, by bootstrap over rows and seeds."""
+    num_seeds, num_rows = scores.shape
+    draws = [
+        scores[np.ix_(rng.integers(num_seeds, size=num_seeds), rng.integers(num_rows, size=num_rows))].mean()
+        for _ in range(NUM_DRAWS)
+    ]
+    return [round(float(bound), 4) for bound in np.quantile(draws, (0.025, 0.975))]
+
+
+def compare(before: Path, after: list[Path]) -> dict:
+    """Task → mode → accuracy and change with their intervals; `after` are the folders of one setting's seeds."""
+    found: dict = {}
+    for mode in (GREEDY, SAMPLED):
+        first, lasts = mean_scores(before, mode), [mean_scores(folder, mode) for folder in after]
+        for task, scores in first.items():
+            rows = [row for row in scores if all(row in last.get(task, {}) for last in lasts)]
+            if not rows:
+                continue
+            accuracy = np.array([[last[task][row] for row in rows] for last in lasts])
+            change = accuracy - np.array([scores[row] for row in rows])
+            rng = np.random.default_rng(0)
+            found.setdefault(task, {})[mode] = {
+                "num_rows": len(rows),
+                "accuracy": round(float(accuracy.mean()), 4),
+                "accuracy_interval": interval(accuracy, rng),
+                "change": round(float(change.mean()), 4),
+                "change_interval": interval(change, rng),
+            }
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", required=True, help="Output folder of the pipeline.")
+    parser.add_argument("--output", default="benchmarks/real/paired.json", help="File to write.")
+    args = parser.parse_args()
+    before = Path(args.run) / "evaluate_aligned"
+    metrics = {
+        folder.parent: json.loads(folder.read_text(encoding="utf-8"))
+        for folder in sorted(Path(args.run).glob("evaluate_*/metrics.json"))
+    }
+    groups: dict[str, list[Path]] = {}
+    for folder, values in metrics.items():
+        if same_rows(metrics[before], values):
+            groups.setdefault(folder.name, []).append(folder)
+            if (together := re.sub(r"_seed\d+$", "", folder.name)) != folder.name:
+                groups.setdefault(together, []).append(folder)
+    result = {name: {"num_seeds": len(folders), "tasks": compare(before, folders)} for name, folders in groups.items()}
+    Path(args.output).write_text(
+        json.dumps({"evaluations": result, "environment": environment()}, indent=1) + "\n", encoding="utf-8"
+    )
+    for name, values in result.items():
+        for mode, entry in values["tasks"]["all"].items():
+            print(f"{name:<40} {mode:<8} {entry['accuracy']:.1%} {entry['accuracy_interval']}  "
+                  f"{entry['change']:+.1%} {entry['change_interval']}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
