@@ -16,7 +16,8 @@ Settings, each with the seeds that are given, from one model which GRPO has begu
 - `none`: no gate, every score is paid;
 - `static_T`: the gate stands at score T, from which on scores are paid as they are;
 - `shut`: the gate stands above every score, so that rule and format alone decide;
-- `quick`, `default`, `middle`: the controller moves the gate, from fully open, with the settings in `CONTROLLERS`;
+- `quick`: the controller moves the gate, from fully open, by the hallucination rate of the probes;
+- `disagreement`: the same by the share of wrong answers that the reward model scores above the median of right ones;
 - `undamped`: `quick` whose falls are not damped.
 
 Which static gate and which controller are compared is decided by `SELECTION_SEED`, which nothing else uses, on
@@ -47,13 +48,12 @@ REWARDS = ("trained", "planted")
 SELECTION_SEED = 100
 # Lowest and highest place of the gate: below and above every score that was seen.
 RANGES = {"trained": (-10.0, 12.0), "planted": (0.0, 4.0)}
-# `trained`: quantiles 0.25, 0.5, 0.75 and 0.85 of the scores of the base's right answers to 300 validation rows; the
-# last is what `calibrate` suggests. `planted`: above the noise, above a right answer, above the tone of a guess.
-STATIC = {"trained": (-0.9, 3.6, 6.0, 6.7), "planted": (1.25, 2.25, 3.25)}
-# In parts of the range: units of the score per unit of the rate, and the largest step. `quick` shuts the gate by one
-# probe that lies 0.1 above the target, `default` is the defaults of the class for a range of 20.
-CONTROLLERS = {"quick": (10.0, 1.0), "default": (0.5, 0.25), "middle": (2.5, 0.25)}
-TARGET, DEAD_BAND = 0.15, 0.05
+# `trained`: quantiles 0.5, 0.75 and 0.85 of the scores of the base's right answers to 300 validation rows; the last is
+# what `calibrate` suggests. `planted`: between right answers and the tone of guesses.
+STATIC = {"trained": (3.6, 6.0, 6.7), "planted": (2.25,)}
+# What is watched, its target and its dead band. One probe that lies 0.1 above the target shuts the gate.
+CONTROLLERS = {"quick": ("rate", 0.15, 0.05), "disagreement": ("wrong_above_median", 0.5, 0.1)}
+GAIN = 10.0  # ranges of the score per unit of what is watched
 LEARNING_RATE, ROWS = 1.5e-4, 32  # those of `reward_hacking.py`
 PROBE_EVERY, PROBE_ROWS = 10, 64
 MAX_NEW_TOKENS = 32
@@ -78,14 +78,19 @@ def first_gate(reward: str, setting: str) -> float | None:
     return {"none": None, "shut": highest}.get(setting, lowest)
 
 
+def watched(setting: str) -> tuple[str, float, float]:
+    """What the setting's controller watches, its target and its dead band; for the others what `quick` does."""
+    return CONTROLLERS.get(setting, CONTROLLERS["quick"])
+
+
 def make_controller(reward: str, setting: str) -> RewardThresholdController | None:
-    name = "quick" if setting == "undamped" else setting
-    if name not in CONTROLLERS:
+    if setting not in (*CONTROLLERS, "undamped"):
         return None
+    _, target, dead_band = watched(setting)
     lowest, highest = RANGES[reward]
-    gain, max_step = (part * (highest - lowest) for part in CONTROLLERS[name])
+    span = highest - lowest
     kind = UndampedController if setting == "undamped" else RewardThresholdController
-    return kind(TARGET, lowest, lowest, highest, gain=gain, max_step=max_step, dead_band=DEAD_BAND)
+    return kind(target, lowest, lowest, highest, gain=GAIN * span, max_step=span, dead_band=dead_band)
 
 
 def evaluate(trainer, rows: Dataset, reward_model) -> dict[str, float]:
@@ -133,6 +138,7 @@ def run(arguments: argparse.Namespace, setting: str, seed: int) -> dict:
         monitor_claims_func="examples.digits.text.unsupported_digits",
         monitor_claims_column="digits",
         monitor_reward_func="benchmarks.hallucination.reward_hacking.flawed_reward_model",
+        monitor_watch=watched(setting)[0],
     )
     functions = ProbeFunctions(unsupported_digits, named_digits, accuracy_reward, reward_model)
     validation, test = (

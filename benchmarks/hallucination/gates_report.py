@@ -27,12 +27,10 @@ from benchmarks.ablations.claims import (
 )
 from benchmarks.hallucination.gates import (
     CONTROLLERS,
-    DEAD_BAND,
     RANGES,
     REWARDS,
     SELECTION_SEED,
     STATIC,
-    TARGET,
     settings_of,
 )
 
@@ -129,8 +127,10 @@ def summarise(results: Path) -> dict:
     claims = corrected([claim for _, found in parts.values() for claim in found])
     verdicts = {AGREES: "the controller is better", OPPOSITE: "the controller is worse", UNDECIDED: UNDECIDED}
     return {
-        "target": TARGET,
-        "dead_band": DEAD_BAND,
+        "controllers": {
+            name: dict(zip(("watches", "target", "dead_band"), settings, strict=True))
+            for name, settings in CONTROLLERS.items()
+        },
         "rewards": {reward: part for reward, (part, _) in parts.items()},
         "comparisons": {
             claim.name: {
@@ -174,7 +174,8 @@ def draw(path: Path, reward: str, runs: dict[str, dict[int, dict]]) -> None:
             for index, run in enumerate(members):
                 gate.step(steps, [probe["threshold"] for probe in run["probes"]], where="post", color=colour,
                           alpha=0.6, label=None if index else label)  # fmt: skip
-    rates.axhspan(TARGET - DEAD_BAND, TARGET + DEAD_BAND, color="grey", alpha=0.2, label="target and dead band")
+    _, target, dead_band = CONTROLLERS["quick"]
+    rates.axhspan(target - dead_band, target + dead_band, color="grey", alpha=0.2, label="target and dead band")
     rates.set(ylabel="share of responses", ylim=(-0.02, 1.02), title="Hallucination rate of the probes")
     right.set(ylabel="share of sampled answers", ylim=(-0.02, 1.02), title="Right answers in training (20 steps)")
     gate.set(ylabel="score", title="Place of the gate, each seed")
