@@ -96,7 +96,7 @@ def summarise_setting(members: list[dict], stock: dict[int, dict], half: dict[in
     if any(differences):
         entry["minus_stock"]["p"] = float(stats.ttest_1samp(differences, 0.0).pvalue)
     for name, key in (("pass_1", "pass@1"), ("pass_32", "pass@32")):
-        entry[name] = estimate([run["passes"][key] for run in members])
+        entry[name] = estimate([run["passes"][key] for run in members if "passes" in run])
     for cost in COSTS:
         entry[cost] = estimate([run["points"][-1][cost] for run in members])
         halves = [base["points"][-1][cost] / 2 for base in bases]
