@@ -1,6 +1,6 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-CPU seconds and peak memory of a training pass over one group, with its prompt shared and not, beside the limit that
+CPU seconds and memory of a training pass over one group, with its prompt shared and not, beside the limit that
 the numbers of tokens set; and the padding that sorting by length saves.
 
     python -m benchmarks.prompt_sharing.passes
@@ -14,7 +14,6 @@ holds are not measured again.
 import argparse
 import json
 import time
-from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -28,6 +27,7 @@ from trl_r1v2.prompt_sharing.model import PromptSharing
 
 
 CONFIGURATIONS = [(prompt, 512, group) for group in (2, 4, 8, 16) for prompt in (64, 256, 512, 1280, 2560, 3328)]
+BACKWARD = "backward of a pass"
 
 
 def make_model() -> Qwen2ForCausalLM:
@@ -59,24 +59,33 @@ def one_pass(model, call, rows) -> tuple[float, float]:
     """CPU seconds, and the sum of log-probabilities."""
     start = time.process_time()
     log_probs = call(**rows, fused_lm_head=True).log_probs
-    log_probs.sum().backward()
+    with torch.profiler.record_function(BACKWARD):
+        log_probs.sum().backward()
     seconds = time.process_time() - start
     model.zero_grad()
     return seconds, float(log_probs.sum())
 
 
-def peak_bytes(model, call, rows) -> int:
-    """Most bytes of tensors that a pass holds at a time: gradients, not weights; counted by torch's profiler."""
+def held_bytes(model, call, rows) -> dict[str, int]:
+    """Bytes of tensors that a pass holds for its backward, and the most at a time (gradients among them)."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         one_pass(model, call, rows)
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+    events = sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    held, before = {"for_backward": 0, "peak": 0}, 0
+    for event in events:
+        if event.name() == "[memory]":
+            before += event.nbytes()
+            held["peak"] = max(held["peak"], before)
+        elif event.name() == BACKWARD:
+            held["for_backward"] = before
+    model.zero_grad()
+    return held
 
 
 def measure(prompt: int, answer: int, group: int, repeats: int) -> dict:
     model, rows = make_model(), make_rows(prompt, answer, group)
     calls = {"unshared": model, "shared": PromptSharing(model).wrap(model)}
-    result = {"peak_bytes": {side: peak_bytes(model, call, rows) for side, call in calls.items()}}
+    result = {"bytes": {side: held_bytes(model, call, rows) for side, call in calls.items()}}
     seconds, sums = {side: [] for side in calls}, {}
     for _ in range(repeats):
         for side, call in calls.items():
@@ -85,7 +94,8 @@ def measure(prompt: int, answer: int, group: int, repeats: int) -> dict:
     result |= {"cpu_seconds": seconds, "sums": sums}
     result["limit"] = group * (prompt + answer) / (prompt - 1 + group * (answer + 1))
     result["speed_up"] = min(seconds["unshared"]) / min(seconds["shared"])
-    result["memory_ratio"] = result["peak_bytes"]["unshared"] / result["peak_bytes"]["shared"]
+    for which, name in (("for_backward", "activations_ratio"), ("peak", "peak_ratio")):
+        result[name] = result["bytes"]["unshared"][which] / result["bytes"]["shared"][which]
     return result
 
 
@@ -129,7 +139,10 @@ def main():
         if wanted and name not in result["passes"]:
             result["passes"][name] = measure(prompt, answer, group, arguments.repeats)
             write_result(arguments.output, result)
-            figures = {key: round(result["passes"][name][key], 2) for key in ("limit", "speed_up", "memory_ratio")}
+            figures = {
+                key: round(result["passes"][name][key], 2)
+                for key in ("limit", "speed_up", "activations_ratio", "peak_ratio")
+            }
             print(name, json.dumps(figures), flush=True)
     write_result(arguments.output, result)
 

@@ -103,7 +103,8 @@ def test_fsdp2(tmp_path):
         **ON_DEVICE,
     )
     errors = sharded_runs.relative_errors(found[name][0], expected)
-    assert max(errors.values()) < 1e-3, errors
+    # cuDNN's convolutions, those of the tower's patches, round to TF32.
+    assert max(errors.values()) < (3e-4 if DEVICE == "cpu" else 1e-3), errors
 
 
 @needs_gpu

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 from trl import GRPOConfig, GRPOTrainer
 
 from tests.support.tiny_models import build_internvl, build_qwen2
-from trl_r1v2.sampling import dataset_fingerprint, model_fingerprint, sample_chunks, sample_responses
+from trl_r1v2.sampling import dataset_fingerprint, generation, model_fingerprint, sample_chunks, sample_responses
 from trl_r1v2.sampling.prompts import count_images
 
 
@@ -148,8 +148,10 @@ def test_greedy_tiles_equal_one_prompt_at_a_time(vlm, processor, prompts):
     assert changed[0].completion_ids != together[0].completion_ids, "the order of the images must matter here"
 
 
-def test_every_copy_of_a_prompt_sees_its_own_tiles(vlm, processor, prompts):
+@pytest.mark.parametrize("encoded_once", sorted({False, generation.COPIES_KEEP_THEIR_TILES}))
+def test_every_copy_of_a_prompt_sees_its_own_tiles(encoded_once, vlm, processor, prompts, monkeypatch):
     """With a near-zero temperature every sample is the greedy answer of its own prompt."""
+    monkeypatch.setattr(generation, "COPIES_KEEP_THEIR_TILES", encoded_once)
     greedy = sample_responses(
         vlm, processor, prompts, num_samples=1, max_new_tokens=6, do_sample=False, progress=False
     )
