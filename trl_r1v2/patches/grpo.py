@@ -1,6 +1,8 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """TRL's `GRPOTrainer` with its open defects mended; where none of them shows, it trains bit for bit the same."""
 
+from contextlib import nullcontext
+
 import trl
 
 from .adapter_reference import trained_parameters_kept
@@ -36,6 +38,7 @@ class GRPOTrainer(
 
     def _generate_single_turn(self, *args, **kwargs):
         # Each forward casts float32 weights anew, so in decoding for every token. A cast is kept until the outermost
-        # autocast ends.
-        with self.accelerator.autocast():
+        # autocast ends. On a CPU alone: on a GPU memory is dearer than these casts, and vLLM makes its own.
+        keeps_casts = self.accelerator.device.type == "cpu" and not self.use_vllm
+        with self.accelerator.autocast() if keeps_casts else nullcontext():
             return super()._generate_single_turn(*args, **kwargs)
