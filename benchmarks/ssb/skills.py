@@ -9,11 +9,11 @@ Settings of replay against stock, half the batch and dynamic sampling, where rei
     python -m benchmarks.ssb.skills report --task sort
 
 `search` trains with every setting and learning rate and one seed that is used nowhere else, scored on validation rows;
-`compare` trains with the best rate of each setting, scored on test rows. `pool` filters the training prompts with
-`trl-r1v2 filter-prompts`, trains on what is left, the buffer off or filled beforehand, and stops early. Runs that have
-a result file are skipped, one that another process has begun is left to it: any number of processes may share the
-work, and all of them begin no run after `--until`. The tasks are in `skill_tasks.py`, the statistics in
-`skills_report.py`.
+`compare` trains with the best rate of each setting (stock's where none was searched), scored on test rows. `pool`
+filters the training prompts with `trl-r1v2 filter-prompts`, trains on what is left, the buffer off or filled
+beforehand, and stops early. Runs that have a result file are skipped, one that another process has begun is left to
+it: any number of processes may share the work, and all of them begin no run after `--until`. The tasks are in
+`skill_tasks.py`, the statistics in `skills_report.py`.
 """
 
 import argparse
@@ -256,7 +256,11 @@ def main() -> None:
         run_all(arguments, jobs, "validation")
     elif arguments.stage == "compare":
         rates = best_rates(results)
-        jobs = [(setting, rates[setting], seed) for seed in range(arguments.seeds) for setting in arguments.settings]
+        jobs = [
+            (setting, rates.get(setting, rates["stock"]), seed)
+            for seed in range(arguments.seeds)
+            for setting in arguments.settings
+        ]
         run_all(arguments, jobs, "test")
     elif arguments.stage == "pool":
         if not (results / "filter.json").exists():

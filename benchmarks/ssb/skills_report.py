@@ -21,12 +21,14 @@ LAST = 3  # evaluations at the end of a run whose mean is its final accuracy
 
 
 def load(folder: Path) -> dict[str, list[dict]]:
-    """Runs by setting, in the order of their seeds."""
+    """Runs by setting, those without replay first, in the order of their seeds."""
     runs: dict[str, list[dict]] = {}
     for path in sorted(folder.glob("*.json")):
         run = json.loads(path.read_text())
         runs.setdefault(run["setting"], []).append(run)
-    return {setting: sorted(members, key=lambda run: run["seed"]) for setting, members in runs.items()}
+    baselines = ["stock", "half", "dynamic"]
+    names = [*(name for name in baselines if name in runs), *(name for name in runs if name not in baselines)]
+    return {name: sorted(runs[name], key=lambda run: run["seed"]) for name in names}
 
 
 def final_accuracy(run: dict) -> float:
@@ -203,16 +205,21 @@ def pool_table(summary: dict) -> str:
 
 
 def plot(runs: dict[str, list[dict]], path: Path) -> None:
-    figure, axes = plt.subplots(1, 2, figsize=(13, 4.6), sharey=True)
-    colours = plt.get_cmap("tab20").colors
+    """Means over the seeds; the band is stock's 95 % interval."""
+    figure, axes = plt.subplots(1, 2, figsize=(13, 5), sharey=True)
     for place, (setting, members) in enumerate(runs.items()):
-        accuracy = np.mean([[point["accuracy"] for point in run["points"]] for run in members], axis=0) * 100
-        for axis, name, scale in ((axes[0], "generated_tokens", 1e-3), (axes[1], "train_cpu_seconds", 1.0)):
-            spent = np.mean([[point[name] for point in run["points"]] for run in members], axis=0) * scale
-            axis.plot(spent, accuracy, label=setting, color=colours[place], lw=2.5 if setting == "stock" else 1.3)
+        accuracy = np.array([[point["accuracy"] for point in run["points"]] for run in members]) * 100
+        mean, is_replay = accuracy.mean(axis=0), setting not in ("stock", "half", "dynamic")
+        style = {"color": plt.get_cmap("tab10")(place), "ls": "-" if is_replay else "--"}
+        for axis, cost, scale in ((axes[0], COSTS[0], 1e-3), (axes[1], COSTS[1], 1.0)):
+            spent = np.mean([[point[cost] for point in run["points"]] for run in members], axis=0) * scale
+            axis.plot(spent, mean, label=setting, lw=2.5 if setting == "stock" else 1.5, **style)
+            if setting == "stock":
+                half_width = np.array([interval(column)[1] for column in accuracy.T])
+                axis.fill_between(spent, mean - half_width, mean + half_width, color=style["color"], alpha=0.12)
     axes[0].set(xlabel="generated tokens (thousands)", ylabel="sampled accuracy on test rows (%)")
     axes[1].set(xlabel="CPU seconds of training")
-    axes[1].legend(frameon=False, fontsize=8)
+    axes[1].legend(frameon=False, fontsize=9, loc="lower right")
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
