@@ -30,6 +30,7 @@ class Results:
     ssb: Path
     mpo: Path
     activation: Path
+    activation_clean: Path
     reward_hacking: Path
     factual_consistency: Path
 
@@ -39,13 +40,14 @@ class Results:
             ssb=BENCHMARKS / "ssb/results/digits",
             mpo=BENCHMARKS / "mpo/results/compare",
             activation=BENCHMARKS / "activation/results",
+            activation_clean=BENCHMARKS / "activation/results_clean",
             reward_hacking=BENCHMARKS / "hallucination/results/reward_hacking",
             factual_consistency=BENCHMARKS / "rewards/results/factual_consistency",
         )
 
     @classmethod
     def under(cls, folder: Path) -> "Results":
-        names = ("ssb/digits", "mpo", "activation", "reward_hacking", "factual_consistency")
+        names = ("ssb/digits", "mpo", "activation", "activation_clean", "reward_hacking", "factual_consistency")
         return cls(*(folder / name for name in names))
 
 
@@ -236,14 +238,27 @@ def _draw_methods(path: Path, summary: dict) -> None:
     mpo_summary.save(figure, path)
 
 
-def activation(folder: Path) -> Section:
+GROUNDS = {
+    "activation": (
+        "Which components train, a language model that guesses (Table 4)",
+        "GRPO from the base, 60 steps. The base guesses by a habit of its language model, which an adapter would have "
+        "to undo: not the situation of R1V2, whose language model reasons already.",
+    ),
+    "activation_clean": (
+        "Which components train, a weak adapter (Table 4)",
+        "The situation of R1V2: tower and language model work, and the adapter between them is aligned for 100 steps "
+        "only. The language model never guesses. GRPO for 40 steps.",
+    ),
+}
+
+
+def activation(folder: Path, ground: str = "activation") -> Section:
     presets = activation_summary.PRESETS
-    section = Section(
-        "activation",
-        "Which components train (Table 4)",
-        "GRPO from the base, 60 steps; the learning rate of each choice is searched on the validation split with a "
-        "seed of its own. Figures are of the test split.",
+    title, note = GROUNDS[ground]
+    searched = (
+        "The learning rate of each choice is searched on the validation split with a seed of its own; figures are "
     )
+    section = Section(ground, title, f"{note} {searched}of the test split.")
     runs = complete(sum(activation_summary.load_chosen(folder).values(), []), "preset", presets)
     if not runs["adapter"]:
         return section
@@ -263,7 +278,8 @@ def activation(folder: Path) -> Section:
             values = [percent([run[mode]["accuracy/all"] for run in runs[preset]]) for preset in ("adapter", other)]
             what = f"`adapter` less `{other}`, {name}, points"
             paper = f"Table 4: the adapter alone is ahead by {points} points"
-            name = f"`adapter` against `{other}` in {name}"
+            weak = " with a weak adapter" * (ground != "activation")
+            name, what = f"`adapter` against `{other}` in {name}", f"{what}{weak}"
             section.claims.append(Claim(name, what, paper, 1, paired(*values), f"`{other}` ahead"))
     section.draw = lambda path: activation_summary.plot(runs, base, path)
     return finish(section, runs, lambda run: run["train_cpu_seconds"])
@@ -376,9 +392,9 @@ def hacking(folder: Path) -> Section:
               "strong reinforcement raises hallucination", 1, paired(watched[5], watched[4]), planted,
               by_construction=True),
         Claim("hallucination under the controller", "`controlled` less `watched`, hallucination rate, end, points",
-              held, -1, paired(controlled[5], watched[5]), "as many hallucinations with the controller"),
+              held, -1, paired(controlled[5], watched[5]), "more hallucinations with the controller"),
         Claim("quality under the controller", "`controlled` less `watched`, right answers, end, points", held, 1,
-              paired(controlled[3], watched[3]), "no more right answers with the controller"),
+              paired(controlled[3], watched[3]), "fewer right answers with the controller"),
     ]  # fmt: skip
     section.draw = lambda path: reward_hacking_report.draw(path, runs, reward_hacking.TARGET, reward_hacking.BOUND)
     return finish(section, runs, lambda run: run["cpu_seconds"])
@@ -410,7 +426,7 @@ def consistency(folder: Path) -> Section:
         is_claimed = label.startswith("hallucination")
         section.claims.append(
             Claim(f"the {label}", f"with the rule less without, {label}, points", claimed if is_claimed else "–",
-                  -1 if is_claimed else 0, difference, "as many hallucinations with the rule")
+                  -1 if is_claimed else 0, difference, "more hallucinations with the rule")
         )  # fmt: skip
     section.draw = lambda path: _draw_consistency(path, values)
     return finish(section, runs, lambda run: run["train_cpu_seconds"])
@@ -434,6 +450,7 @@ def sections(results: Results) -> list[Section]:
         sample_buffer(results.ssb),
         methods(results.mpo),
         activation(results.activation),
+        activation(results.activation_clean, "activation_clean"),
         thresholds(results.mpo),
         hacking(results.reward_hacking),
         consistency(results.factual_consistency),

@@ -3,6 +3,10 @@
 Which components train: the three presets of R1V2's Table 4 by GRPO on the digit tasks, over several seeds.
 
     python -m benchmarks.activation.compare --base runs/digits/base --data runs/digits/data
+    python -m benchmarks.activation.compare --base runs/digits_clean/base --data runs/digits/data --steps 40 \
+        --rates 3e-4 1e-3 3e-3 --results benchmarks/activation/results_clean
+
+The second starts from a model whose language model never guesses (`recipes/digits/clean_base.yaml`).
 
 First a learning rate is chosen for each preset: one run for each of three to five rates, with a seed that is not used
 again, and the best greedy accuracy on the validation split. Then the seeds run with it and are measured on the test
@@ -73,6 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="folder of the digit tasks")
     parser.add_argument("--recipe", default="recipes/digits/grpo.yaml")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rates", type=float, nargs="+", help="learning rates to search for all presets")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     return parser
@@ -83,7 +88,7 @@ def compare(arguments: argparse.Namespace, report: Callable[[str], None]) -> Non
     arguments.results.mkdir(parents=True, exist_ok=True)
     measure_base(arguments)
     for preset in PRESETS:
-        for rate in LEARNING_RATES[preset]:
+        for rate in arguments.rates or LEARNING_RATES[preset]:
             result_of(arguments, preset, rate, SELECTION_SEED, "validation", report)
     chosen = chosen_rates(arguments.results)
     # Seeds outermost: an interrupted comparison still compares like with like.
