@@ -43,16 +43,18 @@ NUM_GENERATIONS, BATCH, NUM_EVALUATIONS = 8, 64, 12
 RATES = (1e-4, 3e-4, 1e-3)
 SEARCH_SEED = 100
 NUM_PASSES = 3  # seeds whose pass@32 is measured
-OFF, BALANCED = {"ssb_enabled": False}, {"ssb_balance": True}
+OFF, BALANCED, HALF = {"ssb_enabled": False}, {"ssb_balance": True}, {"per_device_train_batch_size": BATCH // 2}
 # Few rows are live, so the buffer runs dry at the default of 4 uses; ratios grow with more.
 COMBINED = BALANCED | {"ssb_max_uses": 16, "delta": 2.0}
 # name: what differs, and steps as a multiple of stock's (settings that generate less may take more)
 SETTINGS = {
     "stock": (OFF, 1),
-    "half": (OFF | {"per_device_train_batch_size": BATCH // 2}, 2),
+    "half": (OFF | HALF, 2),
     "dynamic": ({"ssb_replay": "none", "ssb_resample_rounds": 2}, 1),
     "dead": ({}, 1),
     "dead, balanced": (BALANCED, 1),
+    "half, dead": (HALF, 2),
+    "half, dead, combined": (HALF | COMBINED, 2),
     "share 0.25": ({"ssb_replay_share": 0.25}, 1.25),
     "share 0.25, balanced": ({"ssb_replay_share": 0.25} | BALANCED, 1.25),
     "share 0.5": ({"ssb_replay_share": 0.5}, 1.5),
