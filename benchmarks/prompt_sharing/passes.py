@@ -82,6 +82,25 @@ def held_bytes(model, call, rows) -> dict[str, int]:
     return held
 
 
+def operations(model, num_tokens: int, num_pairs: int) -> float:
+    """Multiplications of a forward over tokens whose attention has pairs of a query and a key."""
+    config = model.config
+    weights = sum(parameter.numel() for layer in model.model.layers for parameter in layer.parameters())
+    attention = 2 * config.num_hidden_layers * config.hidden_size
+    return num_tokens * (weights + model.lm_head.weight.numel()) + num_pairs * attention
+
+
+def limits(model, prompt: int, answer: int, group: int) -> dict[str, float]:
+    """What sharing could give by the number of tokens, and by operations: each answer still attends to its prompt."""
+    apart, together = group * (prompt + answer), prompt - 1 + group * (answer + 1)
+    pairs_apart, pairs_together = (
+        group * (prompt + answer) ** 2 / 2,
+        prompt**2 / 2 + group * answer * (prompt + answer / 2),
+    )
+    by_operations = operations(model, apart, pairs_apart) / operations(model, together, pairs_together)
+    return {"limit": apart / together, "operations_limit": by_operations}
+
+
 def measure(prompt: int, answer: int, group: int, repeats: int) -> dict:
     model, rows = make_model(), make_rows(prompt, answer, group)
     calls = {"unshared": model, "shared": PromptSharing(model).wrap(model)}
@@ -92,7 +111,7 @@ def measure(prompt: int, answer: int, group: int, repeats: int) -> dict:
             taken, sums[side] = one_pass(model, call, rows)
             seconds[side].append(taken)
     result |= {"cpu_seconds": seconds, "sums": sums}
-    result["limit"] = group * (prompt + answer) / (prompt - 1 + group * (answer + 1))
+    result |= limits(model, prompt, answer, group)
     result["speed_up"] = min(seconds["unshared"]) / min(seconds["shared"])
     for which, name in (("for_backward", "activations_ratio"), ("peak", "peak_ratio")):
         result[name] = result["bytes"]["unshared"][which] / result["bytes"]["shared"][which]
@@ -141,7 +160,7 @@ def main():
             write_result(arguments.output, result)
             figures = {
                 key: round(result["passes"][name][key], 2)
-                for key in ("limit", "speed_up", "activations_ratio", "peak_ratio")
+                for key in ("limit", "operations_limit", "speed_up", "activations_ratio", "peak_ratio")
             }
             print(name, json.dumps(figures), flush=True)
     write_result(arguments.output, result)
