@@ -164,6 +164,10 @@ def test_mistakes_are_named(vocabulary):
         reward(["A dog."], objects=[["dog"]])
     with pytest.raises(ValueError, match="'labels' holds 18.*give their names"):
         reward(["A dog."], labels=[[18]])  # COCO's category_id
+    with pytest.raises(ValueError, match="'labels' holds {'category_id': 18}; with a vocabulary.*give their names"):
+        reward(["A dog."], labels=[[{"category_id": 18}]])
+    with pytest.raises(ValueError, match=r"holds \['dog'\]; without a vocabulary it holds numbers"):
+        FactualConsistencyReward()(["I see 3."], objects=[["dog"]])
     with pytest.raises(ValueError, match="names no object"):
         FactualConsistencyReward(vocabulary=[" , "])
     with pytest.raises(ValueError, match="give a `vocabulary`"):

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Number
 from pathlib import Path
 
 from .answers import completion_text, final_answer, message_text
@@ -87,13 +88,9 @@ class Vocabulary:
 
 
 def _plurals(word: str) -> list[str]:
-    start, _, last = word.rpartition(" ")
-    for singular, plural in _IRREGULAR.items():
-        if last.endswith(singular):
-            return [f"{start} {last.removesuffix(singular)}{plural}".strip()]
-    if re.search(r"[^aeiou]y$", word):
-        return [f"{word[:-1]}ies"]
-    return [f"{word}es" if re.search(r"(?:s|x|z|ch|sh)$", word) else f"{word}s"]
+    ending = "ies" if re.search(r"[^aeiou]y$", word) else "es" if re.search(r"(?:s|x|z|ch|sh)$", word) else "s"
+    regular = word.removesuffix("y") + ending if ending == "ies" else word + ending
+    return [regular] + [word.removesuffix(one) + many for one, many in _IRREGULAR.items() if word.endswith(one)]
 
 
 @dataclass(eq=False)
@@ -179,6 +176,8 @@ class FactualConsistencyReward:
     def statements(self, response: str, shown, question: str = "", absent=None) -> tuple[list[str], list[str]]:
         """The statements of a response, and those of them that are not supported."""
         if self._objects is None:
+            if any(not isinstance(value, Number) for value in shown):
+                raise self._misfit(shown, "holds numbers: give a vocabulary for objects")
             stated = Counter(map(_plain, read_numbers(response)))
             return list(stated.elements()), list((stated - Counter(map(_plain, shown))).elements())
         counts = self._counts(shown)
@@ -209,19 +208,20 @@ class FactualConsistencyReward:
 
     def _counts(self, shown) -> dict[str, int | None]:
         """The objects that an annotation names, with their number where it has one."""
-        entries = shown if isinstance(shown, Mapping) else dict.fromkeys([shown] if isinstance(shown, str) else shown)
         counts: dict[str, int | None] = {}
-        for text, number in entries.items():
+        for text in [shown] if isinstance(shown, str) else shown:
             if not isinstance(text, str):
-                raise ValueError(
-                    f"{self.__name__}: the column {self.shown_column!r} holds {text!r}, but with a vocabulary it "
-                    "names objects: give their names, or leave the vocabulary out to compare numbers."
-                )
-            if isinstance(shown, Mapping) and not number:
-                continue
-            for name, _ in self._objects.mentions(text):
+                raise self._misfit(text, "names objects: give their names, or leave the vocabulary out")
+            number = shown[text] if isinstance(shown, Mapping) else None
+            for name, _ in self._objects.mentions(text) if number or not isinstance(shown, Mapping) else ():
                 counts[name] = None if number is None else number + (counts.get(name) or 0)
         return counts
+
+    def _misfit(self, value, remedy: str) -> ValueError:
+        vocabulary = "with a" if self._objects else "without a"
+        return ValueError(
+            f"{self.__name__}: the column {self.shown_column!r} holds {value!r}; {vocabulary} vocabulary it {remedy}."
+        )
 
 
 def _plain(number: float) -> str:
