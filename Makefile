@@ -82,7 +82,7 @@ bench: demo  ## Run the benchmarks (hours); raw results go beside the scripts in
 	$(BIN)/python -m benchmarks.mpo.step_time
 	$(BIN)/python -m benchmarks.activation.compare --base runs/digits/base --data runs/digits/data
 	$(BIN)/trl-r1v2 run --config recipes/digits/clean_base.yaml
-	$(BIN)/python -m benchmarks.activation.compare --base runs/digits_clean/base --data runs/digits/data --steps 40 \
+	$(BIN)/python -m benchmarks.activation.compare --base runs/digits_clean/base --data runs/digits/data --steps 30 \
 		--rates 3e-4 1e-3 3e-3 --results benchmarks/activation/results_clean
 	$(BIN)/python -m benchmarks.vlm.vision_cache_step --base runs/digits/base --data runs/digits/data
 	$(BIN)/python -m benchmarks.hallucination.reward_hacking --base runs/digits/base --data runs/digits/data \

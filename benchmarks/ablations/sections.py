@@ -247,7 +247,7 @@ GROUNDS = {
     "activation_clean": (
         "Which components train, a weak adapter (Table 4)",
         "The situation of R1V2: tower and language model work, and the adapter between them is aligned for 100 steps "
-        "only. The language model never guesses. GRPO for 40 steps.",
+        "only. The language model never guesses. GRPO for 30 steps.",
     ),
 }
 
