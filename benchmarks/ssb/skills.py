@@ -240,6 +240,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tasks' result folders")
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS)
     parser.add_argument("--rates", nargs="+", type=float, default=RATES, help="learning rates to search")
+    parser.add_argument("--rates_of", choices=TASKS, help="task whose search gives the learning rates, if another")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--until", help="begin no run after this time (HH:MM)")
     arguments = parser.parse_args()
@@ -257,7 +258,7 @@ def main() -> None:
         jobs = [(setting, rate, SEARCH_SEED) for rate in arguments.rates for setting in arguments.settings]
         run_all(arguments, jobs, "validation")
     elif arguments.stage == "compare":
-        rates = best_rates(results)
+        rates = best_rates(arguments.results / (arguments.rates_of or arguments.task))
         jobs = [
             (setting, rates.get(setting, rates["stock"]), seed)
             for seed in range(arguments.seeds)
@@ -267,7 +268,7 @@ def main() -> None:
     elif arguments.stage == "pool":
         if not (results / "filter.json").exists():
             filter_prompts(task, arguments.folder, results)
-        rates = best_rates(results)
+        rates = best_rates(arguments.results / (arguments.rates_of or arguments.task))
         of_setting = {"pool": rates["stock"], "pool, prefilled": rates["dead"]}
         jobs = [(setting, of_setting[setting], seed) for seed in range(arguments.seeds) for setting in POOL_SETTINGS]
         run_all(arguments, jobs, "test", under="pool")
