@@ -88,6 +88,8 @@ bench: demo  ## Run the benchmarks (hours); raw results go beside the scripts in
 	$(BIN)/python -m benchmarks.hallucination.reward_hacking --base runs/digits/base --data runs/digits/data \
 		--work runs/hacking
 	$(BIN)/python -m benchmarks.rewards.factual_consistency --base runs/digits/base --data runs/digits/data
+	$(BIN)/python -m benchmarks.transfer.run --base runs/digits/base --data runs/digits/data
+	$(BIN)/python -m benchmarks.transfer.summary
 	$(BIN)/python -m benchmarks.rewards.embedded_reward_model
 	$(BIN)/python -m benchmarks.rewards.scores_per_second
 	$(BIN)/python -m benchmarks.rewards.http_scores_per_second

@@ -1,7 +1,7 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-Which static gate and which controller are compared, and whether the controller is better: `summary.json` and plots
-from the result files of `gates.py`.
+Which static gate and which controller are compared, and whether the controller is better: `summary.json`, `tables.md`
+and plots from the result files of `gates.py`.
 
     python -m benchmarks.hallucination.gates_report
 
@@ -25,6 +25,7 @@ from benchmarks.ablations.claims import (
     paired,
     percent,
 )
+from benchmarks.ablations.page import p_text
 from benchmarks.hallucination.gates import (
     CONTROLLERS,
     RANGES,
@@ -36,6 +37,7 @@ from benchmarks.hallucination.gates import (
 
 
 RESULTS = Path(__file__).parent / "results" / "gates"
+RAW = "<!-- figures: benchmarks/hallucination/results/gates/summary.json -->"
 FIGURES = ("right_and_grounded", "accuracy", "hallucination_rate", "mean_score")
 COLOURS = {"none": "tab:red", "shut": "tab:green", "controller": "tab:blue", "static": "tab:orange",
            "undamped": "tab:purple"}  # fmt: skip
@@ -52,16 +54,17 @@ def load(results: Path) -> dict[str, dict[str, dict[int, dict]]]:
     return found
 
 
-def best(runs: dict[str, dict[int, dict]], names: Sequence[str]) -> str:
-    """The setting of `names` that did best with the selection seed."""
+def best(runs: dict[str, dict[int, dict]], names: Sequence[str], default: str) -> str:
+    """The setting of `names` that did best with the selection seed; `default` where none was run with it."""
     tried = [name for name in names if SELECTION_SEED in runs.get(name, {})]
-    return max(tried, key=lambda name: runs[name][SELECTION_SEED]["validation"]["right_and_grounded"])
+    figures = {name: runs[name][SELECTION_SEED]["validation"]["right_and_grounded"] for name in tried}
+    return max(tried, key=figures.__getitem__, default=default)
 
 
 def chosen(reward: str, runs: dict[str, dict[int, dict]]) -> tuple[str, str]:
     """Best static gate, open and shut ones among them, and best controller."""
     static = ["none", *(f"static_{value:g}" for value in STATIC[reward]), "shut"]
-    return best(runs, static), best(runs, list(CONTROLLERS))
+    return best(runs, static, "shut"), best(runs, list(CONTROLLERS), "quick")
 
 
 def estimate(runs: dict[int, dict], seeds: Sequence[int], figure: str) -> Estimate:
@@ -83,10 +86,12 @@ def trace(run: dict) -> dict:
 
 def summarise_reward(reward: str, runs: dict[str, dict[int, dict]]) -> tuple[dict, list[Claim]]:
     static, controller = chosen(reward, runs)
-    compared = list(dict.fromkeys(["none", "shut", static, controller]))
-    seeds = sorted(set.intersection(*(set(runs[name]) for name in compared)) - {SELECTION_SEED})
-    claims = []
-    for other in [name for name in compared if name != controller]:
+    claims, seeds_of = [], {}
+    for other in dict.fromkeys(["none", "shut", static]):
+        seeds = sorted((set(runs.get(controller, {})) & set(runs.get(other, {}))) - {SELECTION_SEED})
+        seeds_of[other] = seeds
+        if len(seeds) < 2:
+            continue
         for figure, sign in (("right_and_grounded", 1), ("hallucination_rate", -1)):
             difference = paired(*(estimate(runs[name], seeds, figure) for name in (controller, other)))
             what = f"{reward}: `{controller}` less `{other}`, {figure.replace('_', ' ')}, points"
@@ -100,13 +105,14 @@ def summarise_reward(reward: str, runs: dict[str, dict[int, dict]]) -> tuple[dic
         },
         "best_static": static,
         "best_controller": controller,
-        "seeds": seeds,
+        "compared_seeds": seeds_of,
         "settings": {
             name: {
                 **{figure: estimate(runs[name], shown[name], figure).as_dict() for figure in FIGURES},
                 "largest_rate": percent(
                     [max(probe["rate"] for probe in runs[name][seed]["probes"]) for seed in shown[name]]
                 ).as_dict(),
+                "num_seeds": len(shown[name]),
                 "cpu_seconds": [runs[name][seed]["cpu_seconds"] for seed in shown[name]],
             }
             for name in runs
@@ -143,6 +149,41 @@ def summarise(results: Path) -> dict:
             for claim in claims
         },
     }
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [RAW, *("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)), ""]
+
+
+def _cell(figure: dict, digits: int = 1) -> str:
+    half = figure["half_width_95"]
+    return f"{figure['mean']:.{digits}f}" + (f" ± {half:.{digits}f}" if len(figure["values"]) > 1 else "")
+
+
+def tables(summary: dict) -> str:
+    """Markdown: for each reward model what the settings gave, and every comparison."""
+    lines = []
+    for reward, part in summary["rewards"].items():
+        head = [f"`{reward}`", "seeds", "selection seed: right and grounded, %", "right and grounded, %", "right, %"]
+        head += ["hallucination rate, %", "largest rate of a probe, %", "mean score"]
+        rows = []
+        for name in {**part["selection"], **part["settings"]}:
+            tried = part["selection"].get(name)
+            cells = [f"`{name}`", "–", "–" if tried is None else f"{100 * tried['right_and_grounded']:.1f}"]
+            found = part["settings"].get(name)
+            if found is not None:
+                cells[1] = str(found["num_seeds"])
+                cells += [_cell(found[figure]) for figure in (*FIGURES[:3], "largest_rate")]
+                cells.append(_cell(found["mean_score"], 2))
+            rows.append(cells + ["–"] * (len(head) - len(cells)))
+        lines += _table(head, rows)
+    head = ["difference", "ours, points", "p (Holm)", "verdict"]
+    rows = []
+    for found in summary["comparisons"].values():
+        difference = found["difference"]
+        ours = f"{difference['mean']:+.1f} ± {difference['half_width_95']:.1f}"
+        rows.append([found["what"].removesuffix(", points"), ours, p_text(found["p_corrected"]), found["verdict"]])
+    return "\n".join([*lines, *_table(head, rows)])
 
 
 def draw(path: Path, reward: str, runs: dict[str, dict[int, dict]]) -> None:
@@ -196,17 +237,11 @@ def _lines(axes, steps, curves, colour: str, label: str) -> None:
 def main():
     summary = summarise(RESULTS)
     (RESULTS / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "tables.md").write_text(tables(summary), encoding="utf-8")
     for reward, runs in load(RESULTS).items():
-        if runs and summary["rewards"][reward]["seeds"]:
+        if runs:
             draw(RESULTS / f"{reward}.png", reward, runs)
-    for name, found in summary["comparisons"].items():
-        print(
-            name,
-            found["difference"]["mean"],
-            found["difference"]["half_width_95"],
-            found["p_corrected"],
-            found["verdict"],
-        )
+    print(tables(summary))
 
 
 if __name__ == "__main__":

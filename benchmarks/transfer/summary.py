@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from benchmarks.ablations.claims import Claim, Estimate, corrected, paired, percent
+from benchmarks.ablations.page import p_text
 from benchmarks.transfer.run import KINDS, SETTINGS
 
 
@@ -88,7 +89,7 @@ def tables(runs: dict[str, list[dict]]) -> str:
         ]
         lines += _table(head, rows)
     rows = [
-        [claim.what, claim.difference.text(signed=True), f"{claim.p_corrected:.4f}", claim.refuted, claim.verdict]
+        [claim.what, claim.difference.text(signed=True), p_text(claim.p_corrected), claim.refuted, claim.verdict]
         for claim in compare(runs)
     ]
     lines += _table(["difference", "ours", "p (Holm)", "what would have refuted it", "verdict"], rows)
@@ -121,7 +122,7 @@ def draw(path: Path, runs: dict[str, list[dict]]) -> None:
         axes.set(title=f"Measured on {kind}", xlabel="trained on", ylim=(0, 100))
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("sampled answers, %")
-    figure.axes[0].legend(frameon=False)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=120)
 
 
