@@ -77,6 +77,8 @@ def test_selected_hidden_states_are_kept_with_their_selection(model):
     """What InternVL and LLaVA ask for: some hidden states by index, the last of which is no second copy."""
     tower, counter = find_tower(model), Counter(model)
     everything = tower(tiles(2), output_hidden_states=True).hidden_states
+    if tower(tiles(2), output_hidden_states=-1).hidden_states[0] is not None:
+        pytest.skip("this transformers gives all hidden states or none")
     counter.sizes.clear()
     with VisionCache().installed(model) as cache:
         for _ in range(2):
