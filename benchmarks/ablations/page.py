@@ -58,7 +58,7 @@ def render_section(section: Section, plots: str) -> list[str]:
     seeds = f"{len(section.seeds)} seed" + "s" * (len(section.seeds) > 1)
     lines += [f"{seeds}; {section.num_runs} runs, {section.cpu_seconds / 60:.0f} CPU minutes of training. "
               f"{section.source}", ""]  # fmt: skip
-    return [*lines, f"![{section.title}]({plots}{section.key}.png)", ""]
+    return [*lines, f"![{section.title}]({plots}{section.key}.png)", ""] if section.draw else lines
 
 
 def render(sections: list[Section], plots: str) -> str:
@@ -101,7 +101,7 @@ def write(sections: list[Section], folder: Path) -> None:
     title = "# Ablations on the digit tasks\n\n"
     (folder / "tables.md").write_text(title + render(sections, ""), encoding="utf-8")
     for section in sections:
-        if section.seeds:
+        if section.draw:
             section.draw(folder / f"{section.key}.png")
 
 

@@ -33,6 +33,7 @@ class Results:
     activation_clean: Path
     reward_hacking: Path
     factual_consistency: Path
+    transfer: Path
 
     @classmethod
     def kept(cls) -> "Results":
@@ -43,11 +44,13 @@ class Results:
             activation_clean=BENCHMARKS / "activation/results_clean",
             reward_hacking=BENCHMARKS / "hallucination/results/reward_hacking",
             factual_consistency=BENCHMARKS / "rewards/results/factual_consistency",
+            transfer=BENCHMARKS / "transfer/results",
         )
 
     @classmethod
     def under(cls, folder: Path) -> "Results":
         names = ("ssb/digits", "mpo", "activation", "activation_clean", "reward_hacking", "factual_consistency")
+        names += ("transfer",)
         return cls(*(folder / name for name in names))
 
 
@@ -97,20 +100,31 @@ def read(folder: Path, pattern: str = "*.json") -> list[dict]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(pattern))]
 
 
-def finish(section: Section, runs: dict[object, list[dict]], cpu_seconds: Callable[[dict], float]) -> Section:
+def finish(
+    section: Section,
+    runs: dict[object, list[dict]],
+    cpu_seconds: Callable[[dict], float],
+    seeds: list[int] | None = None,
+) -> Section:
     every = [run for of_setting in runs.values() for run in of_setting]
-    section.seeds = [run["seed"] for run in next(iter(runs.values()))]
+    section.seeds = seeds or [run["seed"] for run in next(iter(runs.values()))]
     section.num_runs, section.cpu_seconds = len(every), sum(map(cpu_seconds, every))
     section.source = source(every)
     return section
 
 
 def source(runs: list[dict]) -> str:
-    """What commits and commands the result files name, in a sentence."""
+    """What commits and commands the result files name, in a sentence; of commands of one script the first."""
     sources = {(run.get("environment", {}).get("commit"), run.get("environment", {}).get("command")) for run in runs}
-    known = sorted(f"`{command}` at commit {commit}" for commit, command in sources if commit and command)
-    lines = [f"Made by {', '.join(known)}."] if known else []
-    if any(not (commit and command) for commit, command in sources):
+    known: dict[tuple[str, str], list[str]] = {}
+    for commit, command in sorted(pair for pair in sources if all(pair)):
+        known.setdefault((commit, command.partition(" --")[0]), []).append(command)
+    parts = []
+    for (commit, _), commands in known.items():
+        others = f" and {len(commands) - 1} more with other options" * (len(commands) > 1)
+        parts.append(f"`{commands[0]}`{others} at commit {commit}")
+    lines = [f"Made by {', '.join(parts)}."] if parts else []
+    if not all(map(all, sources)):
         lines.append(f"Commit and command not recorded{' of the others' if known else ''}.")
     return " ".join(lines)
 
@@ -444,6 +458,33 @@ def _draw_consistency(path: Path, values: dict[str, dict[str, Estimate]]) -> Non
     mpo_summary.save(figure, path)
 
 
+def transfer(folder: Path) -> Section:
+    """From the summary of `benchmarks.transfer`, which has the same comparisons."""
+    section = Section(
+        "transfer",
+        "Transfer between text and images",
+        "GRPO from the base on rows of one kind, 60 steps, measured on both: [transfer](transfer.md). `noise` is paid "
+        "by a coin. The base guesses on rows of both kinds, so that some transfer was to be expected.",
+    )
+    path = folder / "summary.json"
+    if not path.is_file():
+        return section
+    found, runs = json.loads(path.read_text(encoding="utf-8")), read(folder, "*-*.json")
+    shown = {f"{figure.replace('_', ' ')} on {kind}, sampled, %": (f"sampled/{kind}", figure)
+             for kind in ("text", "images") for figure in ("accuracy", "hallucination_rate")}  # fmt: skip
+    section.columns = ["trained on", *shown]
+    for setting, figures in found["settings"].items():
+        values = [figures[part][name]["values"] for part, name in shown.values()]
+        section.rows[f"`{setting}`"] = [Estimate(tuple(of_figure)) for of_figure in values]
+    for what, claim in found["comparisons"].items():
+        kinds = ("text", "images") if what.startswith("`text`") else ("images", "text")
+        paper = "what is learnt on {} carries over to {}".format(*kinds)
+        name = what.removesuffix(", points").replace(", ", " ")
+        difference = Estimate(tuple(claim["difference"]["values"]))
+        section.claims.append(Claim(name, what, paper, claim["sign"], difference, claim["refuted"]))
+    return finish(section, {"all": runs}, lambda run: run["cpu_seconds"], found["seeds"])
+
+
 def sections(results: Results) -> list[Section]:
     """All of them, their verdicts corrected for the number of comparisons."""
     found = [
@@ -454,6 +495,7 @@ def sections(results: Results) -> list[Section]:
         thresholds(results.mpo),
         hacking(results.reward_hacking),
         consistency(results.factual_consistency),
+        transfer(results.transfer),
     ]
     claims = iter(corrected([claim for section in found for claim in section.claims]))
     for section in found:
