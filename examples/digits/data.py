@@ -68,6 +68,9 @@ class DigitsDataArguments:
         default=None,
         metadata={"help": "Tasks of the rows and demonstrations, in equal shares. Unset: all five."},
     )
+    system_prompt: str | None = field(
+        default=None, metadata={"help": "System message before every question with images. Unset: none."}
+    )
     num_train_rows: int = field(default=4000, metadata={"help": "Rows of the tasks' train split."})
     num_validation_rows: int = field(default=500, metadata={"help": "Rows of the tasks' validation split."})
     num_test_rows: int = field(default=1000, metadata={"help": "Rows of the tasks' test split."})
@@ -122,6 +125,11 @@ def main(script_args: DigitsDataArguments):
         "text": {"train": text_dataset(script_args.num_text_rows, rng("text"))},
         "scans": {name: scan_dataset(scans, splits[name]) for name in splits},
     }
+    if script_args.system_prompt:
+        first = {"role": "system", "content": script_args.system_prompt}
+        for name in ("default", "align"):
+            for split, rows in configs[name].items():
+                configs[name][split] = rows.map(lambda row: {"prompt": [first, *row["prompt"]]})
     write_folder(configs, Path(script_args.output_dir), script_args.seed)
     print(f"Digit tasks are in {script_args.output_dir}: load_dataset({script_args.output_dir!r}).")
 

@@ -161,6 +161,15 @@ def test_the_same_seed_writes_the_same_rows_and_another_seed_others(folder, tmp_
     assert questions[0] != [row["prompt"][0]["content"] for row in load_dataset(other, split="test")]
 
 
+def test_a_system_message_comes_first_and_changes_no_row(folder, tmp_path):
+    main(DigitsDataArguments(output_dir=str(tmp_path), system_prompt="Read the images.", **SMALL))
+    for config, split in (("default", "test"), ("align", "train")):
+        plain, told = (load_dataset(path, config, split=split) for path in (folder, str(tmp_path)))
+        for row, expected in zip(told, plain, strict=True):
+            assert row["prompt"] == [{"role": "system", "content": "Read the images."}, *expected["prompt"]]
+            assert row["images"][0].tobytes() == expected["images"][0].tobytes()
+
+
 def test_rows_written_again_are_read_again(tmp_path):
     """`load_dataset` caches a folder that has a card by the card: it has to change with the rows."""
     path = str(tmp_path / "data")

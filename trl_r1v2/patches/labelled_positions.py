@@ -3,8 +3,8 @@
 Positions without a label, on a CPU.
 
 TRL's fused head projects only positions whose next token has a label, but where Triton does not run it projects all:
-for a prompt of 80 tokens, 16 of them for each image, and an answer of 30, with a vocabulary of 49,152, this is half of
-an alignment step of SmolLM2-135M. TRL does it for compilers that want fixed shapes; PyTorch on a CPU is none.
+for a prompt of 80 tokens and an answer of 30, with a vocabulary of 49,152, this is a third of an alignment step of
+SmolLM2-135M. TRL does it for compilers that want fixed shapes; PyTorch on a CPU is none.
 
 No issue is open. Can go when TRL leaves them out on a CPU. Covers the trainers with TRL's fused head (SFT, DPO, GRPO).
 """
