@@ -22,7 +22,7 @@ from trl_r1v2.evaluation.records import GREEDY, SAMPLED, read_records, row_score
 from trl_r1v2.evaluation.summary import same_rows
 
 
-NUM_DRAWS = 10_000
+NUM_DRAWS = 2_000
 
 
 def mean_scores(folder: Path, mode: str) -> dict[str, dict[int, float]]:
