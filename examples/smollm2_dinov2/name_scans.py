@@ -1,9 +1,10 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
-"""
+r"""
 Start the adapter of a composed model from labelled scans: what it makes of a scan shall lie where the language model
 keeps the digit's token.
 
-    python -m examples.smollm2_dinov2.name_scans --config recipes/smollm2_dinov2/name_scans.yaml
+    python -m examples.smollm2_dinov2.name_scans --model_name_or_path runs/smollm2_dinov2/composed \
+        --dataset_name runs/smollm2_dinov2/data --output_dir runs/smollm2_dinov2/started
 
 A fresh adapter tells a frozen language model nothing, and each step that changes this passes 30 layers. Here neither
 the language model nor, after one pass over the scans, the tower runs: the mean of a scan's image tokens is classified
