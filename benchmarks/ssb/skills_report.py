@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 
 COSTS = ("generated_tokens", "train_cpu_seconds")
+PASSES = ("pass@1", "pass@32")
 LAST = 3  # evaluations at the end of a run whose mean is its final accuracy
 
 
@@ -97,7 +98,7 @@ def summarise_setting(members: list[dict], stock: dict[int, dict], half: dict[in
     entry["minus_stock"] = estimate(differences)
     if any(differences):
         entry["minus_stock"]["p"] = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    for name, key in (("pass_1", "pass@1"), ("pass_32", "pass@32")):
+    for name, key in zip(("pass_1", "pass_32"), PASSES, strict=True):
         entry[name] = estimate([run["passes"][key] for run in members if "passes" in run])
     for cost in COSTS:
         entry[cost] = estimate([run["points"][-1][cost] for run in members])
@@ -118,12 +119,13 @@ def summarise_setting(members: list[dict], stock: dict[int, dict], half: dict[in
 
 
 def summarise(results: Path) -> dict:
+    """Settings that were run with two seeds or more."""
     runs = load(results / "test")
     stock, half = ({run["seed"]: run for run in runs.get(name, [])} for name in ("stock", "half"))
     settings = {}
     for setting, members in runs.items():
         members = [run for run in members if run["seed"] in stock]
-        if members:
+        if len(members) > 1:
             settings[setting] = summarise_setting(members, stock, half)
     # Each question is asked of every setting: Holm's correction over the settings.
     for question in ("minus_stock", *(f"{cost}_to_{other}" for cost in COSTS for other in ("stock", "half"))):
@@ -143,6 +145,8 @@ def summarise_pool(results: Path, stock: dict[int, dict]) -> dict:
     settings = {}
     for setting, members in load(results / "pool").items():
         members = [run for run in members if run["seed"] in stock]
+        if len(members) < 2:
+            continue
         entry = {"setting": setting, "num_seeds": len(members), "learning_rate": members[0]["learning_rate"]}
         for name, part in (("quarter", 0.25), ("half", 0.5)):
             pairs = []
@@ -205,7 +209,7 @@ def pool_table(summary: dict) -> str:
 
 
 def plot(runs: dict[str, list[dict]], path: Path) -> None:
-    """Means over the seeds; the band is stock's 95 % interval."""
+    """Means over the seeds (two at least); the band is stock's 95 % interval."""
     figure, axes = plt.subplots(1, 2, figsize=(13, 5), sharey=True)
     for place, (setting, members) in enumerate(runs.items()):
         accuracy = np.array([[point["accuracy"] for point in run["points"]] for run in members]) * 100
@@ -227,12 +231,13 @@ def plot(runs: dict[str, list[dict]], path: Path) -> None:
     plt.close(figure)
 
 
-def search_table(runs: dict[str, list[dict]]) -> list[dict]:
-    """What the search for the learning rate found, a run an entry."""
+def run_table(runs: dict[str, list[dict]]) -> list[dict]:
+    """What every run came to, an entry each."""
     rows = []
     for run in (run for members in runs.values() for run in members):
         last = run["points"][-1]
         rows.append({"setting": f"{run['setting']}, {run['learning_rate']:g}", "num_steps": run["num_steps"]})
+        rows[-1] |= {"seed": run["seed"]} | {key: run["passes"][key] for key in PASSES if "passes" in run}
         rows[-1] |= {"accuracy_before": run["points"][0]["accuracy"], "accuracy_after": final_accuracy(run)}
         rows[-1] |= {name: last[name] for name in ("generated_tokens", "train_cpu_seconds")}
         for name in ("replayed_negative", "replayed_advantage", "ratio_max"):
@@ -242,13 +247,17 @@ def search_table(runs: dict[str, list[dict]]) -> list[dict]:
 
 
 def report(results: Path) -> None:
-    """Write `search.json`, and once two seeds are compared `summary.json`, `table.md` and `comparison.png`."""
-    write_result(results / "search.json", search_table(load(results / "validation")))
+    """
+    Write `search.json` and `runs.json`, the runs on validation and test rows, and once two seeds are compared
+    `summary.json`, `table.md` and `comparison.png`.
+    """
+    write_result(results / "search.json", run_table(load(results / "validation")))
     runs = load(results / "test")
+    write_result(results / "runs.json", run_table(runs))
     if len(runs.get("stock", [])) > 1:
         summary = summarise(results)
         write_result(results / "summary.json", summary)
         tables = table(summary) + ("\n" + pool_table(summary["pool"]) if "pool" in summary else "")
         (results / "table.md").write_text(tables)
-        plot(runs, results / "comparison.png")
+        plot({name: members for name, members in runs.items() if len(members) > 1}, results / "comparison.png")
         print(tables)
