@@ -89,6 +89,9 @@ bench: demo  ## Run the benchmarks (hours); raw results go beside the scripts in
 	$(BIN)/python -m benchmarks.hallucination.reward_hacking --base runs/digits/base --data runs/digits/data \
 		--work runs/hacking
 	$(BIN)/python -m benchmarks.rewards.factual_consistency --base runs/digits/base --data runs/digits/data
+	$(BIN)/python -m benchmarks.hallucination.gates --base runs/digits/base --data runs/digits/data \
+		--reward_model runs/digits/reward --work runs/hacking --seeds 100 0 1 2
+	$(BIN)/python -m benchmarks.hallucination.gates_report
 	$(BIN)/python -m benchmarks.transfer.run --base runs/digits/base --data runs/digits/data
 	$(BIN)/python -m benchmarks.transfer.summary
 	$(BIN)/python -m benchmarks.rewards.embedded_reward_model

@@ -183,14 +183,14 @@ def tables(summary: dict) -> str:
         difference = found["difference"]
         ours = f"{difference['mean']:+.1f} ± {difference['half_width_95']:.1f}"
         rows.append([found["what"].removesuffix(", points"), ours, p_text(found["p_corrected"]), found["verdict"]])
-    return "\n".join([*lines, *_table(head, rows)])
+    return "\n".join([*lines, *(_table(head, rows) if rows else [])])
 
 
 def draw(path: Path, reward: str, runs: dict[str, dict[int, dict]]) -> None:
     """
     Three panels against the step: hallucination rate of the probes, right answers in training, place of the gate.
 
-    Thin lines are seeds, thick ones their mean.
+    Thin lines are seeds, thick ones their mean; the selection seed is in the last panel only.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -212,14 +212,16 @@ def draw(path: Path, reward: str, runs: dict[str, dict[int, dict]]) -> None:
         accuracy = [np.convolve(run["training"]["accuracy"], np.ones(20) / 20, mode="valid") for run in members]
         _lines(right, range(20, 20 + len(accuracy[0])), accuracy, colour, label)
         if kind in ("controller", "undamped"):
-            for index, run in enumerate(members):
-                gate.step(steps, [probe["threshold"] for probe in run["probes"]], where="post", color=colour,
-                          alpha=0.6, label=None if index else label)  # fmt: skip
+            for seed, run in runs[setting].items():
+                places = [probe["threshold"] for probe in run["probes"]]
+                style, name = ("--", "selection seed") if seed == SELECTION_SEED else ("-", f"seed {seed}")
+                gate.step(steps, places, style, where="post", color=colour, alpha=0.3 + 0.2 * (seed % 4),
+                          label=f"{setting}, {name}")  # fmt: skip
     _, target, dead_band = CONTROLLERS["quick"]
     rates.axhspan(target - dead_band, target + dead_band, color="grey", alpha=0.2, label="target and dead band")
     rates.set(ylabel="share of responses", ylim=(-0.02, 1.02), title="Hallucination rate of the probes")
     right.set(ylabel="share of sampled answers", ylim=(-0.02, 1.02), title="Right answers in training (20 steps)")
-    gate.set(ylabel="score", title="Place of the gate, each seed")
+    gate.set(ylabel="score", title="Place of the gate")
     for axes in (rates, right, gate):
         axes.set_xlabel("optimizer step")
         axes.spines[["top", "right"]].set_visible(False)
