@@ -19,6 +19,7 @@ from trl_r1v2.prompt_sharing.model import PromptSharing
 
 
 GROUPS = [[3, 7, 1, 5], [4], [2, 6]]
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 
 
@@ -48,6 +49,20 @@ def assert_same_with_sharing(model, rows):
 @pytest.mark.parametrize("kind", TEXT_MODELS)
 def test_text_models_return_the_same(kind, attention):
     assert_same_with_sharing(make_model(kind, attention), make_rows(kind, GROUPS))
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_dynamic_embeddings_share_up_to_the_positions_that_were_trained(is_long):
+    """InternVL3's configurations have them. Beyond, the longest row of a batch chooses all rows' frequencies."""
+    rows = make_rows("qwen2", GROUPS)
+    longest = int(rows["attention_mask"].sum(dim=1).max())
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    model = make_model("llama", max_position_embeddings=longest - is_long, rope_parameters=rope)
+    widths = []
+    model.get_decoder().layers[0].register_forward_pre_hook(lambda layer, args: widths.append(args[0].size(1)))
+    assert_same_with_sharing(model, rows)
+    unshared = rows["input_ids"].size(1)
+    assert (widths[-1] == unshared) is is_long
 
 
 @pytest.mark.parametrize("images", [[2, 1, 3], [2, 0, 1], None], ids=["images", "text among images", "text"])
@@ -220,7 +235,7 @@ def test_other_forwards_are_left_alone():
         (MistralConfig(**TEXT, sliding_window=8), "sliding window of 8"),
         (Qwen2Config(**TEXT, use_sliding_window=True, sliding_window=8, max_window_layers=1), "sliding_attention"),
         (Gemma3TextConfig(**TEXT, head_dim=8), "gemma3_text"),
-        (LlamaConfig(**TEXT, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}), "'dynamic'"),
+        (LlamaConfig(**TEXT, rope_parameters=LONGROPE), "'longrope'"),
     ],
 )
 def test_models_that_it_cannot_serve_are_refused_by_name(config, reason):

@@ -11,20 +11,23 @@ from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
 from .attention import LAYOUT, register
 from .images import RowImages
 from .layout import PackedLayout, Segment, group_rows, pack_rows, row_bounds, split_groups
 
 
+logger = logging.get_logger(__name__)
+
 # Decoders whose every layer attends to all earlier tokens through transformers' attention functions, and models of
 # images around them whose image tokens `images.py` counts. The tests compare each with its unshared forward.
 DECODERS = ("llama", "mistral", "qwen2", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3", "qwen3_moe")
 WITH_IMAGES = ("internvl", "qwen2_vl", "qwen2_5_vl")
 WITH_MROPE = ("qwen2_vl", "qwen2_5_vl")
-# Others choose their frequencies by the longest row of a batch.
-ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+# Others choose their frequencies by the longest row of a batch; "dynamic" does beyond the positions it was trained on.
+ROPE_TYPES = ("default", "linear", "llama3", "yarn", "dynamic")
 
 
 class PromptSharing:
@@ -52,6 +55,8 @@ class PromptSharing:
         self._image_token_id = config.image_token_id if config.model_type in WITH_IMAGES else None
         self._has_mrope = config.model_type in WITH_MROPE
         self._merge_size = config.vision_config.spatial_merge_size if self._has_mrope else 1
+        text = config.get_text_config()
+        self._longest = text.max_position_embeddings if _rope_type(text) == "dynamic" else None
 
     def wrap(self, model: Callable) -> Callable:
         """
@@ -62,6 +67,8 @@ class PromptSharing:
         """
 
         def forward(input_ids, attention_mask, labels, **inputs):
+            if self._is_too_long(attention_mask):
+                return model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **inputs)
             layout, packed = self._pack(input_ids, attention_mask, labels != -100, inputs)
             packed["labels"] = layout.pack(labels).masked_fill(~layout.is_answer, -100)
             outputs = model(**packed)
@@ -78,11 +85,23 @@ class PromptSharing:
         """
 
         def forward(input_ids, attention_mask, margin=None, **inputs):
+            if self._is_too_long(attention_mask):
+                return model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
             is_answer = after_common_start(input_ids, attention_mask, num_pairs)
             _, packed = self._pack(input_ids, attention_mask, is_answer, inputs)
             return model(**packed)
 
         return forward
+
+    def _is_too_long(self, attention_mask: torch.Tensor) -> bool:
+        """Whether a row is longer than a model can run shared with its rotary embeddings of type `"dynamic"`."""
+        if self._longest is None or (length := int(attention_mask.sum(dim=1).max())) <= self._longest:
+            return False
+        logger.warning_once(
+            f"A row of {length} tokens is longer than the {self._longest} up to which this model's rotary embeddings "
+            "stay as they are: batches with such rows run without shared prompts."
+        )
+        return True
 
     def _lay_out(self, input_ids, attention_mask, is_answer, inputs) -> tuple[PackedLayout, RowImages | None]:
         bounds = row_bounds(attention_mask.cpu(), is_answer.cpu())
@@ -129,7 +148,7 @@ def refusal(model: PreTrainedModel) -> str | None:
     text = config.get_text_config()
     settings = text.to_dict()
     layer_types = set(settings.get("layer_types") or ["full_attention"])
-    rope_type = (settings.get("rope_parameters") or {}).get("rope_type", "default")
+    rope_type = _rope_type(text)
     if is_peft_model(model) and model.active_peft_config.is_prompt_learning:
         return "prompt-learning PEFT puts tokens of its own in front of every row"
     if config.model_type not in (*DECODERS, *WITH_IMAGES) or text.model_type not in DECODERS:
@@ -142,6 +161,10 @@ def refusal(model: PreTrainedModel) -> str | None:
     if rope_type not in ROPE_TYPES:
         return f"rotary embeddings of type {rope_type!r} depend on the longest row of a batch"
     return None
+
+
+def _rope_type(config: PreTrainedConfig) -> str:
+    return (config.to_dict().get("rope_parameters") or {}).get("rope_type", "default")
 
 
 def _base(model: PreTrainedModel) -> PreTrainedModel:

@@ -40,10 +40,12 @@ class SharedPromptsMixin:
     # Made on first use, which for TRL's precomputation of reference log-probabilities is in its constructor.
     @functools.cached_property
     def _prompt_sharing(self) -> PromptSharing:
-        if self.args.torch_compile or self.aux_loss_enabled:
+        if self.args.torch_compile:
+            raise ValueError("`share_prompts=True` does not support `torch_compile`: set one of them to False.")
+        if self.aux_loss_enabled:
             raise ValueError(
-                "`share_prompts=True` supports neither `torch_compile` nor a router's auxiliary loss "
-                "(`router_aux_loss_coef`), in which a shared prompt would count once. Set it to False."
+                "`share_prompts=True` does not support a router's auxiliary loss, in which a shared prompt would "
+                "count once: set `router_aux_loss_coef=0` to train without it, or `share_prompts=False`."
             )
         models = (self.model, self.ref_model)
         return PromptSharing(*(self.accelerator.unwrap_model(model) for model in models if model is not None))
@@ -53,7 +55,7 @@ class SharedPromptsMixin:
 
     def _log_tokens(self, num_padded: int, num_packed: int) -> None:
         if not self._has_logged_tokens and refusal(self.accelerator.unwrap_model(self.model)) is None:
-            logger.info(
+            self.accelerator.print(
                 f"A pass over this process's first batch takes {num_packed} tokens with `share_prompts=True` and "
                 f"{num_padded} without ({num_padded / num_packed:.1f} times as many); "
                 f"here it is {self.args.share_prompts}."
@@ -72,8 +74,23 @@ class SharedPromptsMixin:
 class SharedPromptsGRPOMixin(SharedPromptsMixin):
     """
     For classes on [`~trl.GRPOTrainer`]: the rows of a prompt stay together in a micro-batch and pass policy and
-    reference as one packed sequence. Rows move within an optimizer step only, and losses are those of TRL to rounding.
+    reference as one packed sequence. Losses are those of TRL to rounding; where a generation feeds several optimizer
+    steps, groups are dealt to them whole. Losses that are means over a micro-batch keep TRL's micro-batches.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.args.share_prompts and self._averages_micro_batches:
+            logger.warning(
+                "`share_prompts=True` saves little here: with `loss_type='bnpo'`, an entropy bonus or "
+                "`top_entropy_quantile` below 1, which are means over a micro-batch, rows stay in the micro-batch "
+                "that they were shuffled into, and share their prompt where they meet there."
+            )
+
+    @property
+    def _averages_micro_batches(self) -> bool:
+        """Whether losses are means over a micro-batch, which another choice of its rows would change."""
+        return self.loss_type == "bnpo" or self._entropy_bonus_enabled or self.top_entropy_quantile < 1
 
     def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
         return super()._get_per_token_logps_and_entropies(self._with_shared_prompts(model), *args, **kwargs)
@@ -104,11 +121,10 @@ class SharedPromptsGRPOMixin(SharedPromptsMixin):
         num_batches = self.args.steps_per_generation
         # Whatever the two numbers are, that many micro-batches in a row belong to one optimizer step.
         window = math.gcd(num_batches, self.args.gradient_accumulation_steps)
-        if self.args.share_prompts:
-            return by_group(groups, num_batches, window, *lengths(batch))
-        # These are means over a micro-batch, which another choice of rows would change.
-        if self.loss_type == "bnpo" or self._entropy_bonus_enabled or self.top_entropy_quantile < 1:
+        if self._averages_micro_batches:
             window = 1
+        elif self.args.share_prompts:
+            return by_group(groups, num_batches, window, *lengths(batch))
         return by_length([sum(row) for row in zip(*lengths(batch), strict=True)], num_batches, window)
 
 
