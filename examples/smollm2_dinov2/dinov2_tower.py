@@ -56,7 +56,7 @@ def read_onnx(path: str | Path):
     try:
         import onnx
     except ImportError as error:
-        raise ImportError("Reading an ONNX file needs `onnx`: `pip install trl_r1v2[real]`.") from error
+        raise ImportError("Reading an ONNX file needs `onnx`: `pip install 'trl_r1v2[real]'`.") from error
     if not Path(path).is_file():
         raise CheckpointError(f"there is no file {path}. Give the ONNX file of a DINOv2 backbone.")
     return onnx.load(str(path))
@@ -242,7 +242,7 @@ def difference_from_onnx(model, tower: InternVLVisionModel, root: str = "backbon
         import onnxruntime
     except ImportError as error:
         raise ImportError(
-            "Comparing with the ONNX graph needs `onnxruntime`: `pip install trl_r1v2[real]`."
+            "Comparing with the ONNX graph needs `onnxruntime`: `pip install 'trl_r1v2[real]'`."
         ) from error
     last = [node.output[0] for node in model.graph.node if node.name == f"/{root}{_LAST_NODE}"]
     if not last:

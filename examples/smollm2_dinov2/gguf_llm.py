@@ -33,7 +33,7 @@ def gguf_to_folder(path: str | Path, output_dir: str | Path, dtype: str = "float
     try:
         import gguf  # noqa: F401  (transformers reads the file through it)
     except ImportError as error:
-        raise ImportError("Reading a GGUF file needs `gguf`: `pip install trl_r1v2[real]`.") from error
+        raise ImportError("Reading a GGUF file needs `gguf`: `pip install 'trl_r1v2[real]'`.") from error
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}. Give the GGUF file of a causal language model.")

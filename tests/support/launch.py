@@ -51,7 +51,7 @@ ZERO3 = {
     "stage3_gather_16bit_weights_on_model_save": True,
 }
 needs_deepspeed = pytest.mark.skipif(
-    importlib.util.find_spec("deepspeed") is None, reason="needs `pip install trl_r1v2[deepspeed]`"
+    importlib.util.find_spec("deepspeed") is None, reason="needs `pip install 'trl_r1v2[deepspeed]'`"
 )
 every_backend = [pytest.param(name, marks=needs_deepspeed) if name.startswith("zero") else name for name in BACKENDS]
 

@@ -3,9 +3,9 @@
 Which rows of a generation batch go into which micro-batch, and micro-batches without needless padding.
 
 By length, rows move within an optimizer step only, so that what a step trains on stays as it was drawn; by group,
-whole groups are dealt to the steps that one generation feeds. Works on what `GRPOTrainer._generate_and_score_completions`
-returns, after `trl.trainer.utils.split_pixel_values_by_grid`: tensors of shape `(B, ...)`, and a list with an entry a
-row for each field of images.
+whole groups are dealt to the steps that one generation feeds. Works on what
+`GRPOTrainer._generate_and_score_completions` returns, after `trl.trainer.utils.split_pixel_values_by_grid`: tensors of
+shape `(B, ...)`, and a list with an entry a row for each field of images.
 """
 
 from collections.abc import Callable, Sequence

@@ -16,7 +16,7 @@ def check_plotting() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "the plots need matplotlib: `pip install trl_r1v2[demo]`, or `plots: false` where there is that key"
+            "the plots need matplotlib: `pip install 'trl_r1v2[demo]'`, or `plots: false` where there is that key"
         ) from error
 
 

@@ -21,7 +21,7 @@ def load_merged(path: str, load_base: Callable):
     try:
         from peft import PeftConfig, PeftModel
     except ImportError as error:
-        raise CheckpointError(f"{path} holds PEFT adapters: `pip install trl_r1v2[peft]`.") from error
+        raise CheckpointError(f"{path} holds PEFT adapters: `pip install 'trl_r1v2[peft]'`.") from error
     base_name = PeftConfig.from_pretrained(path).base_model_name_or_path
     base = load_base(base_name)
     with warnings.catch_warnings():
