@@ -209,7 +209,7 @@ def pool_table(summary: dict) -> str:
 
 
 def plot(runs: dict[str, list[dict]], path: Path) -> None:
-    """Means over the seeds (two at least); the band is stock's 95 % interval."""
+    """Means over the seeds (two at least); the band, with three, is stock's 95 % interval."""
     figure, axes = plt.subplots(1, 2, figsize=(13, 5), sharey=True)
     for place, (setting, members) in enumerate(runs.items()):
         accuracy = np.array([[point["accuracy"] for point in run["points"]] for run in members]) * 100
@@ -218,7 +218,7 @@ def plot(runs: dict[str, list[dict]], path: Path) -> None:
         for axis, cost, scale in ((axes[0], COSTS[0], 1e-3), (axes[1], COSTS[1], 1.0)):
             spent = np.mean([[point[cost] for point in run["points"]] for run in members], axis=0) * scale
             axis.plot(spent, mean, label=setting, lw=2.5 if setting == "stock" else 1.5, **style)
-            if setting == "stock":
+            if setting == "stock" and len(members) > 2:
                 half_width = np.array([interval(column)[1] for column in accuracy.T])
                 axis.fill_between(spent, mean - half_width, mean + half_width, color=style["color"], alpha=0.12)
     axes[0].set(xlabel="generated tokens (thousands)", ylabel="sampled accuracy on test rows (%)")
