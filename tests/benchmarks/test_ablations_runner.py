@@ -170,8 +170,8 @@ def test_goes_on_after_an_interruption_and_makes_every_run_once(stub, call, caps
     # These two have commands of their own.
     others = ("Which components train, a weak adapter (Table 4)", "Transfer between text and images")
     assert f"Not run. {'; '.join(others)}." in tables and tables.count("Not run.") == 1 + len(others)
-    for section in json.loads((output / "summary.json").read_text()).values():
-        assert section["seeds"] == list(range(SEEDS))
+    seeds = [section["seeds"] for section in json.loads((output / "summary.json").read_text()).values()]
+    assert [found for found in seeds if found] == [list(range(SEEDS))] * (len(seeds) - len(others))
     assert len(list(output.glob("*.png"))) == 6
 
     monkeypatch.setattr(command, "write", lambda found, folder: None)
