@@ -312,6 +312,12 @@ def test_without_rollouts_at_the_path(prompts, tmp_path):
         pairs.main(arguments(tmp_path / "out", prompts, rollouts=str(tmp_path / "nothing")))
 
 
+def test_no_pairs_for_want_of_room_is_told(prompts, tmp_path):
+    table = write_table(tmp_path / "mine.jsonl", [record | {"finished": False} for record in RECORDS])
+    with pytest.raises(ValueError, match="'no_finished_right': [1-9].*raise `max_new_tokens`"):
+        pairs.main(arguments(tmp_path / "out", prompts, rollouts=table))
+
+
 def test_no_pairs_is_an_error_that_keeps_the_scores(prompts, tmp_path, caplog):
     table = write_table(tmp_path / "mine.jsonl", RECORDS)
     args = arguments(tmp_path / "out", prompts, rollouts=table, chosen_threshold=50.0)

@@ -111,14 +111,24 @@ def main(args: PairsArguments) -> None:
     if run.state.is_main_process:
         write_summary(run, pair_set, responses, scored, dropout_counts)
     if not pair_set.pairs:
+        advice = ADVICE[max(ADVICE, key=lambda fate: pair_set.prompts.get(fate, 0))]
         raise ValueError(
             f"no pair could be built. Prompts: {pair_set.prompts}; responses: {pair_set.responses}; candidate pairs: "
-            f"{pair_set.candidates}. Rollouts and scores are kept in {args.output_dir}: relax the thresholds and run "
-            "again, or sample more responses"
+            f"{pair_set.candidates}. Rollouts and scores are kept in {args.output_dir}: {advice}"
         )
     if run.state.is_main_process:
         write_pairs(run, pair_set)
         print(f"{len(pair_set.pairs)} pairs are in {args.output_dir}: load_dataset({args.output_dir!r})")
+
+
+# What helps where most prompts end without a pair, by how they end.
+ADVICE = {
+    "no_pair_left": "relax the thresholds and run again, or sample more responses",
+    "no_finished_right": "right responses are cut off before their end; raise `max_new_tokens`",
+    "all_right": "take harder prompts, or sample more responses",
+    "all_wrong": "take easier prompts or sample more responses; the scores show whether answers are read as meant",
+    "unscored": "the reward functions score no response; see whether they read the gold answers",
+}
 
 
 def to_responses(args: PairsArguments, dataset: Dataset, scored: Sequence[ScoredRollout]) -> list[Response]:
