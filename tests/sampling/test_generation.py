@@ -187,6 +187,19 @@ def test_more_samples_than_the_batch_holds(vlm, processor, prompts):
     assert len({tuple(r.completion_ids) for r in rollouts if r.row == 1}) > 3, "sub-batches must not repeat draws"
 
 
+def test_prompts_are_encoded_once_for_responses_of_a_number(vlm, processor, prompts, monkeypatch):
+    """Seven responses, three at a time; where copies are shown, three of them twice and one once."""
+    encode, sizes = generation.encode_prompts, []
+
+    def counting(processing_class, shown, *args):
+        sizes.append(len(shown))
+        return encode(processing_class, shown, *args)
+
+    monkeypatch.setattr(generation, "encode_prompts", counting)
+    sample_responses(vlm, processor, prompts, num_samples=7, max_new_tokens=2, batch_size=3, rows=[1], progress=False)
+    assert sizes == ([1] if generation.COPIES_KEEP_THEIR_TILES else [3, 1])
+
+
 def test_leaves_random_state_and_modes_alone(make_vlm, processor, prompts):
     model = make_vlm()
     model.train()

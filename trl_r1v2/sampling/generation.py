@@ -5,6 +5,7 @@ of its weights (data parallelism is a set of rows a process), `transformers` gen
 """
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,18 +125,20 @@ def sample_chunks(
         prefixes = None if prefix_ids is None else [prefix_ids[row] for row in chunk]
         prompts = [read_prompt(dataset, row, processing_class) for row in chunk]
         completions = [[] for _ in chunk]
+
+        @functools.cache
+        def encoded(times: int, prompts=prompts, prefixes=prefixes) -> dict[str, torch.Tensor]:
+            """Each prompt so many times in a row."""
+            shown = [prompt for prompt in prompts for _ in range(times)]
+            begun = None if prefixes is None else [prefix for prefix in prefixes for _ in range(times)]
+            return encode_prompts(processing_class, shown, begun, chat_template_kwargs)
+
         with forked_random_state(model.device), evaluation_mode(model):
             torch.manual_seed(seed_of_chunk(settings.seed, chunk))
             for done in range(0, settings.num_samples, batch_size):
                 copies = min(batch_size, settings.num_samples - done)
-                shown, config.num_return_sequences = (1, copies) if COPIES_KEEP_THEIR_TILES else (copies, 1)
-                rows_of_call = [number for number in range(len(chunk)) for _ in range(shown)]
-                inputs = encode_prompts(
-                    processing_class,
-                    [prompts[number] for number in rows_of_call],
-                    None if prefixes is None else [prefixes[number] for number in rows_of_call],
-                    chat_template_kwargs,
-                )
+                times, config.num_return_sequences = (1, copies) if COPIES_KEEP_THEIR_TILES else (copies, 1)
+                inputs = encoded(times)
                 for index, ids in enumerate(_generate(model, inputs, config)):
                     response = {"ids": ids, "finished": ids[-1] in config.eos_token_id}
                     completions[index // copies].append(response)
