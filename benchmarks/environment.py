@@ -36,7 +36,7 @@ def commit() -> str | None:
 
 def command() -> str:
     """The command that this process was started by; paths within the working directory are relative to it."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    spec = sys.modules["__main__"].__spec__
     name = sys.argv[0] if spec is None else f"-m {spec.name.removesuffix('.__main__')}"
     words = [name, *(shlex.quote(word.removeprefix(f"{os.getcwd()}/")) for word in sys.argv[1:])]
     return f"python {' '.join(words)}"

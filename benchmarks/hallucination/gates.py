@@ -27,18 +27,15 @@ Not covered: other targets, real reward models.
 """
 
 import argparse
-import tempfile
-import time
 from pathlib import Path
 
 from datasets import Dataset, load_dataset
 
-from benchmarks.environment import environment
-from benchmarks.hallucination.reward_hacking import flawed_reward_model, learn, make_trainer
+from benchmarks.hallucination.reward_hacking import flawed_reward_model, learn, train_watched
 from benchmarks.results import write_result
 from examples.digits.rewards import grounded_reward
 from examples.digits.text import named_digits, unsupported_digits
-from trl_r1v2.hallucination import HallucinationMonitor, MonitorConfig, RewardThresholdController
+from trl_r1v2.hallucination import MonitorConfig, RewardThresholdController
 from trl_r1v2.hallucination.probe import ProbeFunctions
 from trl_r1v2.rewards import Component, HybridReward, RewardModelReward, accuracy_reward, format_reward
 from trl_r1v2.sampling import sample_responses
@@ -54,7 +51,6 @@ STATIC = {"trained": (3.6, 6.0, 6.7), "planted": (2.25,)}
 # What is watched, its target and its dead band. One probe that lies 0.1 above the target shuts the gate.
 CONTROLLERS = {"quick": ("rate", 0.15, 0.05), "disagreement": ("wrong_above_median", 0.5, 0.1)}
 GAIN = 10.0  # ranges of the score per unit of what is watched
-LEARNING_RATE, ROWS = 1.5e-4, 32  # those of `reward_hacking.py`
 PROBE_EVERY, PROBE_ROWS = 10, 64
 MAX_NEW_TOKENS = 32
 
@@ -146,42 +142,14 @@ def run(arguments: argparse.Namespace, setting: str, seed: int) -> dict:
         for split in ("validation", "test")
     )
     controller = make_controller(arguments.reward, setting)
-
-    def set_gate(value: float) -> None:
-        reward.set_min_score("reward_model", value)
-
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(
-            str(arguments.work / "start"),
-            arguments.data,
-            reward,
-            Path(folder),
-            max_steps=arguments.steps,
-            per_device_train_batch_size=ROWS,
-            learning_rate=LEARNING_RATE,
-            seed=seed,
-        )
-        act = (controller, None if controller is None else set_gate)
-        trainer.add_callback(HallucinationMonitor(trainer, validation, config, functions, *act))
-        started = time.process_time()
-        trainer.train()
-        seconds = time.process_time() - started
-        history = trainer.state.log_history
+    trainer, result = train_watched(arguments, reward, seed, validation, config, functions, controller)
+    history = trainer.state.log_history
     chosen_on = validation.select(range(PROBE_ROWS, len(validation)))
     return {
         "reward": arguments.reward,
         "setting": setting,
-        "seed": seed,
-        "steps": arguments.steps,
-        "cpu_seconds": round(seconds, 1),
-        "environment": environment(),
         "validation": evaluate(trainer, chosen_on, reward_model),
         "test": evaluate(trainer, test, reward_model),
-        "probes": [
-            {"step": entry["step"]} | {key.partition("/")[2]: value for key, value in entry.items() if "halluc" in key}
-            for entry in history
-            if "hallucination/rate" in entry
-        ],
         "training": {
             name: [round(entry[key], 4) for entry in history if key in entry]
             for name, key in (
@@ -190,8 +158,7 @@ def run(arguments: argparse.Namespace, setting: str, seed: int) -> dict:
                 ("paid_by_reward_model", "hybrid/reward_model/mean"),
             )
         },
-        "moves": [] if controller is None else controller.state_dict()["moves"],
-    }
+    } | result
 
 
 def make_parser() -> argparse.ArgumentParser:

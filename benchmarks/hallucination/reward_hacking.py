@@ -97,6 +97,50 @@ def learn(arguments) -> None:
     os.replace(temporary, arguments.work / "start")
 
 
+def train_watched(
+    arguments,
+    reward: HybridReward,
+    seed: int,
+    probes: Dataset,
+    config: MonitorConfig,
+    functions: ProbeFunctions,
+    controller: RewardThresholdController | None,
+) -> tuple[SSBGRPOTrainer, dict]:
+    """Train from the common start under the monitor, whose controller moves the reward model's gate; what it did."""
+
+    def set_gate(value: float) -> None:
+        reward.set_min_score("reward_model", value)
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(
+            str(arguments.work / "start"),
+            arguments.data,
+            reward,
+            Path(folder),
+            max_steps=arguments.steps,
+            per_device_train_batch_size=ROWS,
+            learning_rate=LEARNING_RATE,
+            seed=seed,
+        )
+        act = (controller, None if controller is None else set_gate)
+        trainer.add_callback(HallucinationMonitor(trainer, probes, config, functions, *act))
+        started = time.process_time()
+        trainer.train()
+        seconds = time.process_time() - started
+    return trainer, {
+        "seed": seed,
+        "steps": arguments.steps,
+        "cpu_seconds": round(seconds, 1),
+        "environment": environment(),
+        "probes": [
+            {"step": entry["step"]} | {key.partition("/")[2]: value for key, value in entry.items() if "halluc" in key}
+            for entry in trainer.state.log_history
+            if "hallucination/rate" in entry
+        ],
+        "moves": [] if controller is None else controller.state_dict()["moves"],
+    }
+
+
 def run(arguments, setting: str, seed: int) -> dict:
     reward_model = Component(flawed_reward_model, min_score=CONTROLLER["initial"])
     reward = HybridReward({"accuracy": accuracy_reward, "reward_model": reward_model, "format": format_reward})
@@ -114,47 +158,14 @@ def run(arguments, setting: str, seed: int) -> dict:
     )
     functions = ProbeFunctions(unsupported_digits, named_digits, accuracy_reward, flawed_reward_model)
     probes = load_dataset(arguments.data, split="validation").filter(lambda row: len(row["images"]) > 0)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(
-            str(arguments.work / "start"),
-            arguments.data,
-            reward,
-            Path(folder),
-            max_steps=arguments.steps,
-            per_device_train_batch_size=ROWS,
-            learning_rate=LEARNING_RATE,
-            seed=seed,
-        )
-        controller, set_threshold = None, None
-        if setting == "controlled":
-            controller = RewardThresholdController(target=TARGET, **CONTROLLER)
-
-            def set_threshold(value):
-                reward.set_min_score("reward_model", value)
-
-        trainer.add_callback(HallucinationMonitor(trainer, probes, config, functions, controller, set_threshold))
-        started = time.process_time()
-        trainer.train()
-        seconds = time.process_time() - started
-        history = trainer.state.log_history
-    return {
-        "setting": setting,
-        "seed": seed,
-        "steps": arguments.steps,
-        "cpu_seconds": round(seconds, 1),
-        "environment": environment(),
-        "probes": [
-            {"step": entry["step"]} | {key.partition("/")[2]: value for key, value in entry.items() if "halluc" in key}
-            for entry in history
-            if "hallucination/rate" in entry
-        ],
-        "training": [
-            {"step": entry["step"]} | {name: entry[name] for name in entry if name.startswith(("hybrid/", "reward"))}
-            for entry in history
-            if "reward" in entry
-        ],
-        "moves": [] if controller is None else controller.state_dict()["moves"],
-    }
+    controller = RewardThresholdController(target=TARGET, **CONTROLLER) if setting == "controlled" else None
+    trainer, result = train_watched(arguments, reward, seed, probes, config, functions, controller)
+    result["training"] = [
+        {"step": entry["step"]} | {name: entry[name] for name in entry if name.startswith(("hybrid/", "reward"))}
+        for entry in trainer.state.log_history
+        if "reward" in entry
+    ]
+    return {"setting": setting} | result
 
 
 def make_parser() -> argparse.ArgumentParser:

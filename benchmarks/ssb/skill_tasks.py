@@ -21,11 +21,12 @@ from transformers import (
     GotOcr2ImageProcessor,
     InternVLVisionConfig,
     InternVLVisionModel,
+    ProcessorMixin,
     set_seed,
 )
 
 from examples.digits.models import fit, new_language_model, train_tokenizer
-from trl_r1v2.sampling.prompts import encode_prompts, read_prompt
+from trl_r1v2.sampling.prompts import encode_prompts, read_prompt, tokenizer_of
 from trl_r1v2.vlm.compose import compose_vlm
 
 
@@ -143,7 +144,7 @@ def answer_reward(completions, solution, **kwargs) -> list[float]:
 def load_model(folder: Path):
     """Model in float32 and processing class of a folder."""
     processing_class = AutoProcessor.from_pretrained(folder)
-    with_images = hasattr(processing_class, "image_processor")
+    with_images = isinstance(processing_class, ProcessorMixin)
     kind = AutoModelForImageTextToText if with_images else AutoModelForCausalLM
     return kind.from_pretrained(folder, dtype=torch.float32), processing_class
 
@@ -176,7 +177,7 @@ def new_model(task: Task, folder: Path, texts: list[str]) -> None:
 
 def train_base(model, processing_class, shown: Dataset, num_steps: int, rate: float) -> None:
     """Train on the completions of demonstrations, 64 a step."""
-    tokenizer = getattr(processing_class, "tokenizer", processing_class)
+    tokenizer = tokenizer_of(processing_class)
     answers = [tokenizer(row["completion"][0]["content"] + tokenizer.eos_token)["input_ids"] for row in shown]
     prompts = [read_prompt(shown, row, processing_class) for row in range(len(shown))]
     inputs = encode_prompts(processing_class, prompts, answers)
