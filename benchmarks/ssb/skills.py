@@ -46,26 +46,24 @@ NUM_PASSES = 3  # seeds whose pass@32 is measured
 OFF, BALANCED, HALF = {"ssb_enabled": False}, {"ssb_balance": True}, {"per_device_train_batch_size": BATCH // 2}
 # Few rows are live, so the buffer runs dry at the default of 4 uses; ratios grow with more.
 COMBINED = BALANCED | {"ssb_max_uses": 16, "delta": 2.0}
-# name: what differs, and steps as a multiple of stock's (settings that generate less may take more)
+TWICE, APPEND = {"num_iterations": 2}, {"ssb_replay": "append", "ssb_replay_share": 0.5}
+# name: what differs, and steps as a multiple of stock's (settings that generate less a step may take more)
 SETTINGS = {
     "stock": (OFF, 1),
     "half": (OFF | HALF, 2),
     "dynamic": ({"ssb_replay": "none", "ssb_resample_rounds": 2}, 1),
+    "twice": (OFF | TWICE, 2),
     "dead": ({}, 1),
     "dead, balanced": (BALANCED, 1),
-    "half, dead": (HALF, 2),
-    "half, dead, combined": (HALF | COMBINED, 2),
-    "share 0.25": ({"ssb_replay_share": 0.25}, 1.25),
-    "share 0.25, balanced": ({"ssb_replay_share": 0.25} | BALANCED, 1.25),
-    "share 0.5": ({"ssb_replay_share": 0.5}, 1.5),
-    "share 0.5, balanced": ({"ssb_replay_share": 0.5} | BALANCED, 1.5),
-    "share 0.75": ({"ssb_replay_share": 0.75}, 2),
-    "share 0.75, balanced": ({"ssb_replay_share": 0.75} | BALANCED, 2),
     "dead, combined": (COMBINED, 1),
+    "half, dead, combined": (HALF | COMBINED, 2),
+    "twice, dead, combined": (TWICE | COMBINED, 2),
+    "share 0.5": ({"ssb_replay_share": 0.5}, 1.5),
+    "share 0.25, combined": ({"ssb_replay_share": 0.25} | COMBINED, 1.25),
     "share 0.5, combined": ({"ssb_replay_share": 0.5} | COMBINED, 1.5),
     "share 0.75, combined": ({"ssb_replay_share": 0.75} | COMBINED, 2),
-    "append 0.5": ({"ssb_replay": "append", "ssb_replay_share": 0.5}, 1),
-    "append 0.5, balanced": ({"ssb_replay": "append", "ssb_replay_share": 0.5} | BALANCED, 1),
+    "append 0.5": (APPEND, 1),
+    "append 0.5, combined": (APPEND | COMBINED, 1),
 }
 # On the filtered prompts, with the rates of "stock" and "dead"; for the first half of the steps.
 POOL_SETTINGS = {"pool": (OFF, 0.5), "pool, prefilled": ({"ssb_prefill": "pool/ssb"}, 0.5)}

@@ -16,6 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 
+BASELINES = ("stock", "half", "twice", "dynamic")
 COSTS = ("generated_tokens", "train_cpu_seconds")
 PASSES = ("pass@1", "pass@32")
 LAST = 3  # evaluations at the end of a run whose mean is its final accuracy
@@ -27,8 +28,7 @@ def load(folder: Path) -> dict[str, list[dict]]:
     for path in sorted(folder.glob("*.json")):
         run = json.loads(path.read_text())
         runs.setdefault(run["setting"], []).append(run)
-    baselines = ["stock", "half", "dynamic"]
-    names = [*(name for name in baselines if name in runs), *(name for name in runs if name not in baselines)]
+    names = [*(name for name in BASELINES if name in runs), *(name for name in runs if name not in BASELINES)]
     return {name: sorted(runs[name], key=lambda run: run["seed"]) for name in names}
 
 
@@ -213,7 +213,7 @@ def plot(runs: dict[str, list[dict]], path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(13, 5), sharey=True)
     for place, (setting, members) in enumerate(runs.items()):
         accuracy = np.array([[point["accuracy"] for point in run["points"]] for run in members]) * 100
-        mean, is_replay = accuracy.mean(axis=0), setting not in ("stock", "half", "dynamic")
+        mean, is_replay = accuracy.mean(axis=0), setting not in BASELINES
         style = {"color": plt.get_cmap("tab10")(place), "ls": "-" if is_replay else "--"}
         for axis, cost, scale in ((axes[0], COSTS[0], 1e-3), (axes[1], COSTS[1], 1.0)):
             spent = np.mean([[point[cost] for point in run["points"]] for run in members], axis=0) * scale
