@@ -62,6 +62,8 @@ SETTINGS = {
     "share 0.25, combined": ({"ssb_replay_share": 0.25} | COMBINED, 1.25),
     "share 0.5, combined": ({"ssb_replay_share": 0.5} | COMBINED, 1.5),
     "share 0.75, combined": ({"ssb_replay_share": 0.75} | COMBINED, 2),
+    "half, share 0.5, combined": ({"ssb_replay_share": 0.5} | HALF | COMBINED, 3),
+    "twice, share 0.5, combined": ({"ssb_replay_share": 0.5} | TWICE | COMBINED, 3),
     "append 0.5": (APPEND, 1),
     "append 0.5, combined": (APPEND | COMBINED, 1),
 }
