@@ -14,7 +14,8 @@ The reward is R1V2's sum (eq. 7) of rule, reward model and format, unweighted. T
 Settings, each with the seeds that are given, from one model which GRPO has begun to teach to read:
 
 - `none`: no gate, every score is paid;
-- `static_T`: the gate stands at score T, from which on scores are paid as they are;
+- `static_T`: the gate stands at score T, from which on scores are paid as they are; `static_q0.85`: at that quantile of
+  the scores of the base's right answers;
 - `shut`: the gate stands above every score, so that rule and format alone decide;
 - `quick`: the controller moves the gate, from fully open, by the hallucination rate of the probes;
 - `disagreement`: the same by the share of wrong answers that the reward model scores above the median of right ones;
@@ -27,9 +28,15 @@ Not covered: other targets, real reward models.
 """
 
 import argparse
+import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
 from datasets import Dataset, load_dataset
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from benchmarks.hallucination.reward_hacking import flawed_reward_model, learn, train_watched
 from benchmarks.results import write_result
@@ -45,9 +52,9 @@ REWARDS = ("trained", "planted")
 SELECTION_SEED = 100
 # Lowest and highest place of the gate: below and above every score that was seen.
 RANGES = {"trained": (-10.0, 12.0), "planted": (0.0, 4.0)}
-# `trained`: quantiles 0.5, 0.75 and 0.85 of the scores of the base's right answers to 300 validation rows; the last is
-# what `calibrate` suggests. `planted`: between right answers and the tone of guesses.
-STATIC = {"trained": (3.6, 6.0, 6.7), "planted": (2.25,)}
+# `trained`: quantiles of the scores of the base's right answers to validation rows; `planted`: a score between right
+# answers and the tone of guesses.
+STATIC = {"trained": ("q0.5", "q0.75", "q0.85"), "planted": ("2.25",)}
 # What is watched, its target and its dead band. One probe that lies 0.1 above the target shuts the gate.
 CONTROLLERS = {"quick": ("rate", 0.15, 0.05), "disagreement": ("wrong_above_median", 0.5, 0.1)}
 GAIN = 10.0  # ranges of the score per unit of what is watched
@@ -63,15 +70,41 @@ class UndampedController(RewardThresholdController):
 
 
 def settings_of(reward: str) -> list[str]:
-    return ["none", *(f"static_{value:g}" for value in STATIC[reward]), "shut", *CONTROLLERS, "undamped"]
+    return ["none", *(f"static_{place}" for place in STATIC[reward]), "shut", *CONTROLLERS, "undamped"]
 
 
-def first_gate(reward: str, setting: str) -> float | None:
+def first_gate(reward: str, setting: str, quantile: Callable[[float], float]) -> float | None:
     """Where the gate stands before the first step."""
     lowest, highest = RANGES[reward]
     if setting.startswith("static_"):
-        return float(setting.partition("_")[2])
+        place = setting.partition("_")[2]
+        return quantile(float(place[1:])) if place.startswith("q") else float(place)
     return {"none": None, "shut": highest}.get(setting, lowest)
+
+
+def right_answers_quantile(arguments: argparse.Namespace, reward_model, quantile: float) -> float:
+    """That of the scores of the base's right answers, four to each of 300 validation rows with images."""
+    path = arguments.work / "right_scores.json"
+    if not path.exists():
+        model = AutoModelForImageTextToText.from_pretrained(arguments.base, dtype=torch.float32)
+        processor = AutoProcessor.from_pretrained(arguments.base)
+        rows = load_dataset(arguments.data, split="validation").filter(lambda row: len(row["images"]) > 0)
+        rollouts = sample_responses(
+            model.eval(),
+            processor,
+            rows.select(range(300)),
+            num_samples=4,
+            max_new_tokens=MAX_NEW_TOKENS,
+            batch_size=200,
+            progress=False,
+        )
+        asked = rows.select([rollout.row for rollout in rollouts])
+        completions = [[{"role": "assistant", "content": rollout.text}] for rollout in rollouts]
+        right = accuracy_reward(completions=completions, solution=asked["solution"][:])
+        images = asked["images"][:]
+        scores = reward_model(prompts=asked["prompt"][:], completions=completions, images=images)
+        write_result(path, [score for score, is_right in zip(scores, right, strict=True) if is_right])
+    return float(np.quantile(json.loads(path.read_text()), quantile))
 
 
 def watched(setting: str) -> tuple[str, float, float]:
@@ -122,7 +155,8 @@ def run(arguments: argparse.Namespace, setting: str, seed: int) -> dict:
     reward_model = flawed_reward_model
     if arguments.reward == "trained":
         reward_model = RewardModelReward.from_pretrained(arguments.reward_model, batch_size=64)
-    component = Component(reward_model, min_score=first_gate(arguments.reward, setting))
+    gate = first_gate(arguments.reward, setting, partial(right_answers_quantile, arguments, reward_model))
+    component = Component(reward_model, min_score=gate)
     reward = HybridReward({"accuracy": accuracy_reward, "reward_model": component, "format": format_reward})
     config = MonitorConfig(
         monitor_every=PROBE_EVERY,
@@ -148,6 +182,7 @@ def run(arguments: argparse.Namespace, setting: str, seed: int) -> dict:
     return {
         "reward": arguments.reward,
         "setting": setting,
+        "first_gate": gate,
         "validation": evaluate(trainer, chosen_on, reward_model),
         "test": evaluate(trainer, test, reward_model),
         "training": {

@@ -63,7 +63,7 @@ def best(runs: dict[str, dict[int, dict]], names: Sequence[str], default: str) -
 
 def chosen(reward: str, runs: dict[str, dict[int, dict]]) -> tuple[str, str]:
     """Best static gate, open and shut ones among them, and best controller."""
-    static = ["none", *(f"static_{value:g}" for value in STATIC[reward]), "shut"]
+    static = ["none", *(f"static_{place}" for place in STATIC[reward]), "shut"]
     return best(runs, static, "shut"), best(runs, list(CONTROLLERS), "quick")
 
 

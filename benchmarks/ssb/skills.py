@@ -29,7 +29,7 @@ import torch
 from datasets import Dataset, load_dataset
 from transformers import TrainerCallback
 
-from benchmarks.environment import environment
+from benchmarks.environment import SOURCE, environment
 from benchmarks.results import write_result
 from benchmarks.ssb.skill_tasks import TASKS, Task, answer_reward, load_model, make_base
 from benchmarks.ssb.skills_report import best_rates, report
@@ -130,12 +130,6 @@ class Curve(TrainerCallback):
 # ---- Runs ----
 
 
-def origin() -> dict[str, str]:
-    """The commit and the command that a result comes from."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS, check=True)
-    return {"commit": commit.stdout.strip(), "command": f"python -m benchmarks.ssb.skills {' '.join(sys.argv[1:])}"}
-
-
 def train(task: Task, folder: Path, setting: str, rate: float, seed: int, split: str) -> dict:
     changed, times = (SETTINGS | POOL_SETTINGS)[setting]
     every = round(task.steps * times / NUM_EVALUATIONS)
@@ -208,13 +202,13 @@ def filter_prompts(task: Task, folder: Path, results: Path) -> None:
     subprocess.run(command, check=True)
     summary = json.loads((folder / "pool" / "summary.json").read_text())
     num_tokens = round(summary["mean_tokens"] * summary["num_responses"])
-    write_result(results / "filter.json", {"prompts": summary["prompts"], "generated_tokens": num_tokens} | origin())
+    write_result(results / "filter.json", {"prompts": summary["prompts"], "generated_tokens": num_tokens} | SOURCE)
 
 
 def run_all(
     arguments: argparse.Namespace, jobs: list[tuple[str, float, int]], split: str, under: str | None = None
 ) -> None:
-    results, came_from = arguments.results / arguments.task, origin()
+    results = arguments.results / arguments.task
     for setting, rate, seed in jobs:
         name = f"{re.sub('[^a-z0-9.]+', '-', setting)}_{rate:g}_{seed}.json"
         path = results / (under or split) / name
@@ -225,7 +219,7 @@ def run_all(
         try:
             started = time.process_time()
             result = train(TASKS[arguments.task], arguments.folder, setting, rate, seed, split)
-            write_result(path, result | came_from)
+            write_result(path, result)
             accuracy = [round(point["accuracy"], 3) for point in result["points"]]
             print(setting, rate, seed, accuracy, f"{time.process_time() - started:.0f} CPU s", flush=True)
         finally:
@@ -247,12 +241,11 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     task, results = TASKS[arguments.task], arguments.results / arguments.task
     if arguments.stage == "base":
-        came_from = origin()
         make_base(task, arguments.folder)
         rows = load_dataset(str(arguments.folder / "data"), split="test")
         model, processing_class = load_model(arguments.folder / "base")
         found = passes(task, model.eval(), processing_class, rows.select(range(300, len(rows))))
-        write_result(results / "base.json", {"base_steps": task.base_steps, "passes": found} | came_from)
+        write_result(results / "base.json", {"base_steps": task.base_steps, "passes": found} | SOURCE)
         print(found)
     elif arguments.stage == "search":
         jobs = [(setting, rate, SEARCH_SEED) for rate in arguments.rates for setting in arguments.settings]

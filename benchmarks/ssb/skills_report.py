@@ -17,6 +17,9 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 
 BASELINES = ("stock", "half", "twice", "dynamic")
+# Drawn where two seeds were run: as many curves as one can tell apart.
+DRAWN = (*BASELINES, "dead", "half, dead, combined", *(f"share {share}, combined" for share in (0.25, 0.5, 0.75)))
+DRAWN += ("append 0.5",)
 COSTS = ("generated_tokens", "train_cpu_seconds")
 PASSES = ("pass@1", "pass@32")
 LAST = 3  # evaluations at the end of a run whose mean is its final accuracy
@@ -259,5 +262,5 @@ def report(results: Path) -> None:
         write_result(results / "summary.json", summary)
         tables = table(summary) + ("\n" + pool_table(summary["pool"]) if "pool" in summary else "")
         (results / "table.md").write_text(tables)
-        plot({name: members for name, members in runs.items() if len(members) > 1}, results / "comparison.png")
+        plot({name: runs[name] for name in DRAWN if len(runs.get(name, [])) > 1}, results / "comparison.png")
         print(tables)
