@@ -14,8 +14,8 @@ The reward is R1V2's sum (eq. 7) of rule, reward model and format, unweighted. T
 Settings, each with the seeds that are given, from one model which GRPO has begun to teach to read:
 
 - `none`: no gate, every score is paid;
-- `static_T`: the gate stands at score T, from which on scores are paid as they are; `static_q0.85`: at that quantile of
-  the scores of the base's right answers;
+- `static_T`: the gate stands at score T, from which on scores are paid as they are; `static_q0.85`: at this quantile
+  of the scores of the base's right answers;
 - `shut`: the gate stands above every score, so that rule and format alone decide;
 - `quick`: the controller moves the gate, from fully open, by the hallucination rate of the probes;
 - `disagreement`: the same by the share of wrong answers that the reward model scores above the median of right ones;

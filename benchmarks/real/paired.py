@@ -5,9 +5,10 @@ What each evaluation gains over the aligned model, row by row.
     python -m benchmarks.real.paired --run runs/smollm2_dinov2
 
 Takes every folder `evaluate_*` of a run whose rows are those of `evaluate_aligned`. For each, and for each task, the
-accuracy with its interval and the mean change against the aligned model, greedy and sampled (Pass@1 over the samples),
-with a 95 % interval by bootstrap over rows. Folders that differ in `_seed<n>` alone are also taken together: a row's
-score is its mean over seeds, and the bootstrap draws rows and seeds. Writes `benchmarks/real/paired.json`.
+accuracy and the hallucination rate with their intervals and their mean change against the aligned model, greedy and
+sampled (Pass@1 over the samples), with a 95 % interval by bootstrap over rows. Folders that differ in `_seed<n>` alone
+are also taken together: a row's score is its mean over seeds, and the bootstrap draws rows and seeds. Writes
+`benchmarks/real/paired.json`.
 """
 
 import argparse
@@ -23,14 +24,15 @@ from trl_r1v2.evaluation.summary import same_rows
 
 
 NUM_DRAWS = 2_000
+FIGURES = {"accuracy": "accuracy", "hallucination": "hallucinated"}  # name: field of a record
 
 
-def mean_scores(folder: Path, mode: str) -> dict[str, dict[int, float]]:
-    """Task, `all` among them → row → its mean accuracy over samples."""
+def mean_scores(folder: Path, mode: str, field: str) -> dict[str, dict[int, float]]:
+    """Task, `all` among them → row → its mean over samples."""
     records = [record for record in read_records(folder / "records.parquet") if record.mode == mode]
     tasks = {"all": records} | {t: [r for r in records if r.task == t] for t in sorted({r.task for r in records})}
     return {
-        task: {row: float(np.mean(scores)) for row, scores in row_scores(members, "accuracy").items()}
+        task: {row: float(np.mean(scores)) for row, scores in row_scores(members, field).items()}
         for task, members in tasks.items()
         if members
     }
@@ -47,24 +49,25 @@ def interval(scores: np.ndarray, rng: np.random.Generator) -> list[float]:
 
 
 def compare(before: Path, after: list[Path]) -> dict:
-    """Task → mode → accuracy and change with their intervals; `after` are the folders of one setting's seeds."""
+    """Task → mode → figure, with mean, change and their intervals; `after` are the folders of one setting's seeds."""
     found: dict = {}
     for mode in (GREEDY, SAMPLED):
-        first, lasts = mean_scores(before, mode), [mean_scores(folder, mode) for folder in after]
-        for task, scores in first.items():
-            rows = [row for row in scores if all(row in last.get(task, {}) for last in lasts)]
-            if not rows:
-                continue
-            accuracy = np.array([[last[task][row] for row in rows] for last in lasts])
-            change = accuracy - np.array([scores[row] for row in rows])
-            rng = np.random.default_rng(0)
-            found.setdefault(task, {})[mode] = {
-                "num_rows": len(rows),
-                "accuracy": round(float(accuracy.mean()), 4),
-                "accuracy_interval": interval(accuracy, rng),
-                "change": round(float(change.mean()), 4),
-                "change_interval": interval(change, rng),
-            }
+        for figure, field in FIGURES.items():
+            first, lasts = mean_scores(before, mode, field), [mean_scores(folder, mode, field) for folder in after]
+            for task, scores in first.items():
+                rows = [row for row in scores if all(row in last.get(task, {}) for last in lasts)]
+                if not rows:
+                    continue
+                values = np.array([[last[task][row] for row in rows] for last in lasts])
+                change = values - np.array([scores[row] for row in rows])
+                rng = np.random.default_rng(0)
+                found.setdefault(task, {}).setdefault(mode, {})[figure] = {
+                    "num_rows": len(rows),
+                    "mean": round(float(values.mean()), 4),
+                    "interval": interval(values, rng),
+                    "change": round(float(change.mean()), 4),
+                    "change_interval": interval(change, rng),
+                }
     return found
 
 
@@ -89,9 +92,10 @@ def main():
         json.dumps({"evaluations": result, "environment": environment()}, indent=1) + "\n", encoding="utf-8"
     )
     for name, values in result.items():
-        for mode, entry in values["tasks"]["all"].items():
-            print(f"{name:<40} {mode:<8} {entry['accuracy']:.1%} {entry['accuracy_interval']}  "
-                  f"{entry['change']:+.1%} {entry['change_interval']}")  # fmt: skip
+        for mode, entries in values["tasks"]["all"].items():
+            for figure, entry in entries.items():
+                print(f"{name:<25} {mode:<8} {figure:<14} {entry['mean']:.1%} {entry['interval']}  "
+                      f"{entry['change']:+.1%} {entry['change_interval']}")  # fmt: skip
 
 
 if __name__ == "__main__":

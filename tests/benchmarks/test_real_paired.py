@@ -13,7 +13,7 @@ from trl_r1v2.evaluation.records import GREEDY, SAMPLED, Record, write_records
 def write_evaluation(folder, accuracies, dataset="rows"):
     """An evaluation whose row `i` has the given accuracies: the first greedy, the others sampled."""
     folder.mkdir()
-    judged = {"text": "", "format": 1.0, "hallucinated": None, "num_tokens": 1, "finished": True}
+    judged = {"text": "", "format": 1.0, "num_tokens": 1, "finished": True}
     rows = [
         Record(
             row=row,
@@ -21,6 +21,7 @@ def write_evaluation(folder, accuracies, dataset="rows"):
             sample=max(sample - 1, 0),
             task="larger" if row % 2 else "add",
             accuracy=float(value),
+            hallucinated=not value if row % 2 else None,
             **judged,
         )
         for row, values in enumerate(accuracies)
@@ -43,19 +44,24 @@ def test_changes_are_paired_by_row_and_averaged_over_samples_and_seeds(tmp_path,
 
     found = json.loads((tmp_path / "paired.json").read_text())["evaluations"]
     assert found.keys() == {"evaluate_aligned", "evaluate_grpo_seed0", "evaluate_grpo_seed1", "evaluate_grpo"}
-    assert found["evaluate_aligned"]["tasks"]["all"][GREEDY]["change_interval"] == [0.0, 0.0]
+    assert found["evaluate_aligned"]["tasks"]["all"][GREEDY]["accuracy"]["change_interval"] == [0.0, 0.0]
     both = found["evaluate_grpo"]
     assert both["num_seeds"] == 2
     expected = {GREEDY: np.s_[:, :1], SAMPLED: np.s_[:, 1:]}
     for mode, part in expected.items():
         gain = np.mean([(values - before)[part] for values in after])
-        entry = both["tasks"]["all"][mode]
+        entry = both["tasks"]["all"][mode]["accuracy"]
         assert entry["change"] == pytest.approx(gain, abs=1e-4)
         low, high = entry["change_interval"]
         assert 0 < low < gain < high
     evens = np.mean([(values - before)[::2, 0] for values in after])
-    assert both["tasks"]["add"][GREEDY]["change"] == pytest.approx(evens, abs=1e-4)
-    assert both["tasks"]["add"][GREEDY]["num_rows"] == 20
+    assert both["tasks"]["add"][GREEDY]["accuracy"]["change"] == pytest.approx(evens, abs=1e-4)
+    assert both["tasks"]["add"][GREEDY]["accuracy"]["num_rows"] == 20
+    # Measured on odd rows alone, where it is the opposite of the accuracy.
+    odd = both["tasks"]["larger"][SAMPLED]
+    assert odd["hallucination"]["change"] == -odd["accuracy"]["change"]
+    assert both["tasks"]["all"][SAMPLED]["hallucination"] == odd["hallucination"]
+    assert "hallucination" not in both["tasks"]["add"][SAMPLED]
     assert "evaluate_grpo " in capsys.readouterr().out
 
 
@@ -65,5 +71,5 @@ def test_pairing_narrows_the_interval(tmp_path):
     after[:20] = 1
     write_evaluation(tmp_path / "before", before)
     write_evaluation(tmp_path / "after", after)
-    low, high = compare(tmp_path / "before", [tmp_path / "after"])["all"][GREEDY]["change_interval"]
+    low, high = compare(tmp_path / "before", [tmp_path / "after"])["all"][GREEDY]["accuracy"]["change_interval"]
     assert 0.01 < low < 0.05 < high < 0.09  # two independent samples would have ±0.1

@@ -139,6 +139,19 @@ def test_only(tmp_path):
         run(recipe, "--only", "d")
 
 
+def test_a_report_is_named_once_it_is_there(tmp_path, capsys):
+    recipe = write_pipeline(tmp_path, "a")
+    pipeline, folder = yaml.safe_load(recipe.read_text()), tmp_path / "report"
+    stage = {"name": "report", "command": "report", "args": {"run_dir": str(tmp_path), "output_dir": str(folder)}}
+    recipe.write_text(yaml.safe_dump({**pipeline, "stages": [*pipeline["stages"], stage]}, sort_keys=False))
+    run(recipe, "--only", "a")
+    assert str(folder) not in capsys.readouterr().out
+    folder.mkdir()
+    (folder / "report.html").touch()
+    run(recipe, "--only", "a")
+    assert capsys.readouterr().out.endswith(f"{tmp_path / 'out'}, {folder}/report.html.\n")
+
+
 def test_folder_of_another_pipeline_is_refused(tmp_path):
     recipe = write_pipeline(tmp_path, "a")
     run(recipe)

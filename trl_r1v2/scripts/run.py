@@ -98,7 +98,8 @@ def main(run_args: RunArguments):
         print(f"Stopped by {stopped.args[0].name}; the same command goes on from there.", file=sys.stderr)
         raise SystemExit(128 + stopped.args[0]) from None
     reports = [f"{stage.output_dir}/report.html" for stage in stages if stage.command == "report"]
-    print(f"Done; the stages' output is in {', '.join([str(folder), *reports])}.")
+    there = [str(folder), *(report for report in reports if Path(report).is_file())]
+    print(f"Done; the stages' output is in {', '.join(there)}.")
 
 
 def run(stage: Stage, stages: list[Stage], title: str, previous_id: str | None, lock: int) -> str | None:
