@@ -79,28 +79,37 @@ def accuracy_at(run: dict, cost: str, amount: float) -> float:
 
 
 def ratio_estimate(mine: list[float], theirs: list[float]) -> dict:
-    """Costs as a part of others', paired; an interval only if every pair got there. `p` is of the logarithms."""
-    pairs = list(zip(mine, theirs, strict=True))
-    reached = [(a, b) for a, b in pairs if np.isfinite(a) and np.isfinite(b)]
-    values = [a / b if np.isfinite(a) and np.isfinite(b) else None for a, b in pairs]
-    result = {"values": values, "num_reached": len(reached), "num_pairs": len(pairs)}
-    if len(reached) == len(pairs):
+    """Costs as a part of others', paired; an interval only if all of `mine` got there. `p` is of the logarithms."""
+    values = [a / b if np.isfinite(a) else None for a, b in zip(mine, theirs, strict=True)]
+    reached = [value for value in values if value is not None]
+    result = {"values": values, "num_reached": len(reached), "num_pairs": len(values)}
+    if len(reached) == len(values):
         result |= estimate(values)
-        if len(pairs) > 1 and mine != theirs:
+        if len(values) > 1 and not np.allclose(values, 1.0):
             result["p"] = float(stats.ttest_1samp(np.log(values), 0.0).pvalue)
     return result
 
 
-def summarise_setting(members: list[dict], stock: dict[int, dict], half: dict[int, dict]) -> dict:
+def difference(members: list[dict], others: dict[int, dict]) -> dict:
+    """What runs end above those of another setting, paired by seed."""
+    values = [final_accuracy(run) - final_accuracy(others[run["seed"]]) for run in members]
+    found = estimate(values)
+    if any(values):
+        found["p"] = float(stats.ttest_1samp(values, 0.0).pvalue)
+    return found
+
+
+def summarise_setting(members: list[dict], others: dict[str, dict[int, dict]]) -> dict:
+    stock = others["stock"]
     bases = [stock[run["seed"]] for run in members]
     first = members[0]
     entry = {"setting": first["setting"], "learning_rate": first["learning_rate"], "num_seeds": len(members)}
     entry["num_steps"] = first["num_steps"]
     entry["final_accuracy"] = estimate([final_accuracy(run) for run in members])
-    differences = [final_accuracy(run) - final_accuracy(base) for run, base in zip(members, bases, strict=True)]
-    entry["minus_stock"] = estimate(differences)
-    if any(differences):
-        entry["minus_stock"]["p"] = float(stats.ttest_1samp(differences, 0.0).pvalue)
+    seeds = {run["seed"] for run in members}
+    for name, other in (("minus_stock", "stock"), ("minus_dead", "dead")):
+        if seeds <= others[other].keys():
+            entry[name] = difference(members, others[other])
     for name, key in zip(("pass_1", "pass_32"), PASSES, strict=True):
         entry[name] = estimate([run["passes"][key] for run in members if "passes" in run])
     for cost in COSTS:
@@ -111,9 +120,13 @@ def summarise_setting(members: list[dict], stock: dict[int, dict], half: dict[in
         # To stock's own final accuracy with the same seed.
         targets = [(run["seed"], final_accuracy(base)) for run, base in zip(members, bases, strict=True)]
         mine = [cost_to_reach(run, target[1], cost) for run, target in zip(members, targets, strict=True)]
-        for other, runs in (("stock", stock), ("half", half)):
-            if all(seed in runs for seed, _ in targets):
-                theirs = [cost_to_reach(runs[seed], target, cost) for seed, target in targets]
+        for other in ("stock", "half"):
+            if seeds <= others[other].keys():
+                # A run that never gets there counts with all that it spent, which is less than it would take.
+                theirs = [
+                    min(cost_to_reach(run, target, cost), run["points"][-1][cost])
+                    for run, target in ((others[other][seed], target) for seed, target in targets)
+                ]
                 entry[f"{cost}_to_{other}"] = ratio_estimate(mine, theirs)
     for name in ("effective_before", "effective_after", "replayed_negative", "replayed_advantage", "ratio_max"):
         if first["steps"][name]:
@@ -124,14 +137,18 @@ def summarise_setting(members: list[dict], stock: dict[int, dict], half: dict[in
 def summarise(results: Path) -> dict:
     """Settings that were run with two seeds or more."""
     runs = load(results / "test")
-    stock, half = ({run["seed"]: run for run in runs.get(name, [])} for name in ("stock", "half"))
-    settings = {}
+    others = {name: {run["seed"]: run for run in runs.get(name, [])} for name in ("stock", "half", "dead")}
+    stock, settings = others["stock"], {}
     for setting, members in runs.items():
         members = [run for run in members if run["seed"] in stock]
         if len(members) > 1:
-            settings[setting] = summarise_setting(members, stock, half)
+            settings[setting] = summarise_setting(members, others)
     # Each question is asked of every setting: Holm's correction over the settings.
-    for question in ("minus_stock", *(f"{cost}_to_{other}" for cost in COSTS for other in ("stock", "half"))):
+    for question in (
+        "minus_stock",
+        "minus_dead",
+        *(f"{cost}_to_{other}" for cost in COSTS for other in ("stock", "half")),
+    ):
         asked = [entry[question] for entry in settings.values() if "p" in entry.get(question, {})]
         for answer, adjusted in zip(asked, holm([answer["p"] for answer in asked]), strict=True):
             answer["p_holm"] = adjusted
@@ -182,15 +199,34 @@ def show_ratio(figure: dict | None) -> str:
     return show(figure, digits=2) + p_value
 
 
+def show_difference(figure: dict | None) -> str:
+    if figure is None or "p_holm" not in figure:
+        return "–"
+    return f"{show(figure, 100, sign='+')} (p {figure['p_holm']:.3f})"
+
+
+def search_table(runs: dict[str, list[dict]]) -> str:
+    """Final accuracy on validation rows by setting and learning rate, the best of a setting in bold."""
+    rates = sorted({run["learning_rate"] for members in runs.values() for run in members})
+    lines = [f"| setting | {' | '.join(f'{rate:g}' for rate in rates)} |", "|" + "---|" * (len(rates) + 1)]
+    for setting, members in runs.items():
+        found = {run["learning_rate"]: final_accuracy(run) for run in members}
+        best = max(found, key=found.get)
+        cells = [f"{100 * found[rate]:.1f}" if rate in found else "–" for rate in rates]
+        cells[rates.index(best)] = f"**{cells[rates.index(best)]}**"
+        lines.append(f"| {' | '.join([setting, *cells])} |")
+    return "\n".join(lines) + "\n"
+
+
 def table(summary: dict) -> str:
-    head = ["setting", "learning rate", "steps", "final accuracy, %", "minus stock's", "pass@1, %", "pass@32, %"]
+    head = ["setting", "learning rate", "steps", "final accuracy, %", "minus stock's", "minus that of `dead`"]
+    head += ["pass@1, %", "pass@32, %"]
     head += ["tokens, k", "CPU seconds", "accuracy at half of stock's tokens, %"]
     head += ["tokens to stock's final accuracy: of stock's", "of half-batch stock's", "CPU seconds to it: of stock's"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for setting, entry in summary["settings"].items():
-        paired = entry["minus_stock"]
         cells = [setting, f"{entry['learning_rate']:g}", str(entry["num_steps"]), show(entry["final_accuracy"], 100)]
-        cells += [f"{show(paired, 100, sign='+')} (p {paired['p_holm']:.3f})" if "p_holm" in paired else "–"]
+        cells += [show_difference(entry.get(name)) for name in ("minus_stock", "minus_dead")]
         cells += [show(entry["pass_1"], 100), show(entry["pass_32"], 100)]
         cells += [show(entry["generated_tokens"], 1e-3, 0), show(entry["train_cpu_seconds"], digits=0)]
         cells += [show(entry["accuracy_at_half_of_stocks_generated_tokens"], 100)]
@@ -254,13 +290,14 @@ def report(results: Path) -> None:
     Write `search.json` and `runs.json`, the runs on validation and test rows, and once two seeds are compared
     `summary.json`, `table.md` and `comparison.png`.
     """
-    write_result(results / "search.json", run_table(load(results / "validation")))
+    searched = load(results / "validation")
+    write_result(results / "search.json", run_table(searched))
     runs = load(results / "test")
     write_result(results / "runs.json", run_table(runs))
     if len(runs.get("stock", [])) > 1:
         summary = summarise(results)
         write_result(results / "summary.json", summary)
         tables = table(summary) + ("\n" + pool_table(summary["pool"]) if "pool" in summary else "")
-        (results / "table.md").write_text(tables)
+        (results / "table.md").write_text(f"{search_table(searched)}\n{tables}")
         plot({name: runs[name] for name in DRAWN if len(runs.get(name, [])) > 1}, results / "comparison.png")
         print(tables)

@@ -37,7 +37,7 @@ def test_report(tmp_path):
         "validation": [run_of([0.1, 0.2, 0.3, 0.4])],
         "test": [
             run_of([0.1, 0.2, 0.3 + 0.01 * seed, 0.4 + gain], setting, seed)
-            for setting, gain in (("stock", 0.0), ("half", 0.1))
+            for setting, gain in (("stock", 0.0), ("half", 0.1), ("dead", 0.04))
             for seed in range(3)
         ],
     }.items():
@@ -50,6 +50,8 @@ def test_report(tmp_path):
     assert searched["accuracy_after"] == pytest.approx(0.3) and searched["setting"] == "stock, 3e-05"
     half = json.loads((tmp_path / "summary.json").read_text())["settings"]["half"]
     assert half["minus_stock"]["values"] == pytest.approx([0.1 / 3] * 3)
+    assert half["minus_dead"]["values"] == pytest.approx([0.06 / 3] * 3)
     assert half["generated_tokens_to_half"]["values"] == pytest.approx([1.0] * 3)
     assert half["generated_tokens_to_stock"]["num_reached"] == 3
     assert (tmp_path / "comparison.png").exists() and "| half |" in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "table.md").read_text().startswith("| setting | 3e-05 |\n|---|---|\n| stock | **30.0** |\n")
