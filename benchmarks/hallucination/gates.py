@@ -82,27 +82,41 @@ def first_gate(reward: str, setting: str, quantile: Callable[[float], float]) ->
     return {"none": None, "shut": highest}.get(setting, lowest)
 
 
+def rows_with_images(data: str, split: str) -> Dataset:
+    return load_dataset(data, split=split).filter(lambda row: len(row["images"]) > 0)
+
+
+def answer(
+    model, processing_class, rows: Dataset, reward_model, num_samples: int = 1
+) -> tuple[list[str], Dataset, list[float], list[float]]:
+    """Sampled answers, the row of each, whether it is right by the rule, and its score by the reward model."""
+    rollouts = sample_responses(
+        model,
+        processing_class,
+        rows,
+        num_samples=num_samples,
+        max_new_tokens=MAX_NEW_TOKENS,
+        batch_size=200,
+        progress=False,
+    )
+    rollouts = sorted(rollouts, key=lambda rollout: (rollout.row, rollout.sample))
+    texts, asked = [rollout.text for rollout in rollouts], rows.select([rollout.row for rollout in rollouts])
+    completions, solutions = [[{"role": "assistant", "content": text}] for text in texts], asked["solution"][:]
+    right = [score or 0.0 for score in accuracy_reward(completions=completions, solution=solutions)]
+    scores = reward_model(
+        prompts=asked["prompt"][:], completions=completions, solution=solutions, images=asked["images"][:]
+    )
+    return texts, asked, right, scores
+
+
 def right_answers_quantile(arguments: argparse.Namespace, reward_model, quantile: float) -> float:
     """That of the scores of the base's right answers, four to each of 300 validation rows with images."""
     path = arguments.work / "right_scores.json"
     if not path.exists():
         model = AutoModelForImageTextToText.from_pretrained(arguments.base, dtype=torch.float32)
         processor = AutoProcessor.from_pretrained(arguments.base)
-        rows = load_dataset(arguments.data, split="validation").filter(lambda row: len(row["images"]) > 0)
-        rollouts = sample_responses(
-            model.eval(),
-            processor,
-            rows.select(range(300)),
-            num_samples=4,
-            max_new_tokens=MAX_NEW_TOKENS,
-            batch_size=200,
-            progress=False,
-        )
-        asked = rows.select([rollout.row for rollout in rollouts])
-        completions = [[{"role": "assistant", "content": rollout.text}] for rollout in rollouts]
-        right = accuracy_reward(completions=completions, solution=asked["solution"][:])
-        images = asked["images"][:]
-        scores = reward_model(prompts=asked["prompt"][:], completions=completions, images=images)
+        rows = rows_with_images(arguments.data, "validation").select(range(300))
+        _, _, right, scores = answer(model, processor, rows, reward_model, num_samples=4)
         write_result(path, [score for score, is_right in zip(scores, right, strict=True) if is_right])
     return float(np.quantile(json.loads(path.read_text()), quantile))
 
@@ -124,24 +138,10 @@ def make_controller(reward: str, setting: str) -> RewardThresholdController | No
 
 def evaluate(trainer, rows: Dataset, reward_model) -> dict[str, float]:
     """Shares of one sampled answer a row: right, with a digit that is not shown, right without such; mean score."""
-    rollouts = sample_responses(
-        trainer.model,
-        trainer.processing_class,
-        rows,
-        num_samples=1,
-        max_new_tokens=MAX_NEW_TOKENS,
-        batch_size=200,
-        progress=False,
-    )
-    texts = [rollout.text for rollout in sorted(rollouts, key=lambda rollout: rollout.row)]
-    completions = [[{"role": "assistant", "content": text}] for text in texts]
-    solutions, digits = rows["solution"][:], rows["digits"][:]
-    right = [score or 0.0 for score in accuracy_reward(completions=completions, solution=solutions)]
-    grounded = grounded_reward(completions, digits=digits)
+    texts, asked, right, scores = answer(trainer.model, trainer.processing_class, rows, reward_model)
+    digits = asked["digits"][:]
+    grounded = grounded_reward([[{"role": "assistant", "content": text}] for text in texts], digits=digits)
     claims = [unsupported_digits(text, shown) for text, shown in zip(texts, digits, strict=True)]
-    scores = reward_model(
-        prompts=rows["prompt"][:], completions=completions, solution=solutions, images=rows["images"][:]
-    )
     return {
         "num_rows": len(rows),
         "accuracy": sum(right) / len(rows),
@@ -171,10 +171,7 @@ def run(arguments: argparse.Namespace, setting: str, seed: int) -> dict:
         monitor_watch=watched(setting)[0],
     )
     functions = ProbeFunctions(unsupported_digits, named_digits, accuracy_reward, reward_model)
-    validation, test = (
-        load_dataset(arguments.data, split=split).filter(lambda row: len(row["images"]) > 0)
-        for split in ("validation", "test")
-    )
+    validation, test = (rows_with_images(arguments.data, split) for split in ("validation", "test"))
     controller = make_controller(arguments.reward, setting)
     trainer, result = train_watched(arguments, reward, seed, validation, config, functions, controller)
     history = trainer.state.log_history
@@ -201,7 +198,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", required=True, help="folder of the aligned model")
     parser.add_argument("--data", required=True, help="folder of the digit tasks")
     parser.add_argument("--reward_model", required=True, help="folder of the trained reward model")
-    parser.add_argument("--work", type=Path, required=True, help="folder for the common start")
+    parser.add_argument("--work", type=Path, required=True, help="folder of what comes from base and reward model")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "gates")
     parser.add_argument("--reward", choices=REWARDS, default="trained")
     parser.add_argument("--settings", nargs="+", help="by default all")

@@ -244,7 +244,7 @@ def main() -> None:
         make_base(task, arguments.folder)
         rows = load_dataset(str(arguments.folder / "data"), split="test")
         model, processing_class = load_model(arguments.folder / "base")
-        found = passes(task, model.eval(), processing_class, rows.select(range(300, len(rows))))
+        found = passes(task, model, processing_class, rows.select(range(300, len(rows))))
         write_result(results / "base.json", {"base_steps": task.base_steps, "passes": found} | SOURCE)
         print(found)
     elif arguments.stage == "search":

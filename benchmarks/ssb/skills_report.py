@@ -58,6 +58,11 @@ def cost_to_reach(run: dict, accuracy: float, cost: str) -> float:
     return float(spent[first + 1] + share * (spent[first + 2] - spent[first + 1]))
 
 
+def spent_until(run: dict, accuracy: float, cost: str) -> float:
+    """The same for a run that is compared with: if it never gets there, all that it spent, which is too little."""
+    return min(cost_to_reach(run, accuracy, cost), run["points"][-1][cost])
+
+
 def holm(p_values: list[float]) -> list[float]:
     """Holm's (1979) adjusted p-values."""
     order, adjusted, largest = np.argsort(p_values), [1.0] * len(p_values), 0.0
@@ -118,15 +123,12 @@ def summarise_setting(members: list[dict], others: dict[str, dict[int, dict]]) -
         at_half = [accuracy_at(run, cost, amount) for run, amount in zip(members, halves, strict=True)]
         entry[f"accuracy_at_half_of_stocks_{cost}"] = estimate(at_half)
         # To stock's own final accuracy with the same seed.
-        targets = [(run["seed"], final_accuracy(base)) for run, base in zip(members, bases, strict=True)]
-        mine = [cost_to_reach(run, target[1], cost) for run, target in zip(members, targets, strict=True)]
+        targets = [final_accuracy(base) for base in bases]
+        mine = [cost_to_reach(run, target, cost) for run, target in zip(members, targets, strict=True)]
         for other in ("stock", "half"):
             if seeds <= others[other].keys():
-                # A run that never gets there counts with all that it spent, which is less than it would take.
-                theirs = [
-                    min(cost_to_reach(run, target, cost), run["points"][-1][cost])
-                    for run, target in ((others[other][seed], target) for seed, target in targets)
-                ]
+                rivals = [others[other][run["seed"]] for run in members]
+                theirs = [spent_until(run, target, cost) for run, target in zip(rivals, targets, strict=True)]
                 entry[f"{cost}_to_{other}"] = ratio_estimate(mine, theirs)
     for name in ("effective_before", "effective_after", "replayed_negative", "replayed_advantage", "ratio_max"):
         if first["steps"][name]:
@@ -174,7 +176,8 @@ def summarise_pool(results: Path, stock: dict[int, dict]) -> dict:
                 base = stock[run["seed"]]
                 start = np.mean([other["points"][0]["accuracy"] for other in stock.values()])
                 target = start + part * (final_accuracy(base) - start)
-                pairs.append([cost_to_reach(one, target, "generated_tokens") for one in (run, base)])
+                cost = "generated_tokens"
+                pairs.append([cost_to_reach(run, target, cost), spent_until(base, target, cost)])
             mine, theirs = ([pair[place] for pair in pairs] for place in (0, 1))
             entry[f"tokens_to_{name}"] = ratio_estimate(mine, theirs)
             with_filter = [value + filtered["generated_tokens"] for value in mine]

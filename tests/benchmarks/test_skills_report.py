@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from benchmarks.ssb.skills_report import cost_to_reach, holm, report
+from benchmarks.ssb.skills_report import cost_to_reach, holm, report, spent_until
 
 
 def run_of(accuracies, setting="stock", seed=0):
@@ -30,6 +30,7 @@ def test_cost_to_reach(accuracy, tokens):
     """Means of three evaluations are 0, 0.2, 0.3 ... at 200, 300, 400 tokens: linear in between."""
     run = run_of([0.0, 0.0, 0.0, 0.6, 0.3, 0.3])
     assert cost_to_reach(run, accuracy, "generated_tokens") == pytest.approx(tokens)
+    assert spent_until(run, accuracy, "generated_tokens") == pytest.approx(min(tokens, 500))
 
 
 def test_report(tmp_path):
