@@ -110,7 +110,7 @@ def test_replayed_rows_train_as_without_sharing(modality, text_model_path, inter
 
 def test_a_group_is_one_sequence_in_each_pass(text_model_path, tmp_path):
     settings = SGD | {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 1}
-    runs = {}
+    runs, prefills = {}, {}
     for share_prompts in (False, True):
         trainer = make_trainer(
             SSBGRPOTrainer,
@@ -132,11 +132,14 @@ def test_a_group_is_one_sequence_in_each_pass(text_model_path, tmp_path):
         counts = token_counts(trainer)
         trainer.train()
         runs[share_prompts] = batches, counts[-2:]
+        prefills[share_prompts] = counts[0]
     for batch, count in zip(*runs[True], strict=True):
         assert len({tuple(row.tolist()) for row in batch["prompt_ids"]}) == 1
         prompt, completions = int(batch["prompt_mask"][0].sum()), batch["completion_mask"].sum().item()
         assert count == prompt - 1 + 4 + completions
     assert any(len({tuple(row.tolist()) for row in batch["prompt_ids"]}) > 1 for batch in runs[False][0])
+    # In generation, too: two groups of four, whose prompts pass once but for the last token.
+    assert prefills[False] - 8 == 4 * prefills[True]
 
 
 @pytest.mark.parametrize("share_prompts", [False, True])

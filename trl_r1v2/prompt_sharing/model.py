@@ -2,16 +2,17 @@
 """
 A model that takes padded rows and runs them packed, each shared prompt once.
 
-Stands where a trainer calls `model(**inputs, labels=labels, fused_lm_head=True)` and returns what that returns. Does
-not cover generation, nor forwards that return logits.
+Stands where a trainer calls `model(**inputs, labels=labels, fused_lm_head=True)` and returns what that returns, and where
+`generate` fills its cache. Does not cover other forwards that return logits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from .attention import LAYOUT, register
@@ -26,6 +27,15 @@ logger = logging.get_logger(__name__)
 DECODERS = ("llama", "mistral", "qwen2", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3", "qwen3_moe")
 WITH_IMAGES = ("internvl", "qwen2_vl", "qwen2_5_vl")
 WITH_MROPE = ("qwen2_vl", "qwen2_5_vl")
+_OF_IMAGES = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
+# Settings of `generate` with which a row is one sequence and the cache is the usual one.
+_PLAIN_GENERATION = {
+    "use_cache": (True, None),
+    "cache_implementation": (None, "dynamic"),
+    "past_key_values": (None,),
+    "num_beams": (1, None),
+    "num_return_sequences": (1, None),
+}
 # Others choose their frequencies by the longest row of a batch; "dynamic" does beyond the positions it was trained on.
 ROPE_TYPES = ("default", "linear", "llama3", "yarn", "dynamic")
 
@@ -103,9 +113,79 @@ class PromptSharing:
         )
         return True
 
+    @contextmanager
+    def in_generate(self) -> Iterator[None]:
+        """
+        Within it, `generate` of the first model runs a prompt once for its rows, but for the prompt's last token.
+
+        Rows go on from copies of what their prompt left in the cache. A call that asks for another cache than the
+        usual one, or for other sequences than one for each row, stays as it is.
+        """
+        model, generate = self._model, self._model.generate
+
+        def with_shared_prompts(*args, **inputs):
+            # What a call does not set, its configuration does, and what that leaves open, the model's.
+            configs = [inputs.get("generation_config"), model.generation_config]
+            for name, plain in _PLAIN_GENERATION.items():
+                asked = [inputs.get(name), *(getattr(config, name, None) for config in configs)]
+                if next((value for value in asked if value is not None), None) not in plain:
+                    return generate(*args, **inputs)
+            return generate(*args, **self._prefill(**inputs))
+
+        model.generate = with_shared_prompts
+        try:
+            yield
+        finally:
+            del model.generate
+
+    @torch.no_grad()
+    def _prefill(self, input_ids, attention_mask, **inputs) -> dict[str, Any]:
+        """The prompts' pass. Returns what is left for `generate`."""
+        bounds = row_bounds(attention_mask.cpu(), torch.zeros_like(attention_mask, device="cpu"))
+        groups, images = self._group(input_ids.cpu(), bounds, inputs)
+        positions, deltas = self._positions(input_ids, attention_mask, inputs)
+        of_images = {name: inputs.pop(name) for name in _OF_IMAGES if inputs.get(name) is not None}
+        left = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
+        ends_with_image = bool((input_ids[:, -1] == self._image_token_id).any()) if images is not None else False
+        is_refused = ends_with_image or self._is_too_long(attention_mask) or _tensors(inputs)
+        if is_refused or len(groups) == len(input_ids) or input_ids.size(1) < 2:
+            return left | of_images
+        chosen, places = [group[0] for group in groups], torch.empty(len(input_ids), dtype=torch.long)
+        for place, group in enumerate(groups):
+            places[group] = place
+        segments = [Segment(row, *bounds[row][::2], 0) for row in chosen]
+        cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
+        self._model(
+            input_ids=input_ids[chosen, :-1],
+            attention_mask=attention_mask[chosen, :-1],
+            position_ids=positions[..., chosen, :-1],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **(images.select(segments) if images is not None else {}),
+        )
+        cache.batch_select_indices(places.to(input_ids.device))
+        if self._has_mrope:
+            self._model.model.rope_deltas = deltas
+        return {**left, "past_key_values": cache}
+
+    def _positions(self, input_ids, attention_mask, inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions of shape `(..., B, S)`, and what mRoPE adds to the number of a token after them, `(B, 1)`."""
+        types, grid = inputs.get("mm_token_type_ids"), inputs.get("image_grid_thw")
+        if self._has_mrope and types is not None and grid is not None:
+            return self._model.model.get_rope_index(
+                input_ids, types, image_grid_thw=grid, attention_mask=attention_mask
+            )
+        positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        return positions, torch.zeros_like(positions[:, :1])
+
     def _lay_out(self, input_ids, attention_mask, is_answer, inputs) -> tuple[PackedLayout, RowImages | None]:
         bounds = row_bounds(attention_mask.cpu(), is_answer.cpu())
-        ids = input_ids.cpu()
+        groups, images = self._group(input_ids.cpu(), bounds, inputs)
+        return pack_rows(bounds, groups, input_ids.size(1), input_ids.device), images
+
+    def _group(self, ids, bounds, inputs) -> tuple[list[list[int]], RowImages | None]:
+        """Rows that share a prompt and its images, from ids on the CPU."""
         groups, images = group_rows(ids, bounds), None
         if inputs.get("pixel_values") is not None:
             is_image = ids == self._image_token_id
@@ -118,21 +198,15 @@ class PromptSharing:
                 return not ends_with_image and images.are_equal(prompts[first], prompts[second])
 
             groups = split_groups(groups, share)
-        return pack_rows(bounds, groups, ids.size(1), input_ids.device), images
+        return groups, images
 
     def _pack(self, input_ids, attention_mask, is_answer, inputs: dict[str, Any]) -> tuple[PackedLayout, dict]:
         layout, images = self._lay_out(input_ids, attention_mask, is_answer, inputs)
-        positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-        token_types = inputs.pop("mm_token_type_ids", None)
-        if self._has_mrope and token_types is not None and images is not None:
-            positions, _ = self._model.model.get_rope_index(
-                input_ids, token_types, image_grid_thw=inputs["image_grid_thw"], attention_mask=attention_mask
-            )
+        positions, _ = self._positions(input_ids, attention_mask, inputs)
+        inputs.pop("mm_token_type_ids", None)
         if images is not None:
             inputs.update(images.select(layout.segments))
-        unknown = [name for name, value in inputs.items() if isinstance(value, torch.Tensor)]
-        unknown = sorted(set(unknown) - {"pixel_values", "image_grid_thw"})
-        if unknown:
+        if unknown := sorted(_tensors(inputs) - set(_OF_IMAGES)):
             raise ValueError(
                 f"the batch holds {unknown}, which `share_prompts=True` does not know how to pack. Set it to False."
             )
@@ -140,6 +214,10 @@ class PromptSharing:
         no_mask = attention_mask.new_empty(1, 1, 0, 0)
         packed = {"input_ids": layout.pack(input_ids), "position_ids": layout.pack(positions), **inputs}
         return layout, {**packed, "attention_mask": no_mask, LAYOUT: layout}
+
+
+def _tensors(inputs: dict[str, Any]) -> set[str]:
+    return {name for name, value in inputs.items() if isinstance(value, torch.Tensor)}
 
 
 def refusal(model: PreTrainedModel) -> str | None:

@@ -95,6 +95,12 @@ class SharedPromptsGRPOMixin(SharedPromptsMixin):
     def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
         return super()._get_per_token_logps_and_entropies(self._with_shared_prompts(model), *args, **kwargs)
 
+    def _generate_single_turn(self, *args, **kwargs):
+        if not self.args.share_prompts or self.use_vllm:
+            return super()._generate_single_turn(*args, **kwargs)
+        with self._prompt_sharing.in_generate():
+            return super()._generate_single_turn(*args, **kwargs)
+
     @property
     def _moves_rows(self) -> bool:
         """Whether rows may move between the micro-batches of an optimizer step, and lose needless padding."""

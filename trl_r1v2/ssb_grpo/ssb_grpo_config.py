@@ -16,7 +16,8 @@ class SSBGRPOConfig(GRPOConfig):
 
     Parameters:
         share_prompts (`bool`, *optional*, defaults to `False`):
-            Whether a prompt passes the model once for all its completions in a micro-batch, not once for each (ours).
+            Whether a prompt passes the model once for all its completions in a micro-batch, and once in generation by
+            transformers, not once for each (ours).
         ssb_enabled (`bool`, *optional*, defaults to `True`):
             Whether to replay buffered samples. `False` trains bit for bit like [`~trl.GRPOTrainer`].
         ssb_judge (`str`, *optional*, defaults to `"reward"`):
