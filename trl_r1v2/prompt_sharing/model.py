@@ -2,8 +2,8 @@
 """
 A model that takes padded rows and runs them packed, each shared prompt once.
 
-Stands where a trainer calls `model(**inputs, labels=labels, fused_lm_head=True)` and returns what that returns, and where
-`generate` fills its cache. Does not cover other forwards that return logits.
+Stands where a trainer calls `model(**inputs, labels=labels, fused_lm_head=True)` and returns what that returns, and
+where `generate` fills its cache. Does not cover other forwards that return logits.
 """
 
 from collections.abc import Callable, Iterator
