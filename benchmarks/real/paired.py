@@ -7,8 +7,9 @@ What each evaluation gains over the aligned model, row by row.
 Takes every folder `evaluate_*` of a run whose rows are those of `evaluate_aligned`. For each, and for each task, the
 accuracy and the hallucination rate with their intervals and their mean change against the aligned model, greedy and
 sampled (Pass@1 over the samples), with a 95 % interval by bootstrap over rows. Folders that differ in `_seed<n>` alone
-are also taken together: a row's score is its mean over seeds, and the bootstrap draws rows and seeds. Writes
-`benchmarks/real/paired.json`.
+are also taken together: a row's score is its mean over seeds, and the bootstrap draws rows and seeds. Other settings
+of GRPO (`evaluate_grpo_*_seed<n>`) are compared with `evaluate_grpo_seed<n>`, too, and the logs of training that lie
+beside the evaluations are summed up. Writes `benchmarks/real/paired.json`.
 """
 
 import argparse
@@ -48,18 +49,21 @@ def interval(scores: np.ndarray, rng: np.random.Generator) -> list[float]:
     return [round(float(bound), 4) for bound in np.quantile(draws, (0.025, 0.975))]
 
 
-def compare(before: Path, after: list[Path]) -> dict:
-    """Task → mode → figure, with mean, change and their intervals; `after` are the folders of one setting's seeds."""
+def compare(before: list[Path], after: list[Path]) -> dict:
+    """
+    Task → mode → figure, with mean, change and their intervals. `after` are the folders of one setting's seeds,
+    `before` those of the same seeds or one folder for all.
+    """
     found: dict = {}
     for mode in (GREEDY, SAMPLED):
         for figure, field in FIGURES.items():
-            first, lasts = mean_scores(before, mode, field), [mean_scores(folder, mode, field) for folder in after]
-            for task, scores in first.items():
-                rows = [row for row in scores if all(row in last.get(task, {}) for last in lasts)]
+            firsts, lasts = ([mean_scores(path, mode, field) for path in paths] for paths in (before, after))
+            for task in firsts[0]:
+                rows = [row for row in firsts[0][task] if all(row in last.get(task, {}) for last in lasts)]
                 if not rows:
                     continue
                 values = np.array([[last[task][row] for row in rows] for last in lasts])
-                change = values - np.array([scores[row] for row in rows])
+                change = values - np.array([[first[task][row] for row in rows] for first in firsts])
                 rng = np.random.default_rng(0)
                 found.setdefault(task, {}).setdefault(mode, {})[figure] = {
                     "num_rows": len(rows),
@@ -71,15 +75,28 @@ def compare(before: Path, after: list[Path]) -> dict:
     return found
 
 
+def training_log(path: Path) -> dict:
+    """The reward at both ends, the rows that teach something, and minutes, from a `trainer_state.json`."""
+    logs = [entry for entry in json.loads(path.read_text(encoding="utf-8"))["log_history"] if "reward" in entry]
+
+    def mean(name: str, part: slice = slice(None)) -> float:
+        return round(float(np.mean([entry[name] for entry in logs[part]])), 4)
+
+    found = {"steps": len(logs), "first_five": mean("reward", slice(5)), "last_five": mean("reward", slice(-5, None))}
+    found |= {"effective_generated": mean("ssb/effective_before"), "effective_trained": mean("ssb/effective_after")}
+    return found | {"minutes": round(sum(entry["step_time"] for entry in logs) / 60, 2)}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", required=True, help="Output folder of the pipeline.")
     parser.add_argument("--output", default="benchmarks/real/paired.json", help="File to write.")
     args = parser.parse_args()
-    before = Path(args.run) / "evaluate_aligned"
+    run = Path(args.run)
+    before = run / "evaluate_aligned"
     metrics = {
         folder.parent: json.loads(folder.read_text(encoding="utf-8"))
-        for folder in sorted(Path(args.run).glob("evaluate_*/metrics.json"))
+        for folder in sorted(run.glob("evaluate_*/metrics.json"))
     }
     groups: dict[str, list[Path]] = {}
     for folder, values in metrics.items():
@@ -87,14 +104,21 @@ def main():
             groups.setdefault(folder.name, []).append(folder)
             if (together := re.sub(r"_seed\d+$", "", folder.name)) != folder.name:
                 groups.setdefault(together, []).append(folder)
-    result = {name: {"num_seeds": len(folders), "tasks": compare(before, folders)} for name, folders in groups.items()}
-    Path(args.output).write_text(
-        json.dumps({"evaluations": result, "environment": environment()}, indent=1) + "\n", encoding="utf-8"
-    )
-    for name, values in result.items():
+    result = {
+        name: {"num_seeds": len(folders), "tasks": compare([before], folders)} for name, folders in groups.items()
+    }
+    others = {}
+    for name, folders in groups.items():
+        if re.fullmatch(r"evaluate_grpo_(?!seed)\w+(?<!\d)", name):
+            plain = [folder.with_name("evaluate_grpo" + re.search(r"_seed\d+$", folder.name)[0]) for folder in folders]
+            others[name] = {"num_seeds": len(folders), "tasks": compare(plain, folders)}
+    training = {path.parent.name: training_log(path) for path in sorted(run.glob("grpo_*/trainer_state.json"))}
+    found = {"evaluations": result, "against_grpo": others, "training": training, "environment": environment()}
+    Path(args.output).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for name, values in [*result.items(), *((f"{name} - grpo", values) for name, values in others.items())]:
         for mode, entries in values["tasks"]["all"].items():
             for figure, entry in entries.items():
-                print(f"{name:<25} {mode:<8} {figure:<14} {entry['mean']:.1%} {entry['interval']}  "
+                print(f"{name:<35} {mode:<8} {figure:<14} {entry['mean']:.1%} {entry['interval']}  "
                       f"{entry['change']:+.1%} {entry['change_interval']}")  # fmt: skip
 
 

@@ -38,12 +38,34 @@ def test_changes_are_paired_by_row_and_averaged_over_samples_and_seeds(tmp_path,
     write_evaluation(tmp_path / "evaluate_aligned", before)
     for seed, values in enumerate(after):
         write_evaluation(tmp_path / f"evaluate_grpo_seed{seed}", values)
+    more = [np.minimum(values, rng.random((40, 3)) < 0.8) for values in after]
+    for seed, values in enumerate(more):
+        write_evaluation(tmp_path / f"evaluate_grpo_reading_seed{seed}", values)
     write_evaluation(tmp_path / "evaluate_other", before, dataset="other rows")
+    log = [{"reward": step, "ssb/effective_before": 0.5, "ssb/effective_after": 0.25 * step, "step_time": 30.0}
+           for step in range(8)]  # fmt: skip
+    (tmp_path / "grpo_seed0").mkdir()
+    (tmp_path / "grpo_seed0/trainer_state.json").write_text(json.dumps({"log_history": [*log, {"train_loss": 1}]}))
     monkeypatch.setattr("sys.argv", ["paired", "--run", str(tmp_path), "--output", str(tmp_path / "paired.json")])
     main()
 
-    found = json.loads((tmp_path / "paired.json").read_text())["evaluations"]
-    assert found.keys() == {"evaluate_aligned", "evaluate_grpo_seed0", "evaluate_grpo_seed1", "evaluate_grpo"}
+    written = json.loads((tmp_path / "paired.json").read_text())
+    found = written["evaluations"]
+    grpo = {f"evaluate_grpo{setting}{seed}" for setting in ("", "_reading") for seed in ("", "_seed0", "_seed1")}
+    assert found.keys() == {"evaluate_aligned", *grpo}
+    (against,) = written["against_grpo"].values()
+    loss = np.mean([(less - values)[:, :1] for less, values in zip(more, after, strict=True)])
+    assert against["tasks"]["all"][GREEDY]["accuracy"]["change"] == pytest.approx(loss, abs=1e-4)
+    assert written["training"] == {
+        "grpo_seed0": {
+            "steps": 8,
+            "first_five": 2.0,
+            "last_five": 5.0,
+            "effective_generated": 0.5,
+            "effective_trained": 0.875,
+            "minutes": 4.0,
+        }
+    }
     assert found["evaluate_aligned"]["tasks"]["all"][GREEDY]["accuracy"]["change_interval"] == [0.0, 0.0]
     both = found["evaluate_grpo"]
     assert both["num_seeds"] == 2
@@ -71,5 +93,5 @@ def test_pairing_narrows_the_interval(tmp_path):
     after[:20] = 1
     write_evaluation(tmp_path / "before", before)
     write_evaluation(tmp_path / "after", after)
-    low, high = compare(tmp_path / "before", [tmp_path / "after"])["all"][GREEDY]["accuracy"]["change_interval"]
+    low, high = compare([tmp_path / "before"], [tmp_path / "after"])["all"][GREEDY]["accuracy"]["change_interval"]
     assert 0.01 < low < 0.05 < high < 0.09  # two independent samples would have ±0.1
