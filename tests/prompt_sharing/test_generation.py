@@ -97,3 +97,11 @@ def test_a_prompt_that_ends_with_an_image_passes_in_each_row():
         completions, logits, num_rows = generate(model, rows)
     assert num_rows[0] == 7
     assert torch.equal(completions, expected) and torch.equal(logits, expected_logits)
+
+
+def test_where_one_process_cannot_share_none_does(monkeypatch):
+    model, rows = make_model("qwen2").eval(), make_prompts("qwen2")
+    monkeypatch.setattr("trl_r1v2.prompt_sharing.model.gather_object", lambda refusals: [*refusals, True])
+    with PromptSharing(model).in_generate():
+        _, _, num_rows = generate(model, rows)
+    assert num_rows[0] == 7

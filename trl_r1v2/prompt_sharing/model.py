@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import gather_object, is_peft_model
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
@@ -119,7 +119,7 @@ class PromptSharing:
         Within it, `generate` of the first model runs a prompt once for its rows, but for the prompt's last token.
 
         Rows go on from copies of what their prompt left in the cache. A call that asks for another cache than the
-        usual one, or for other sequences than one for each row, stays as it is.
+        usual one, or for other sequences than one for each row, stays as it is. All processes call it together.
         """
         model, generate = self._model, self._model.generate
 
@@ -147,8 +147,8 @@ class PromptSharing:
         of_images = {name: inputs.pop(name) for name in _OF_IMAGES if inputs.get(name) is not None}
         left = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
         ends_with_image = bool((input_ids[:, -1] == self._image_token_id).any()) if images is not None else False
-        is_refused = ends_with_image or self._is_too_long(attention_mask) or _tensors(inputs)
-        if is_refused or len(groups) == len(input_ids) or input_ids.size(1) < 2:
+        is_refused = ends_with_image or self._is_too_long(attention_mask) or _tensors(inputs) or input_ids.size(1) < 2
+        if any(gather_object([bool(is_refused)])):  # where parameters are sharded, all come to as many forwards
             return left | of_images
         chosen, places = [group[0] for group in groups], torch.empty(len(input_ids), dtype=torch.long)
         for place, group in enumerate(groups):

@@ -95,11 +95,13 @@ class SharedPromptsGRPOMixin(SharedPromptsMixin):
     def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
         return super()._get_per_token_logps_and_entropies(self._with_shared_prompts(model), *args, **kwargs)
 
-    def _generate_single_turn(self, *args, **kwargs):
-        if not self.args.share_prompts or self.use_vllm:
-            return super()._generate_single_turn(*args, **kwargs)
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
+        inputs = (prompt_ids, images, multimodal_fields, num_generations)
+        # After a tool's answer each completion has a history of its own, and not every process comes here.
+        if not self.args.share_prompts or self.use_vllm or num_generations == 1:
+            return super()._generate_single_turn(*inputs, *args, **kwargs)
         with self._prompt_sharing.in_generate():
-            return super()._generate_single_turn(*args, **kwargs)
+            return super()._generate_single_turn(*inputs, *args, **kwargs)
 
     @property
     def _moves_rows(self) -> bool:
