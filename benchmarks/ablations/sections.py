@@ -290,10 +290,10 @@ def activation(folder: Path, ground: str = "activation") -> Section:
     for other, points in (("llm+adapter", "1.5, 2.0 and 1.8"), ("adapter+vision", "1.3, 2.2 and 2.4")):
         for mode, name in (("greedy", "greedy accuracy"), ("sampled", "sampled accuracy")):
             values = [percent([run[mode]["accuracy/all"] for run in runs[preset]]) for preset in ("adapter", other)]
-            what = f"`adapter` less `{other}`, {name}, points"
+            weak = " from a weak adapter" * (ground != "activation")
+            what = f"`adapter` less `{other}`{weak}, {name}, points"
             paper = f"Table 4: the adapter alone is ahead by {points} points"
-            weak = " with a weak adapter" * (ground != "activation")
-            name, what = f"`adapter` against `{other}` in {name}", f"{what}{weak}"
+            name = f"`adapter` against `{other}` in {name}"
             section.claims.append(Claim(name, what, paper, 1, paired(*values), f"`{other}` ahead"))
     section.draw = lambda path: activation_summary.plot(runs, base, path)
     return finish(section, runs, lambda run: run["train_cpu_seconds"])
