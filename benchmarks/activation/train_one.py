@@ -53,6 +53,7 @@ def train(
     seed: int,
     steps: int,
     reward_funcs: Sequence[Callable] = (accuracy_reward, format_reward),
+    trainer_class: type[SSBGRPOTrainer] = SSBGRPOTrainer,
 ) -> tuple[SSBGRPOTrainer, dict]:
     """GRPO by the recipe, with the components of `preset`; what was trained, the log, and CPU seconds."""
     values = yaml.safe_load(Path(recipe).read_text())
@@ -68,7 +69,7 @@ def train(
         "disable_tqdm": True,
         "log_completions": False,
     }
-    trainer = SSBGRPOTrainer(
+    trainer = trainer_class(
         model=AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32),
         reward_funcs=list(reward_funcs),
         args=SSBGRPOConfig(**settings),

@@ -4,7 +4,8 @@
 import pytest
 import torch
 
-from benchmarks.real.perception import mask_patches, perception_divergence, trainer_with
+from benchmarks.perception.compare import summarise
+from benchmarks.perception.term import mask_patches, perception_divergence, trainer_with
 from tests.support.ssb_runs import SSBGRPOTrainer, image_dataset, losses, make_trainer, parameters
 from trl_r1v2.vlm.activation import set_trainable
 
@@ -37,7 +38,7 @@ def test_the_term_makes_answers_depend_on_the_image(share_prompts, internvl_path
     settings |= {"num_iterations": 2, "max_steps": 2, "share_prompts": share_prompts, "ssb_enabled": False}
     trainers = {}
     for coef in (None, 0.0, 5.0):
-        cls = SSBGRPOTrainer if coef is None else trainer_with(coef, 1.0, patch=4)
+        cls = SSBGRPOTrainer if coef is None else trainer_with(coef, 1.0)
         trainer = make_trainer(cls, internvl_path, tmp_path / str(coef), image_dataset(), **settings)
         set_trainable(trainer.model, "llm+adapter")
         trainer.train()
@@ -53,3 +54,17 @@ def test_the_term_makes_answers_depend_on_the_image(share_prompts, internvl_path
     assert found[5.0][1] > found[0.0][1] * 1.001
     first_loss = {coef: losses(trainer)[0] for coef, trainer in trainers.items()}
     assert float(first_loss[5.0]) == pytest.approx(float(first_loss[0.0]) - 5.0 * found[5.0][0], abs=2e-4)
+
+
+def test_settings_are_compared_seed_by_seed():
+    def runs(*shares):
+        figures = [{"accuracy/images": share, "hallucination": 1 - share} for share in shares]
+        return [{"greedy": figure, "sampled": {**figure, "hallucination": 0.5}} for figure in figures]
+
+    summary, table = summarise({"neither": runs(0.5, 0.6, 0.7), "rule": runs(0.52, 0.62, 0.73)})
+    change = summary["rule"]["greedy/accuracy/images"]["change"]
+    assert change["values"] == pytest.approx([2, 2, 3]) and change["p"] == pytest.approx(0.0198, abs=1e-4)
+    assert change["p_corrected"] == pytest.approx(4 * change["p"])
+    assert summary["rule"]["greedy/hallucination"]["change"]["mean"] == pytest.approx(-7 / 3)
+    assert table.splitlines()[2].startswith("| neither | 60.0 ± 24.8 | 40.0 ± 24.8 |")
+    assert "| 62.3 ± 26.1, +2.3 ± 1.4 (p 0.079) |" in table

@@ -1,13 +1,13 @@
 # Copyright 2026 The trl_r1v2 Team. Licensed under the Apache License, Version 2.0.
 """
-GRPO with a perception term: `trl-r1v2 grpo` with these two options before its own.
+GRPO with a perception term: `trl-r1v2 grpo` with these two options beside its own.
 
-    python -m benchmarks.real.perception --coef 0.01 --config recipes/smollm2_dinov2/grpo.yaml \\
+    python -m benchmarks.perception.term --coef 0.01 --config recipes/smollm2_dinov2/grpo.yaml \\
         --output_dir runs/smollm2_dinov2/grpo_perception_seed0 --seed 0
 
 PAPO (arXiv 2507.06448) rewards a policy whose answers would be less likely without the image: the loss is lowered by
 `coef` times the divergence of the policy from itself on masked images, over the tokens of an answer and then over
-answers. Masks are patches of 14 px, drawn anew for each image in each step and set to the mean colour. Ours: the
+answers. Masks are patches of the tower, drawn anew for each image in each step and set to the mean colour. Ours: the
 estimator exp(d) − d − 1 with d = log π(o|q, masked) − log π(o|q, image), which cannot grow faster than the log-ratio,
 and no entropy terms. One more forward and backward a step.
 """
@@ -20,9 +20,6 @@ import torch
 from trl_r1v2.scripts.main import main as launch
 from trl_r1v2.ssb_grpo import ssb_grpo_trainer
 from trl_r1v2.ssb_grpo.rows import loss_mask
-
-
-PATCH = 14
 
 
 def mask_patches(pixel_values: torch.Tensor, share: float, patch: int, generator: torch.Generator) -> torch.Tensor:
@@ -41,7 +38,9 @@ def perception_divergence(logps: torch.Tensor, masked: torch.Tensor, mask: torch
     return ((per_token * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()
 
 
-def trainer_with(coef: float, share: float, patch: int = PATCH) -> type:
+def trainer_with(coef: float, share: float) -> type:
+    """A trainer with `coef` times the divergence under images that lack this share of their patches."""
+
     class PerceptionTrainer(ssb_grpo_trainer.SSBGRPOTrainer):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
@@ -57,6 +56,10 @@ def trainer_with(coef: float, share: float, patch: int = PATCH) -> type:
         def _compute_loss(self, model, inputs):
             loss = super()._compute_loss(model, inputs)
             args, kwargs, logps = self._forward
+            self._forward = None
+            if kwargs["pixel_values"] is None:
+                return loss
+            patch = self.accelerator.unwrap_model(self.model).config.vision_config.patch_size[0]
             pixels = mask_patches(kwargs["pixel_values"], share, patch, self._generator)
             masked = self._get_per_token_logps_and_entropies(*args, **{**kwargs, "pixel_values": pixels})[0]
             self._forward = None
