@@ -73,6 +73,8 @@ def test_prompts_with_other_images_are_others():
         ({"use_cache": False}, False),
         ({"use_cache": False}, True),
         ({"cache_implementation": "static"}, False),
+        ({"cache_implementation": "dynamic"}, False),
+        ({"cache_implementation": "dynamic"}, True),
         ({"num_return_sequences": 2}, False),
     ],
     ids=str,
@@ -105,3 +107,34 @@ def test_where_one_process_cannot_share_none_does(monkeypatch):
     with PromptSharing(model).in_generate():
         _, _, num_rows = generate(model, rows)
     assert num_rows[0] == 7
+
+
+def test_assisted_decoding_of_one_row_is_left_alone():
+    model, rows = make_model("qwen2").eval(), make_prompts("qwen2")
+    rows = {name: value[4:5] for name, value in rows.items()}
+    expected, *_ = generate(model, rows, prompt_lookup_num_tokens=2)
+    with PromptSharing(model).in_generate():
+        completions, *_ = generate(model, rows, prompt_lookup_num_tokens=2)
+    assert torch.equal(completions, expected)
+
+
+def test_a_cache_that_is_dropped_costs_no_images():
+    model, rows = make_model("internvl").train(), make_prompts("internvl", [1, 1, 1])
+    model.gradient_checkpointing_enable()
+    expected, expected_logits, _ = generate(model, rows)
+    with PromptSharing(model).in_generate():
+        completions, logits, _ = generate(model, rows)
+    assert torch.equal(completions, expected)
+    torch.testing.assert_close(logits, expected_logits, atol=1e-5, rtol=1e-5)
+
+
+def test_generate_is_afterwards_what_it_was():
+    model, rows = make_model("qwen2").eval(), make_prompts("qwen2")
+    sharing = PromptSharing(model)
+    with pytest.raises(ValueError, match="no_such_setting"), sharing.in_generate():
+        model.generate(**rows, no_such_setting=1)
+    assert "generate" not in vars(model)
+    own = model.generate = lambda *args, **kwargs: "mine"
+    with sharing.in_generate(), sharing.in_generate():
+        pass
+    assert model.generate is own

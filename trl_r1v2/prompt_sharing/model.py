@@ -28,14 +28,25 @@ DECODERS = ("llama", "mistral", "qwen2", "qwen2_vl_text", "qwen2_5_vl_text", "qw
 WITH_IMAGES = ("internvl", "qwen2_vl", "qwen2_5_vl")
 WITH_MROPE = ("qwen2_vl", "qwen2_5_vl")
 _OF_IMAGES = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
-# Settings of `generate` with which a row is one sequence and the cache is the usual one.
+# What `generate` may be asked for where prompts are shared: one sequence a row, token by token, from the usual cache.
 _PLAIN_GENERATION = {
     "use_cache": (True, None),
-    "cache_implementation": (None, "dynamic"),
-    "past_key_values": (None,),
     "num_beams": (1, None),
     "num_return_sequences": (1, None),
-}
+} | dict.fromkeys(
+    (
+        "past_key_values",
+        "cache_implementation",
+        "prefill_chunk_size",
+        "assistant_model",
+        "assistant_early_exit",
+        "prompt_lookup_num_tokens",
+        "custom_generate",
+        "dola_layers",
+        "penalty_alpha",
+    ),
+    (None,),
+)
 # Others choose their frequencies by the longest row of a batch; "dynamic" does beyond the positions it was trained on.
 ROPE_TYPES = ("default", "linear", "llama3", "yarn", "dynamic")
 
@@ -119,9 +130,10 @@ class PromptSharing:
         Within it, `generate` of the first model runs a prompt once for its rows, but for the prompt's last token.
 
         Rows go on from copies of what their prompt left in the cache. A call that asks for another cache than the
-        usual one, or for other sequences than one for each row, stays as it is. All processes call it together.
+        usual one, for another way to decode, or for other sequences than one for each row, stays as it is. All
+        processes call it together, with `input_ids` and `attention_mask` by name.
         """
-        model, generate = self._model, self._model.generate
+        model, generate, own = self._model, self._model.generate, vars(self._model).get("generate")
 
         def with_shared_prompts(*args, **inputs):
             # What a call does not set, its configuration does, and what that leaves open, the model's.
@@ -137,6 +149,8 @@ class PromptSharing:
             yield
         finally:
             del model.generate
+            if own is not None:
+                model.generate = own
 
     @torch.no_grad()
     def _prefill(self, input_ids, attention_mask, **inputs) -> dict[str, Any]:
@@ -164,6 +178,8 @@ class PromptSharing:
             logits_to_keep=1,
             **(images.select(segments) if images is not None else {}),
         )
+        if cache.get_seq_length() == 0:  # activation checkpointing drops it
+            return left | of_images
         cache.batch_select_indices(places.to(input_ids.device))
         if self._has_mrope:
             self._model.model.rope_deltas = deltas
