@@ -260,8 +260,8 @@ GROUNDS = {
     ),
     "activation_clean": (
         "Which components train, a weak adapter (Table 4)",
-        "The situation of R1V2: tower and language model work, and the adapter between them is aligned for 100 steps "
-        "only. The language model never guesses. GRPO for 30 steps.",
+        "Closer to the situation of R1V2: tower and language model work, and the adapter between them is aligned for "
+        "100 steps only, on demonstrations that never guess. GRPO for 30 steps.",
     ),
 }
 

@@ -4,7 +4,7 @@ Which components train: the three presets of R1V2's Table 4 by GRPO on the digit
 
     python -m benchmarks.activation.compare --base runs/digits/base --data runs/digits/data
     python -m benchmarks.activation.compare --base runs/digits_clean/base --data runs/digits/data --steps 30 \
-        --rates 3e-4 1e-3 3e-3 --results benchmarks/activation/results_clean
+        --rates 3e-5 1e-4 3e-4 1e-3 3e-3 --results benchmarks/activation/results_clean
 
 The second starts from a model whose language model never guesses (`recipes/digits/clean_base.yaml`).
 
