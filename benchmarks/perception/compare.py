@@ -31,8 +31,7 @@ from trl_r1v2.rewards import FactualConsistencyReward, accuracy_reward, format_r
 RULES = (accuracy_reward, format_reward)
 SETTINGS = {
     "neither": (RULES, SSBGRPOTrainer),
-    "term, 0.01": (RULES, trainer_with(0.01, 0.6)),
-    "term, 0.1": (RULES, trainer_with(0.1, 0.6)),
+    "term": (RULES, trainer_with(0.01, 0.6)),
     "rule": ((*RULES, FactualConsistencyReward(shown_column="digits")), SSBGRPOTrainer),
 }
 MODES = {"greedy": False, "sampled": True}
@@ -96,7 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main():
     arguments = make_parser().parse_args()
     paths = {
-        (setting, seed): arguments.results / f"{setting.replace(', ', '-')}-{seed}.json"
+        (setting, seed): arguments.results / f"{setting}-{seed}.json"
         for seed in range(arguments.seeds)  # seeds outermost: an interrupted comparison still compares like with like
         for setting in SETTINGS
     }

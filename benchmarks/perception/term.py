@@ -7,9 +7,9 @@ GRPO with a perception term: `trl-r1v2 grpo` with these two options beside its o
 
 PAPO (arXiv 2507.06448) rewards a policy whose answers would be less likely without the image: the loss is lowered by
 `coef` times the divergence of the policy from itself on masked images, over the tokens of an answer and then over
-answers. Masks are patches of the tower, drawn anew for each image in each step and set to the mean colour. Ours: the
-estimator exp(d) − d − 1 with d = log π(o|q, masked) − log π(o|q, image), which cannot grow faster than the log-ratio,
-and no entropy terms. One more forward and backward a step.
+answers, estimated as there by r − log r − 1 with r = π(o|q, image) / π(o|q, masked). Masks are patches of the tower, drawn
+anew for each image in each step and set to the mean colour. Without PAPO's entropy terms. One more forward and backward
+a step.
 """
 
 import argparse
@@ -33,8 +33,8 @@ def mask_patches(pixel_values: torch.Tensor, share: float, patch: int, generator
 
 def perception_divergence(logps: torch.Tensor, masked: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean over rows of the mean over their tokens, from log-probabilities of shape `(B, C)` and a mask of it."""
-    d = masked - logps
-    per_token = torch.exp(d) - d - 1
+    log_ratio = logps - masked
+    per_token = torch.exp(log_ratio) - log_ratio - 1
     return ((per_token * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()
 
 

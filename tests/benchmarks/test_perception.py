@@ -24,7 +24,7 @@ def test_equal_tiles_lose_the_same_patches():
 def test_divergence_is_that_of_its_definition():
     logps, masked = -torch.rand(2, 3), -torch.rand(2, 3)
     mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
-    ratio = masked.double().exp() / logps.double().exp()
+    ratio = logps.double().exp() / masked.double().exp()
     terms = ratio - ratio.log() - 1
     expected = (terms[0].mean() + terms[1, 0]) / 2
     assert float(perception_divergence(logps, masked, mask)) == pytest.approx(float(expected), rel=1e-5)
