@@ -7,9 +7,9 @@ GRPO with a perception term: `trl-r1v2 grpo` with these two options beside its o
 
 PAPO (arXiv 2507.06448) rewards a policy whose answers would be less likely without the image: the loss is lowered by
 `coef` times the divergence of the policy from itself on masked images, over the tokens of an answer and then over
-answers, estimated as there by r − log r − 1 with r = π(o|q, image) / π(o|q, masked). Masks are patches of the tower, drawn
-anew for each image in each step and set to the mean colour. Without PAPO's entropy terms. One more forward and backward
-a step.
+answers, estimated as there by r − log r − 1 with r = π(o|q, image) / π(o|q, masked). Masks are patches of the tower,
+drawn anew for each image in each step and set to the mean colour. Without PAPO's entropy terms. One more forward and
+backward a step.
 """
 
 import argparse
