@@ -74,7 +74,7 @@ def summarise(runs: dict[str, list[dict]]) -> tuple[dict, str]:
             if claim := changes.get(f"{setting}/{mode}/{figure}"):
                 text += f", {claim.difference.text(signed=True)} (p {p_text(claim.p_corrected)})"
                 entry["change"] = claim.difference.as_dict() | {"p": claim.p_value, "p_corrected": claim.p_corrected}
-            summary[setting][f"{mode}/{figure}"] = entry
+            summary[setting][f"{mode}/{figure}"] = entry | {"shown": text}
             row.append(text)
         rows.append(row)
     return summary, "\n".join(markdown_table(["", *(f"{FIGURES[name][0]}, {mode}, %" for mode, name in parts)], rows))

@@ -34,7 +34,7 @@ def test_divergence_is_that_of_its_definition():
 @pytest.mark.parametrize("share_prompts", [False, True])
 def test_the_term_makes_answers_depend_on_the_image(share_prompts, internvl_path, tmp_path):
     # Two steps on one batch and one mask, the first so small that its gradient tells what the second finds.
-    settings = {"optim": "sgd", "learning_rate": 1e-4, "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
+    settings = {"optim": "sgd", "learning_rate": 1e-6, "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
     settings |= {"num_iterations": 2, "max_steps": 2, "share_prompts": share_prompts, "ssb_enabled": False}
     trainers = {}
     for coef in (None, 0.0, 5.0):
@@ -51,7 +51,7 @@ def test_the_term_makes_answers_depend_on_the_image(share_prompts, internvl_path
         for coef in (0.0, 5.0)
     }
     assert found[5.0][0] == pytest.approx(found[0.0][0], rel=1e-5)
-    assert found[5.0][1] > found[0.0][1] * 1.001
+    assert found[5.0][1] > found[0.0][1] * 1.0001
     first_loss = {coef: losses(trainer)[0] for coef, trainer in trainers.items()}
     assert float(first_loss[5.0]) == pytest.approx(float(first_loss[0.0]) - 5.0 * found[5.0][0], abs=2e-4)
 
