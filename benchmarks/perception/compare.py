@@ -15,39 +15,28 @@ import argparse
 import json
 from pathlib import Path
 
-import yaml
-from datasets import load_dataset
-
 from benchmarks.ablations.claims import Claim, corrected, paired, percent
 from benchmarks.ablations.page import markdown_table, p_text
-from benchmarks.activation.train_one import measure, train
-from benchmarks.environment import environment
 from benchmarks.perception.term import trainer_with
 from benchmarks.results import write_result
+from benchmarks.rewards.factual_consistency import MODES, make_parser, train_and_measure
+from benchmarks.rewards.factual_consistency import SETTINGS as REWARDS
 from trl_r1v2 import SSBGRPOTrainer
-from trl_r1v2.rewards import FactualConsistencyReward, accuracy_reward, format_reward
 
 
-RULES = (accuracy_reward, format_reward)
 SETTINGS = {
-    "neither": (RULES, SSBGRPOTrainer),
-    "term": (RULES, trainer_with(0.01, 0.6)),
-    "rule": ((*RULES, FactualConsistencyReward(shown_column="digits")), SSBGRPOTrainer),
+    "neither": ("without", SSBGRPOTrainer),
+    "term": ("without", trainer_with(0.01, 0.6)),
+    "rule": ("with", SSBGRPOTrainer),
 }
-MODES = {"greedy": False, "sampled": True}
 FIGURES = {"accuracy/images": ("right with images", 1), "hallucination": ("hallucination rate", -1)}
-MAX_NEW_TOKENS = 32
 
 
 def run(arguments: argparse.Namespace, setting: str, seed: int) -> dict:
-    rate = float(yaml.safe_load(Path(arguments.recipe).read_text())["learning_rate"])
-    options = ("llm+adapter", rate, seed, arguments.steps, *SETTINGS[setting])
-    trainer, result = train(arguments.base, arguments.data, arguments.recipe, arguments.work, *options)
-    rows = load_dataset(arguments.data, split="test")
-    for name, do_sample in MODES.items():
-        result[name] = measure(trainer.model, trainer.processing_class, rows, MAX_NEW_TOKENS, do_sample)
+    rewards, trainer_class = SETTINGS[setting]
+    trainer, result = train_and_measure(arguments, setting, seed, REWARDS[rewards], trainer_class=trainer_class)
     divergence = [entry["perception"] for entry in trainer.state.log_history if "perception" in entry]
-    return result | {"setting": setting, "perception": divergence, "environment": environment()}
+    return result | {"perception": divergence}
 
 
 def summarise(runs: dict[str, list[dict]]) -> tuple[dict, str]:
@@ -80,20 +69,9 @@ def summarise(runs: dict[str, list[dict]]) -> tuple[dict, str]:
     return summary, "\n".join(markdown_table(["", *(f"{FIGURES[name][0]}, {mode}, %" for mode, name in parts)], rows))
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", required=True, help="folder of the model to start from")
-    parser.add_argument("--data", required=True, help="folder of the digit tasks")
-    parser.add_argument("--recipe", default="recipes/digits/grpo.yaml")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--work", type=Path, default=Path("runs/perception"), help="folder of the trainer")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
-    return parser
-
-
 def main():
-    arguments = make_parser().parse_args()
+    folders = {"work": Path("runs/perception"), "results": Path(__file__).parent / "results"}
+    arguments = make_parser(__doc__, **folders).parse_args()
     paths = {
         (setting, seed): arguments.results / f"{setting}-{seed}.json"
         for seed in range(arguments.seeds)  # seeds outermost: an interrupted comparison still compares like with like

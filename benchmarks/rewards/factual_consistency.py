@@ -10,7 +10,7 @@ Runs that have a result file are skipped. Tables: `python -m benchmarks.ablation
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
@@ -19,6 +19,7 @@ from datasets import load_dataset
 from benchmarks.activation.train_one import measure, train
 from benchmarks.environment import environment
 from benchmarks.results import write_result
+from trl_r1v2 import SSBGRPOTrainer
 from trl_r1v2.rewards import FactualConsistencyReward, accuracy_reward, format_reward
 
 
@@ -26,28 +27,40 @@ SETTINGS = {
     "without": [accuracy_reward, format_reward],
     "with": [accuracy_reward, format_reward, FactualConsistencyReward(shown_column="digits")],
 }
+MODES = {"greedy": False, "sampled": True}
 MAX_NEW_TOKENS = 32
 
 
-def run(arguments: argparse.Namespace, setting: str, seed: int) -> dict:
+def train_and_measure(
+    arguments: argparse.Namespace, setting: str, seed: int, reward_funcs: Sequence[Callable], **options
+) -> tuple[SSBGRPOTrainer, dict]:
+    """Train and measure one setting; `options` are of [`train`]."""
     rate = float(yaml.safe_load(Path(arguments.recipe).read_text())["learning_rate"])
-    options = ("llm+adapter", rate, seed, arguments.steps, SETTINGS[setting])
-    trainer, result = train(arguments.base, arguments.data, arguments.recipe, arguments.work, *options)
+    of_run = ("llm+adapter", rate, seed, arguments.steps, reward_funcs)
+    trainer, result = train(arguments.base, arguments.data, arguments.recipe, arguments.work, *of_run, **options)
     rows = load_dataset(arguments.data, split="test")
-    for name, do_sample in (("greedy", False), ("sampled", True)):
+    for name, do_sample in MODES.items():
         result[name] = measure(trainer.model, trainer.processing_class, rows, MAX_NEW_TOKENS, do_sample)
-    return result | {"setting": setting, "environment": environment()}
+    return trainer, result | {"setting": setting, "environment": environment()}
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run(arguments: argparse.Namespace, setting: str, seed: int) -> dict:
+    return train_and_measure(arguments, setting, seed, SETTINGS[setting])[1]
+
+
+def make_parser(
+    description: str | None = __doc__,
+    work: Path = Path("runs/factual_consistency"),
+    results: Path = Path(__file__).parent / "results" / "factual_consistency",
+) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", required=True, help="folder of the model to start from")
     parser.add_argument("--data", required=True, help="folder of the digit tasks")
     parser.add_argument("--recipe", default="recipes/digits/grpo.yaml")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--work", type=Path, default=Path("runs/factual_consistency"), help="folder of the trainer")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "factual_consistency")
+    parser.add_argument("--work", type=Path, default=work, help="folder of the trainer")
+    parser.add_argument("--results", type=Path, default=results)
     return parser
 
 

@@ -160,7 +160,7 @@ class PromptSharing:
         positions, deltas = self._positions(input_ids, attention_mask, inputs)
         of_images = {name: inputs.pop(name) for name in _OF_IMAGES if inputs.get(name) is not None}
         left = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
-        ends_with_image = bool((input_ids[:, -1] == self._image_token_id).any()) if images is not None else False
+        ends_with_image = images is not None and bool((input_ids[:, -1] == self._image_token_id).any())
         is_refused = ends_with_image or self._is_too_long(attention_mask) or _tensors(inputs) or input_ids.size(1) < 2
         if any(gather_object([bool(is_refused)])):  # where parameters are sharded, all come to as many forwards
             return left | of_images

@@ -8,6 +8,7 @@ For classes on a trainer of TRL whose `args` have `share_prompts`. With `share_p
 import functools
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from accelerate.logging import get_logger
 from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
@@ -96,12 +97,12 @@ class SharedPromptsGRPOMixin(SharedPromptsMixin):
         return super()._get_per_token_logps_and_entropies(self._with_shared_prompts(model), *args, **kwargs)
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
-        inputs = (prompt_ids, images, multimodal_fields, num_generations)
         # After a tool's answer each completion has a history of its own, and not every process comes here.
-        if not self.args.share_prompts or self.use_vllm or num_generations == 1:
-            return super()._generate_single_turn(*inputs, *args, **kwargs)
-        with self._prompt_sharing.in_generate():
-            return super()._generate_single_turn(*inputs, *args, **kwargs)
+        shares = self.args.share_prompts and not self.use_vllm and num_generations > 1
+        with self._prompt_sharing.in_generate() if shares else nullcontext():
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs
+            )
 
     @property
     def _moves_rows(self) -> bool:
